@@ -1,0 +1,19 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real photographs (`bccd`, `groceries`, `coco-mini`); skipped where it is not there."""
+    folder = Path(os.environ.get("SSD_ABLATION_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real photographs are not at {folder} (set SSD_ABLATION_DATA)")
+    return folder
