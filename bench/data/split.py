@@ -1,0 +1,245 @@
+"""Which images are trained on and which are scored: fixed once, saved, the same for every cell.
+
+The data's own lists come first. Without them the images are divided by iterative stratification
+(Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", algorithm 1):
+a random split of a small set leaves rare classes on one side only, and their AP undefined.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.index import BOX_FIELDS, ImageIndex
+from bench.data.reading import Reading
+from bench.errors import UserError
+
+SCHEMA = 1
+TRAIN, VAL = 0, 1
+NAMED = 5  # files that an error names
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """train, val: rows of the index, ascending, disjoint. origin: where it comes from, for the report.
+
+    fingerprint: changes with any image, box or class of either side (see ImageIndex.fingerprint).
+    """
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    origin: str
+    fingerprint: str
+
+
+def make_split(reading: Reading, *, val_fraction: float = 0.2, seed: int = 0, eval_list: str | None = None) -> Split:
+    """The data's own train and val lists where both exist, else a stratified split.
+
+    eval_list: evaluate on this list of the data (say "test") instead of val.
+    Raises UserError if that list does not exist, a side would be empty, or val_fraction is not
+    between 0 and 1.
+    """
+    index, lists = reading.index, reading.lists
+    if eval_list is not None and eval_list not in lists:
+        existing = ", ".join(lists) or "none"
+        raise UserError(f"The data have no list {eval_list!r} to evaluate on. Lists that exist: {existing}.")
+    evaluated = eval_list or "val"
+    if evaluated in lists and evaluated != "train" and ("train" in lists or "trainval" in lists):
+        trained = "train" if "train" in lists else "trainval"
+        val = lists[evaluated]
+        train = np.setdiff1d(lists[trained], val)
+        origin = f"the data's own lists {trained} and {evaluated}"
+    elif eval_list is not None:
+        raise UserError(
+            f"With --eval-list {eval_list} there is nothing to train on: the data's lists are "
+            f"{', '.join(lists)}. Evaluate on another list than the one trained on."
+        )
+    else:
+        if not 0 < val_fraction < 1:
+            raise UserError(f"The validation fraction is {val_fraction}. It must be between 0 and 1, for example 0.2.")
+        pool = _pool(lists, len(index))
+        sides = stratify(_presence(index, pool), val_fraction, seed)
+        train, val = pool[sides == TRAIN], pool[sides == VAL]
+        origin = f"stratified by class, seed {seed}, fraction {val_fraction:g}"
+    for name, rows in (("training", train), ("validation", val)):
+        if not len(rows):
+            raise UserError(
+                f"The {name} side of the split ({origin}) has no image of {len(index)} usable ones. "
+                "Add images, or change the lists or --val-fraction."
+            )
+    return Split(train=train, val=val, origin=origin, fingerprint=_fingerprint(index, train, val))
+
+
+def stratify(presence: NDArray[np.bool_], val_fraction: float, seed: int) -> NDArray[np.int8]:
+    """(N,) TRAIN or VAL for each image. presence: (N, C), which classes each image holds.
+
+    Classes are dealt out from the rarest to the commonest, each image to the side that still wants
+    most of that class; images without boxes last. A class of two or more images is then brought to
+    both sides wherever moving one image can do that without taking another class from a side.
+    """
+    count, class_count = presence.shape
+    shuffled = np.random.default_rng(seed).permutation(count)
+    rows, labels = np.nonzero(presence[shuffled])
+    starts = np.searchsorted(rows, np.arange(count + 1)).tolist()
+    all_labels = labels.tolist()
+    classes_of = [all_labels[starts[at] : starts[at + 1]] for at in range(count)]
+    images_of = [np.flatnonzero(presence[shuffled, label]).tolist() for label in range(class_count)]
+
+    totals = presence.sum(axis=0).astype(np.float64)
+    # A class of two or more images wants one on each side, however small its share would be.
+    val_wanted = np.where(totals >= 2, np.clip(totals * val_fraction, 1, np.maximum(totals - 1, 1)), 0)
+    wanted = [(totals - val_wanted).tolist(), val_wanted.tolist()]
+    val_room = min(max(count * val_fraction, 1), count - 1)
+    room = [count - val_room, val_room]
+    sides: list[int | None] = [None] * count
+
+    def place(at: int, side: int) -> None:
+        sides[at] = side
+        room[side] -= 1
+        for label in classes_of[at]:
+            wanted[side][label] -= 1
+            remaining[label] -= 1
+
+    remaining = [len(images) for images in images_of]
+    while any(remaining):
+        rarest = min((label for label in range(class_count) if remaining[label]), key=lambda label: remaining[label])
+        for at in images_of[rarest]:
+            if sides[at] is None:
+                more = (wanted[VAL][rarest], room[VAL]) > (wanted[TRAIN][rarest], room[TRAIN])
+                place(at, VAL if more else TRAIN)
+    for at in range(count):
+        if sides[at] is None:
+            place(at, VAL if room[VAL] > room[TRAIN] else TRAIN)
+
+    result = np.empty(count, dtype=np.int8)
+    result[shuffled] = np.array(sides, dtype=np.int8)
+    return _bring_to_both_sides(presence, result)
+
+
+def _bring_to_both_sides(presence: NDArray[np.bool_], sides: NDArray[np.int8]) -> NDArray[np.int8]:
+    sides = sides.copy()
+    on = np.stack([presence[sides == side].sum(axis=0) for side in (TRAIN, VAL)])
+    moved = True
+    # Each move gives a class its missing side and takes none away, so there are at most C of them.
+    while moved:
+        moved = False
+        for to, label in np.argwhere((on == 0) & (on.sum(axis=0) >= 2)).tolist():
+            if on[to, label]:
+                continue
+            origin = 1 - to
+            last_there = (on[origin] == 1) & (on[to] > 0)  # classes that would lose their side
+            candidates = np.flatnonzero(presence[:, label] & (sides == origin))
+            candidates = candidates[~presence[candidates][:, last_there].any(axis=1)]
+            if len(candidates):
+                chosen = candidates[np.argmin(presence[candidates].sum(axis=1))]
+                sides[chosen] = to
+                on[to] += presence[chosen]
+                on[origin] -= presence[chosen]
+                moved = True
+    return sides
+
+
+def save(split: Split, index: ImageIndex, path: Path) -> None:
+    """Write split.json: origin, fingerprint, and each side's file names with a digest for each image."""
+    digests = image_digests(index)
+    content = {
+        "schema": SCHEMA,
+        "origin": split.origin,
+        "fingerprint": split.fingerprint,
+        "classes": list(index.classes),
+        **{
+            side: {
+                "files": [index.files[row] for row in rows.tolist()],
+                "digests": [digests[row] for row in rows.tolist()],
+            }
+            for side, rows in (("train", split.train), ("val", split.val))
+        },
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+def load(path: Path, index: ImageIndex) -> Split:
+    """Read split.json back, with rows of `index` found by file name.
+
+    Raises UserError if the file cannot be read, or if images, boxes or classes have changed since it
+    was written; the error names what changed.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        sides = {side: (content[side]["files"], content[side]["digests"]) for side in ("train", "val")}
+        classes, origin, fingerprint = tuple(content["classes"]), content["origin"], content["fingerprint"]
+        schema = content["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as a split ({error!r}). Remove it, or choose another --out.") from error
+    if schema != SCHEMA:
+        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}. Choose another --out.")
+    changes = []
+    if classes != index.classes:
+        changes.append(f"classes were {', '.join(classes)}; are {', '.join(index.classes)}")
+    row_of = {file: row for row, file in enumerate(index.files)}
+    digests = image_digests(index)
+    rows = {}
+    for side, (files, old_digests) in sides.items():
+        missing = [file for file in files if file not in row_of]
+        changed = [
+            file
+            for file, digest in zip(files, old_digests, strict=True)
+            if file in row_of and digests[row_of[file]] != digest
+        ]
+        if missing:
+            changes.append(f"{len(missing)} images of {side} are gone ({_some(missing)})")
+        if changed:
+            changes.append(f"{len(changed)} images of {side} have another size or other boxes ({_some(changed)})")
+        rows[side] = np.array([row_of[file] for file in files if file in row_of], dtype=np.int64)
+    if not changes and _fingerprint(index, rows["train"], rows["val"]) != fingerprint:
+        changes.append("its own list of images was edited")
+    if changes:
+        raise UserError(
+            f"The data are not those that {path} was made from: {'; '.join(changes)}. "
+            "Restore the data, or start a new run with another --out."
+        )
+    return Split(train=rows["train"], val=rows["val"], origin=origin, fingerprint=fingerprint)
+
+
+def image_digests(index: ImageIndex) -> list[str]:
+    """N short digests, each of one image's size and boxes, to name the images that changed."""
+    columns = [np.round(getattr(index, name).astype(np.float64), 2) for name in BOX_FIELDS]
+    table = np.concatenate([column.reshape(len(index.boxes), -1) for column in columns], axis=1)
+    starts = index.offsets.tolist()
+    return [
+        f"{zlib.crc32(table[start:end].tobytes(), zlib.crc32(size.tobytes())):08x}"
+        for start, end, size in zip(starts[:-1], starts[1:], index.sizes, strict=True)
+    ]
+
+
+def _fingerprint(index: ImageIndex, train: NDArray[np.int64], val: NDArray[np.int64]) -> str:
+    both = "/".join(index.take(rows).fingerprint() for rows in (train, val))
+    return hashlib.sha256(both.encode()).hexdigest()[:16]
+
+
+def _presence(index: ImageIndex, pool: NDArray[np.int64]) -> NDArray[np.bool_]:
+    presence = np.zeros((len(index), len(index.classes)), dtype=np.bool_)
+    presence[index.image_of_box, index.labels] = True
+    return presence[pool]
+
+
+def _pool(lists: dict[str, NDArray[np.int64]], count: int) -> NDArray[np.int64]:
+    """The images that may be divided: a test list stays untouched."""
+    for name in ("train", "trainval"):
+        if name in lists:
+            return lists[name]
+    return np.setdiff1d(np.arange(count), lists.get("test", np.zeros(0, dtype=np.int64)))
+
+
+def _some(files: list[str]) -> str:
+    return ", ".join(files[:NAMED]) + (", ..." if len(files) > NAMED else "")

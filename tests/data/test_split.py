@@ -1,0 +1,219 @@
+"""The split: the data's own lists first, else every class on both sides; saved, and guarded."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from bench.data.index import ImageIndex
+from bench.data.reading import Reading
+from bench.data.split import TRAIN, VAL, load, make_split, save, stratify
+from bench.errors import UserError
+
+
+def reading_of(labels_of: list[list[int]], lists: dict[str, list[int]] | None = None) -> Reading:
+    """An index of 100x100 images, one box for each label; class k is "class k"."""
+    labels = [label for labels in labels_of for label in labels]
+    count, boxes = len(labels_of), len(labels)
+    classes = max(labels, default=0) + 1
+    index = ImageIndex(
+        root=Path("nowhere"),
+        classes=tuple(f"class {label}" for label in range(classes)),
+        category_ids=np.arange(1, classes + 1),
+        files=tuple(f"{number:03d}.jpg" for number in range(count)),
+        image_ids=np.arange(1, count + 1),
+        sizes=np.full((count, 2), 100, dtype=np.int32),
+        offsets=np.cumsum([0, *(len(labels) for labels in labels_of)]),
+        boxes=np.tile([10.0, 20.0, 30.0, 40.0], (boxes, 1)),
+        labels=np.array(labels, dtype=np.int32),
+        areas=np.full(boxes, 400.0),
+        crowd=np.zeros(boxes, dtype=np.bool_),
+        difficult=np.zeros(boxes, dtype=np.bool_),
+        truncated=np.zeros(boxes, dtype=np.int8),
+        occluded=np.zeros(boxes, dtype=np.int8),
+    )
+    return Reading(
+        index=index,
+        lists={name: np.array(rows, dtype=np.int64) for name, rows in (lists or {}).items()},
+        problems=[],
+    )
+
+
+def one_class_each(count: int) -> Reading:
+    return reading_of([[number % 3] for number in range(count)])
+
+
+def test_own_lists_are_used_as_they_are() -> None:
+    reading = reading_of([[0]] * 6, {"train": [0, 2], "val": [1], "test": [4, 5]})
+    split = make_split(reading, val_fraction=0.9, seed=7)
+    assert (split.train.tolist(), split.val.tolist()) == ([0, 2], [1])
+    assert split.origin == "the data's own lists train and val"
+    on_test = make_split(reading, eval_list="test")
+    assert (on_test.train.tolist(), on_test.val.tolist()) == ([0, 2], [4, 5])
+    assert on_test.fingerprint != split.fingerprint
+
+
+def test_an_unknown_eval_list_names_those_that_exist() -> None:
+    with pytest.raises(UserError, match=r"no list 'minival'.*train, val"):
+        make_split(reading_of([[0]] * 4, {"train": [0], "val": [1]}), eval_list="minival")
+    with pytest.raises(UserError, match="nothing to train on"):
+        make_split(reading_of([[0]] * 4, {"test": [0]}), eval_list="test")
+    with pytest.raises(UserError, match="nothing to train on"):
+        make_split(reading_of([[0]] * 4, {"train": [0], "val": [1]}), eval_list="train")
+
+
+def test_a_test_list_is_never_divided() -> None:
+    split = make_split(reading_of([[0]] * 20, {"trainval": list(range(15)), "test": list(range(15, 20))}))
+    assert sorted([*split.train, *split.val]) == list(range(15))
+    split = make_split(reading_of([[0]] * 20, {"test": list(range(15, 20))}))
+    assert sorted([*split.train, *split.val]) == list(range(15))
+    on_test = make_split(
+        reading_of([[0]] * 20, {"trainval": list(range(15)), "test": list(range(15, 20))}), eval_list="test"
+    )
+    assert on_test.train.tolist() == list(range(15))
+
+
+def test_the_seed_decides_and_nothing_else() -> None:
+    reading = one_class_each(60)
+    first, again, other = (make_split(reading, seed=seed) for seed in (0, 0, 1))
+    assert first.val.tolist() == again.val.tolist()
+    assert first.fingerprint == again.fingerprint
+    assert first.val.tolist() != other.val.tolist()
+    assert first.origin == "stratified by class, seed 0, fraction 0.2"
+
+
+def test_classes_are_divided_in_proportion() -> None:
+    rng = np.random.default_rng(3)
+    presence = rng.random((2000, 10)) < np.geomspace(0.005, 0.6, 10)
+    sides = stratify(presence, 0.2, 0)
+    share = presence[sides == VAL].sum(axis=0) / presence.sum(axis=0)
+    assert np.abs(np.sum(sides == VAL) - 400) <= 4
+    assert np.all(np.abs(share - 0.2) <= 1.5 / presence.sum(axis=0) + 0.01)
+    # What it is for: a random split of the same size is worse on the rarest classes.
+    random_share = [presence[rng.permutation(2000)[:400], 0].sum() / presence[:, 0].sum() for _ in range(200)]
+    assert abs(share[0] - 0.2) < np.std(random_share)
+
+
+@given(labels=arrays(np.int64, st.integers(2, 60), elements=st.integers(0, 9)), seed=st.integers(0, 99))
+def test_every_class_of_two_images_is_on_both_sides(labels: NDArray[np.int64], seed: int) -> None:
+    presence = np.eye(10, dtype=np.bool_)[labels]
+    sides = stratify(presence, 0.1, seed)
+    repeated = presence.sum(axis=0) >= 2
+    for side in (TRAIN, VAL):
+        assert np.array_equal(presence[sides == side].any(axis=0)[repeated], np.ones(repeated.sum(), bool))
+
+
+@given(
+    presence=arrays(np.bool_, st.tuples(st.integers(2, 25), st.integers(1, 6)), elements=st.booleans()),
+    val_fraction=st.floats(0.05, 0.95),
+    seed=st.integers(0, 9),
+)
+def test_no_single_move_would_serve_a_class_better(presence: NDArray[np.bool_], val_fraction: float, seed: int) -> None:
+    sides = stratify(presence, val_fraction, seed)
+    assert set(sides.tolist()) <= {TRAIN, VAL}
+
+    def unserved(of: NDArray[np.int8]) -> int:
+        on = np.stack([presence[of == side].any(axis=0) for side in (TRAIN, VAL)])
+        return int(np.sum(~on.all(axis=0) & (presence.sum(axis=0) >= 2)))
+
+    for row in range(len(presence)):
+        moved = sides.copy()
+        moved[row] = 1 - moved[row]
+        served_by_move = unserved(sides) - unserved(moved)
+        on = np.stack([presence[sides == side].any(axis=0) for side in (TRAIN, VAL)])
+        on_after = np.stack([presence[moved == side].any(axis=0) for side in (TRAIN, VAL)])
+        takes_none_away = not np.any(on.all(axis=0) & ~on_after.all(axis=0))
+        assert served_by_move <= 0 or not takes_none_away
+
+
+def test_images_without_boxes_are_divided_too() -> None:
+    split = make_split(reading_of([[0]] * 50 + [[]] * 50))
+    assert 8 <= np.sum(split.val >= 50) <= 12
+    assert len(split.train) + len(split.val) == 100
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_small_sets_have_two_sides(count: int) -> None:
+    assert len(make_split(reading_of([[]] * count)).val) == 1
+
+
+def test_impossible_splits_are_the_users_error() -> None:
+    with pytest.raises(UserError, match=r"side of the split .* has no image"):
+        make_split(reading_of([[0]]))
+    with pytest.raises(UserError, match="validation side"):
+        make_split(reading_of([[0]] * 3, {"train": [0], "val": []}))
+    for fraction in (0.0, 1.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match="must be between 0 and 1"):
+            make_split(one_class_each(9), val_fraction=fraction)
+
+
+def test_coco_sized_sets_take_seconds() -> None:
+    rng = np.random.default_rng(0)
+    presence = rng.random((118_000, 80)) < np.geomspace(0.001, 0.4, 80)
+    start = time.process_time()
+    sides = stratify(presence, 0.2, 0)
+    assert time.process_time() - start < 10
+    assert abs(np.mean(sides == VAL) - 0.2) < 0.001
+
+
+def test_saved_splits_come_back(tmp_path: Path) -> None:
+    reading = one_class_each(30)
+    split = make_split(reading)
+    path = tmp_path / "run" / "split.json"
+    save(split, reading.index, path)
+    assert [entry.name for entry in path.parent.iterdir()] == ["split.json"]
+    # Images that came later, and another order, do not disturb it.
+    more = one_class_each(33)
+    shuffled = more.index.take(np.random.default_rng(0).permutation(33))
+    loaded = load(path, shuffled)
+    assert [shuffled.files[row] for row in loaded.val] == [reading.index.files[row] for row in split.val]
+    assert (loaded.origin, loaded.fingerprint) == (split.origin, split.fingerprint)
+    assert json.loads(path.read_text())["val"]["files"] == [reading.index.files[row] for row in split.val]
+
+
+def test_what_changed_is_named(tmp_path: Path) -> None:
+    reading = one_class_each(30)
+    index = reading.index
+    split = make_split(reading)
+    path = tmp_path / "split.json"
+    save(split, index, path)
+    trained = int(split.train[4])
+
+    moved = index.boxes.copy()
+    moved[trained, 0] += 1
+    with pytest.raises(
+        UserError, match=rf"1 images of train have another size or other boxes \({index.files[trained]}\)"
+    ):
+        load(path, replace(index, boxes=moved))
+    grown = index.sizes.copy()
+    grown[trained, 0] += 1
+    with pytest.raises(UserError, match="1 images of train have another size"):
+        load(path, replace(index, sizes=grown))
+    with pytest.raises(UserError, match=rf"1 images of train are gone \({index.files[trained]}\)"):
+        load(path, index.take(np.delete(np.arange(30), trained)))
+    with pytest.raises(UserError, match="classes were class 0, class 1, class 2; are a, b, c"):
+        load(path, replace(index, classes=("a", "b", "c")))
+    content = json.loads(path.read_text())
+    content["val"] = {key: values[1:] for key, values in content["val"].items()}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="its own list of images was edited"):
+        load(path, index)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"train": 1}'])
+def test_a_file_that_is_no_split_is_the_users_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="cannot be read as a split"):
+        load(path, one_class_each(3).index)
+    with pytest.raises(UserError, match="cannot be read as a split"):
+        load(tmp_path / "nothing.json", one_class_each(3).index)
