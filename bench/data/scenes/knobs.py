@@ -1,0 +1,90 @@
+"""The knobs of the built-in scenes: what a user may turn, and within which bounds."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+
+from bench.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneKnobs:
+    """What the drawn shelves look like. Pixels marked "at 300" are measured after the warp to 300x300.
+
+    images: number of pictures; one in four is for validation. Picture i is the same whatever `images` is.
+    classes: number of classes, the first so many of `bench.data.scenes.packages.PACKAGES`.
+    small: share of the annotated objects that are smaller than 32 pixels (square root of the box's
+        area, at 300); it is what the camera's distance is drawn for, so it holds on average only.
+    shapes: spread of the shapes. 0: every object is square at 300; 0.5: natural proportions;
+        1: proportions squared, up to 1:5 and 5:1 at 300.
+    occlusion: how often something stands before something else; 0: nothing ever does.
+    size: 0 for natural sizes; else every object measures about `size` pixels (side of the square of
+        equal area, at 300) and `small` has no effect. ``shapes=0,size=60`` is the experiment with a
+        known answer: one square prior of 60 pixels fits every object.
+    seed: another seed, another set of pictures.
+    width, height: of the pictures, in pixels.
+
+    Raises UserError where a value is out of its range.
+    """
+
+    images: int = 320
+    classes: int = 12
+    small: float = 0.35
+    shapes: float = 0.5
+    occlusion: float = 0.25
+    size: float = 0.0
+    seed: int = 0
+    width: int = 480
+    height: int = 360
+
+    def __post_init__(self) -> None:
+        for name, (lowest, highest) in RANGES.items():
+            value = getattr(self, name)
+            if not lowest <= value <= highest and not (name == "size" and value == 0):
+                zero = "0 or " if name == "size" else ""
+                raise UserError(f"scenes: {name}={value} is not {zero}between {lowest:g} and {highest:g}")
+        if not 0.4 <= self.width / self.height <= 2.5:
+            raise UserError(
+                f"scenes: pictures of {self.width}x{self.height} are too long and thin; "
+                "keep width / height between 0.4 and 2.5"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> SceneKnobs:
+        """Knobs from ``"images=400,small=0.5"``; an empty text gives the defaults.
+
+        Raises UserError for a knob that does not exist, twice the same, or a value that is no number.
+        """
+        whole = {field.name: isinstance(field.default, int) for field in fields(cls)}
+        given: dict[str, int | float] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, equals, value = (piece.strip() for piece in part.partition("="))
+            if name not in whole:
+                near = difflib.get_close_matches(name, whole, n=1, cutoff=0.4)
+                hint = f"did you mean {near[0]}?" if near else "the knobs are " + ", ".join(whole)
+                raise UserError(f"scenes: there is no knob {name!r}; {hint}")
+            if name in given:
+                raise UserError(f"scenes: {name} is given twice in {text!r}; keep one")
+            try:
+                given[name] = int(value) if whole[name] else float(value)
+            except (ValueError, OverflowError):
+                wanted = "a whole number" if whole[name] else "a number"
+                what = f"{value!r} is not {wanted}" if equals else "has no value"
+                raise UserError(f"scenes: {name} {what}; write for example {name}={RANGES[name][1]:g}") from None
+        if given.get("size") and "small" in given:
+            raise UserError("scenes: size fixes every object's size, so small has no effect; drop one of them")
+        return cls(**given)  # type: ignore[arg-type]  # each value has its field's own type by now
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "images": (4, 100_000),
+    "classes": (2, 18),
+    "small": (0.0, 0.85),
+    "shapes": (0.0, 1.0),
+    "occlusion": (0.0, 1.0),
+    "size": (12.0, 120.0),
+    "seed": (0, 2**31 - 1),
+    "width": (160, 1920),
+    "height": (160, 1920),
+}
