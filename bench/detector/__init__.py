@@ -1,0 +1,1 @@
+"""The single-shot detector: backbone, neck, priors, heads, matching, loss, final detections."""

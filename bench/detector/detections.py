@@ -1,0 +1,111 @@
+"""From the network's outputs to final boxes, for a whole batch at once.
+
+SSD's rules (Caffe's DetectionOutput): scores above a threshold, the best candidates of each class,
+non-maximum suppression within each class, the best of what is left in each image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.detector.boxes import decode, overlaps
+from bench.spec import DetectorSpec
+
+PAIRS_AT_ONCE = 4_000_000  # overlaps held in memory at a time: 16 MB
+
+
+@dataclass(frozen=True)
+class BatchDetections:
+    """D final boxes of a batch, by image and falling score.
+
+    image: (D,) int64, place in the batch. boxes: (D, 4) float32 xyxy, fractions of the input in [0, 1].
+    scores: (D,) float32. labels: (D,) int64 in [0, C): background is not counted.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+def detect(spec: DetectorSpec, logits: Tensor, offsets: Tensor, priors: Tensor) -> BatchDetections:
+    """Final boxes from logits (B, P, C + 1), offsets (B, P, 4) and priors (P, 4) cxcywh."""
+    probability = logits.float().softmax(dim=-1)[..., 1:]
+    boxes = decode(offsets.float(), priors, spec.variances).clamp_(0, 1)
+    image, prior, label = (probability > spec.score_threshold).nonzero(as_tuple=True)
+    scores = probability[image, prior, label]
+    group = image * probability.shape[2] + label
+
+    order = _by_group_and_score(group, scores)
+    order = order[rank_in_group(group[order]) < spec.candidates_per_class]
+    kept = order[suppress(boxes[image[order], prior[order]], group[order], threshold=spec.nms_threshold)]
+    best = kept[_by_group_and_score(image[kept], scores[kept])]
+    best = best[rank_in_group(image[best]) < spec.detections_per_image]
+    return BatchDetections(image[best], boxes[image[best], prior[best]], scores[best], label[best])
+
+
+def suppress(boxes: Tensor, group: Tensor, *, threshold: float) -> Tensor:
+    """(N,) bool: what greedy non-maximum suppression keeps within each group.
+
+    boxes: (N, 4) xyxy; group: (N,) non-negative integers, equal ones together and in each the boxes by
+    falling score. The same answer as `torchvision.ops.nms` group by group, without a loop over groups:
+    a box falls if a kept one before it overlaps it. Starting from "all are kept" and asking again
+    settles at least one more box of every group each time, and in practice all of them in a few rounds
+    (Cluster-NMS, Zheng et al. 2020).
+    """
+    kept = torch.ones_like(group, dtype=torch.bool)
+    if not len(group):
+        return kept
+    _, counts = torch.unique_consecutive(group, return_counts=True)
+    starts = counts.cumsum(0) - counts
+    # Groups of similar size together: little is lost to padding.
+    by_size = counts.argsort()
+    counts, starts = counts[by_size], starts[by_size]
+    for first, last in _chunks(counts.tolist()):
+        longest = int(counts[last - 1])
+        place = torch.arange(longest, device=boxes.device)
+        real = place < counts[first:last, None]
+        rows = (starts[first:last, None] + place).masked_fill_(~real, 0)
+        kept[rows[real]] = _suppress_padded(boxes[rows], real, threshold)[real]
+    return kept
+
+
+def _suppress_padded(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
+    """(K, L) bool kept of boxes (K, L, 4) in falling order, of which `real` (K, L) are not padding."""
+    covers = overlaps(boxes, boxes).gt_(threshold).triu_(diagonal=1)
+    kept = real.clone()
+    while True:
+        # covered[k, j]: number of kept boxes before j that cover it
+        covered = torch.bmm(kept[:, None].to(covers.dtype), covers)[:, 0]
+        update = real & (covered == 0)
+        if torch.equal(update, kept):
+            return kept
+        kept = update
+
+
+def _chunks(counts: list[int]) -> list[tuple[int, int]]:
+    """Ranges of groups, of rising `counts`, whose padded pairs fit PAIRS_AT_ONCE and waste little."""
+    ranges, first = [], 0
+    for last, count in enumerate(counts):
+        grown = (last + 1 - first) * count * count > PAIRS_AT_ONCE
+        if last > first and (grown or count > 2 * counts[first] + 8):
+            ranges.append((first, last))
+            first = last
+    return [*ranges, (first, len(counts))]
+
+
+def rank_in_group(group: Tensor) -> Tensor:
+    """(N,) place of each element within its run of equal, adjacent values."""
+    place = torch.arange(len(group), device=group.device)
+    starts = torch.ones_like(group, dtype=torch.bool)
+    starts[1:] = group[1:] != group[:-1]
+    return place - torch.where(starts, place, 0).cummax(0).values if len(group) else place
+
+
+def _by_group_and_score(group: Tensor, scores: Tensor) -> Tensor:
+    """Order that brings groups together, each by falling score; ties keep their order."""
+    by_score = scores.argsort(descending=True, stable=True)
+    return by_score[group[by_score].argsort(stable=True)]

@@ -1,0 +1,160 @@
+"""Prior shapes fitted to boxes, and how well shapes can match boxes at all.
+
+Everything is measured against the real grid: of all priors of one shape on one level the one in the
+nearest cell overlaps a box most, so the best overlap of a box is exact without building the 8732.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.spec import DetectorSpec, Shape
+
+SAMPLE = 40_000  # boxes that the fit looks at: the shapes of more do not move
+ROUNDS = 40
+RESEEDS = 60
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Where the shapes of a detector stand: for each of K shapes its level's step and side, as fractions."""
+
+    level: NDArray[np.int64]
+    step: Floats
+    side: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, spec: DetectorSpec) -> Grid:
+        counts = [len(level) for level in spec.priors]
+        return cls(
+            level=np.repeat(np.arange(len(counts)), counts),
+            step=np.repeat(np.array(spec.steps) / spec.size, counts),
+            side=np.repeat(np.array(spec.feature_maps), counts),
+        )
+
+
+def best_overlaps(boxes: Floats, shapes: Floats, grid: Grid) -> Floats:
+    """(M, K) IoU of each box (M, 4) xyxy with the best-placed prior of each shape (K, 2) on its grid."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    size = boxes[:, 2:] - boxes[:, :2]
+    shared = np.ones((len(boxes), len(shapes)))
+    for axis in range(2):
+        cell = np.clip(np.floor(centre[:, axis, None] / grid.step), 0, grid.side - 1)
+        distance = np.abs(centre[:, axis, None] - (cell + 0.5) * grid.step)
+        reach = (size[:, axis, None] + shapes[:, axis]) / 2 - distance
+        shared *= np.clip(np.minimum(reach, np.minimum(size[:, axis, None], shapes[:, axis])), 0, None)
+    union = size.prod(axis=1)[:, None] + shapes.prod(axis=1) - shared
+    return shared / np.maximum(union, np.finfo(np.float64).tiny)
+
+
+def flat(priors: Sequence[Sequence[Shape]]) -> Floats:
+    """(K, 2) shapes of all levels, in order."""
+    return np.array([shape for level in priors for shape in level], dtype=np.float64)
+
+
+def fit_shapes(boxes: Floats, spec: DetectorSpec) -> tuple[tuple[Shape, ...], ...]:
+    """Shapes for `spec`'s levels fitted to boxes (M, 4): as many on each level as before.
+
+    k-means with the distance 1 - IoU (Redmon and Farhadi 2017), over all levels at once and on the real
+    grid: a box belongs to the shape and level that match it best, which sorts boxes by size. Then the
+    shape that is missed least is moved to boxes that nothing matches, as long as more are matched.
+    A shape that no box belongs to stays as it was. Deterministic.
+    """
+    if not len(boxes):
+        return spec.priors
+    boxes = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), SAMPLE)).astype(np.int64)]
+    grid = Grid.of(spec)
+    threshold = spec.match_threshold
+    shapes = _settle(boxes, flat(spec.priors), grid, threshold)
+    score = _score(best_overlaps(boxes, shapes, grid), threshold)
+    refused: set[int] = set()
+    for _ in range(RESEEDS):
+        overlap = best_overlaps(boxes, shapes, grid)
+        unmatched = overlap.max(axis=1) < threshold
+        if unmatched.mean() < 0.002 or len(refused) == len(shapes):
+            break
+        spare = _least_missed(overlap, threshold, refused)
+        trial = shapes.copy()
+        trial[spare] = _common_shape(boxes[unmatched], grid.step[spare])
+        trial = _settle(boxes, trial, grid, threshold)
+        trial_score = _score(best_overlaps(boxes, trial, grid), threshold)
+        if trial_score > score:
+            shapes, score, refused = trial, trial_score, set()
+        else:
+            refused.add(spare)
+    return _by_level(shapes, grid)
+
+
+def recall(boxes: Floats, spec: DetectorSpec) -> dict[str, float | list[float]]:
+    """Share of boxes (M, 4) that some prior matches at the threshold, in all and by level, and mean best IoU."""
+    if not len(boxes):
+        return {"boxes": 0}
+    grid = Grid.of(spec)
+    overlap = best_overlaps(boxes, flat(spec.priors), grid)
+    levels = [overlap[:, grid.level == level].max(axis=1) for level in range(len(spec.priors))]
+    return {
+        "boxes": len(boxes),
+        "matched": float((overlap.max(axis=1) >= spec.match_threshold).mean()),
+        "mean_best_iou": float(overlap.max(axis=1).mean()),
+        "matched_by_level": [float((level >= spec.match_threshold).mean()) for level in levels],
+    }
+
+
+def _score(overlap: Floats, threshold: float) -> float:
+    """What the fit maximises: matched share first, mean best IoU to tell equal ones apart."""
+    best = overlap.max(axis=1)
+    return float((best >= threshold).mean() + 0.25 * best.mean())
+
+
+def _settle(boxes: Floats, shapes: Floats, grid: Grid, threshold: float) -> Floats:
+    """Lloyd's iterations from `shapes`; the best state that was passed."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    best, best_score = shapes, -1.0
+    for _ in range(ROUNDS):
+        overlap = best_overlaps(boxes, shapes, grid)
+        score = _score(overlap, threshold)
+        if score <= best_score + 1e-4:
+            break
+        best, best_score = shapes, score
+        member = overlap.argmax(axis=1)
+        counts = np.bincount(member, minlength=len(shapes))
+        # Geometric means: half and double a side are equally far in IoU.
+        sums = [np.bincount(member, np.log(size[:, axis]), minlength=len(shapes)) for axis in range(2)]
+        means = np.exp(np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None])
+        shapes = np.where(counts[:, None] > 0, means, shapes)
+    return best
+
+
+def _least_missed(overlap: Floats, threshold: float, refused: set[int]) -> int:
+    """The shape without which the fewest boxes lose their match."""
+    matched = overlap >= threshold
+    alone = matched & (matched.sum(axis=1, keepdims=True) == 1)
+    cost = alone.sum(axis=0) + overlap.max(axis=1, initial=0).size * np.isin(np.arange(overlap.shape[1]), list(refused))
+    return int(cost.argmin())
+
+
+def _common_shape(boxes: Floats, step: float) -> Floats:
+    """The shape of boxes (M, 4) that most of them are near, among those that a grid of `step` can hit."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    fine_enough = size.min(axis=1) >= step / 2
+    size = size[fine_enough] if fine_enough.any() else size
+    candidates = size[np.linspace(0, len(size) - 1, min(len(size), 200)).astype(np.int64)]
+    shared = np.minimum(candidates[:, None], size).prod(axis=2)
+    overlap = shared / (candidates.prod(axis=1)[:, None] + size.prod(axis=1) - shared)
+    return candidates[(overlap >= 0.6).sum(axis=1).argmax()]
+
+
+def _by_level(shapes: Floats, grid: Grid) -> tuple[tuple[Shape, ...], ...]:
+    """Shapes (K, 2) by level, each level by area; rounded so that their file reads back the same."""
+    levels = []
+    for level in range(int(grid.level.max()) + 1):
+        rows = np.round(shapes[grid.level == level], 6)
+        rows = rows[np.argsort(rows.prod(axis=1), kind="stable")]
+        levels.append(tuple((float(w), float(h)) for w, h in rows))
+    return tuple(levels)

@@ -1,0 +1,150 @@
+"""SSD (Liu et al. 2016): a backbone, extra levels, perhaps a neck, and a head on every level."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.detector.backbones import Backbone
+from bench.detector.detections import BatchDetections, detect
+from bench.detector.loss import Loss, multibox_loss
+from bench.detector.neck import build_neck
+from bench.detector.priors import prior_boxes
+from bench.errors import UserError
+from bench.spec import DetectorSpec, ExtraLevel
+from bench.targets import Targets
+
+
+class SSD(nn.Module):
+    """The detector that a specification describes, with initial weights that depend on the seed alone.
+
+    Each new layer draws its weights from a generator of its own, seeded by the seed and the layer's
+    name: arms that share a layer share its initial weights, whatever else they have.
+    """
+
+    priors: Tensor
+
+    def __init__(self, spec: DetectorSpec, *, seed: int) -> None:
+        super().__init__()
+        self.spec = spec
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.backbone = Backbone(spec.backbone, spec.weights)
+        self.extras = nn.ModuleList()
+        channels = list(self.backbone.channels)
+        for extra in spec.extras:
+            self.extras.append(_extra_level(channels[-1], extra))
+            channels.append(extra.channels)
+        self.neck = build_neck(spec.neck, channels) if spec.neck else None
+        if self.neck is not None:
+            channels = cast(list[int], self.neck.channels)
+        shapes = [len(level) for level in spec.priors]
+        self.class_heads = nn.ModuleList(
+            nn.Conv2d(count, n * (spec.classes + 1), 3, padding=1) for count, n in zip(channels, shapes, strict=True)
+        )
+        self.box_heads = nn.ModuleList(
+            nn.Conv2d(count, n * 4, 3, padding=1) for count, n in zip(channels, shapes, strict=True)
+        )
+        self.register_buffer("priors", prior_boxes(spec), persistent=False)
+        self._initialise(seed)
+        self._check_sides()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) RGB of 0 to 255 to logits (B, P, C + 1) and box offsets (B, P, 4)."""
+        maps = self.feature_maps(images)
+        logits, offsets = [], []
+        heads = zip(cast(Iterable[nn.Conv2d], self.class_heads), cast(Iterable[nn.Conv2d], self.box_heads), strict=True)
+        for level, (class_head, box_head) in zip(maps, heads, strict=True):
+            # One convolution for both: the map is read once.
+            both = F.conv2d(
+                level,
+                torch.cat((class_head.weight, box_head.weight)),
+                torch.cat((bias_of(class_head), bias_of(box_head))),
+                padding=1,
+            ).permute(0, 2, 3, 1)
+            cut = class_head.out_channels
+            logits.append(both[..., :cut].reshape(len(images), -1, self.spec.classes + 1))
+            offsets.append(both[..., cut:].reshape(len(images), -1, 4))
+        return torch.cat(logits, dim=1), torch.cat(offsets, dim=1)
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """What the heads see, finest first."""
+        maps = self.backbone(images)
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return list(self.neck(maps)) if self.neck is not None else list(maps)
+
+    def loss(self, images: Tensor, targets: Targets) -> Loss:
+        """The multibox loss of a batch."""
+        logits, offsets = self(images)
+        return multibox_loss(self.spec, logits, offsets, priors=self.priors, targets=targets)
+
+    def detect(self, images: Tensor) -> BatchDetections:
+        """Final boxes of a batch."""
+        logits, offsets = self(images)
+        return detect(self.spec, logits, offsets, self.priors)
+
+    def new_layers(self) -> list[nn.Module]:
+        """Everything above the backbone: it always starts untrained."""
+        neck = [] if self.neck is None else [self.neck]
+        return [self.extras, *neck, self.class_heads, self.box_heads]
+
+    def priors_fingerprint(self) -> str:
+        """Hash of the priors; kept beside the weights, which mean nothing with other priors."""
+        return hashlib.sha256(self.priors.cpu().numpy().tobytes()).hexdigest()[:12]
+
+    def _initialise(self, seed: int) -> None:
+        for name, layer in self.named_modules():
+            if not isinstance(layer, nn.Conv2d) or name.startswith("backbone."):
+                continue
+            generator = torch.Generator().manual_seed(_seed_of(name, seed))
+            if "heads" in name:
+                # RetinaNet's start: first logits near zero whatever the scale of the maps
+                nn.init.normal_(layer.weight, std=0.01, generator=generator)
+            else:
+                nn.init.xavier_uniform_(layer.weight, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        # Without this the first loss is that of nine thousand undecided priors, nearly all background.
+        odds = (1 - self.spec.object_probability) / (self.spec.object_probability / self.spec.classes)
+        for head in self.class_heads:
+            with torch.no_grad():
+                bias_of(head).view(-1, self.spec.classes + 1)[:, 0] = math.log(odds)
+
+    def _check_sides(self) -> None:
+        """The maps must have the sides that the priors are laid out for."""
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            side = self.spec.size
+            sides = tuple(level.shape[-1] for level in self.feature_maps(torch.zeros(1, 3, side, side)))
+        self.train(was_training)
+        if sides != self.spec.feature_maps:
+            raise UserError(
+                f"--backbone {self.spec.backbone}: gives maps of sides {list(sides)} at {self.spec.size} pixels; "
+                f"the priors are laid out for {list(self.spec.feature_maps)}"
+            )
+
+
+def _extra_level(channels: int, extra: ExtraLevel) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, extra.squeeze, 1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(extra.squeeze, extra.channels, 3, stride=extra.stride, padding=extra.padding),
+        nn.ReLU(inplace=True),
+    )
+
+
+def bias_of(head: nn.Module) -> Tensor:
+    """The bias of a convolution that has one."""
+    return cast(Tensor, head.bias)
+
+
+def _seed_of(name: str, seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7], "big")

@@ -1,0 +1,26 @@
+"""What the data gives and the loss takes: the padded ground truths of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Ground truths of a batch, padded to G boxes an image.
+
+    boxes: (B, G, 4) float32 xyxy, as fractions of the input; padding is all zeros.
+    labels: (B, G) int64, 1..C for objects, 0 for padding and crowds.
+    crowd: (B, G) bool, regions in which a prior is neither positive nor negative.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    crowd: Tensor
+
+    def to(self, device: str) -> Targets:
+        """The same on another device."""
+        moved = (value.to(device, non_blocking=True) for value in (self.boxes, self.labels, self.crowd))
+        return Targets(*moved)
