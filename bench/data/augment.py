@@ -1,0 +1,175 @@
+"""The training augmentation of SSD (Caffe's `ssd_pascal.py`), as one view of the source image.
+
+Zoom-out, crop, mirror and warp are composed into one rectangle of the source before a pixel is
+touched; the photometric part follows on the network's 300 x 300 pixels, for a whole batch at once;
+the fill outside the image comes last, so that it stays the plain mean.
+
+Every draw depends on (seed, epoch, image) alone: not on the arm, the worker or the order of loading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.spec import AugmentSpec
+
+Floats = NDArray[np.float64]
+AUGMENTATION_STREAM = 1  # first word of the seed, apart from that of the order
+
+
+@dataclass(frozen=True)
+class View:
+    """Which rectangle of an image the network sees.
+
+    rectangle: (4,) xyxy as fractions of the image; it may reach beyond 0 and 1 (zoom-out).
+    mirrored: left and right exchanged after the warp.
+    """
+
+    rectangle: Floats
+    mirrored: bool
+
+
+WHOLE = View(np.array([0.0, 0.0, 1.0, 1.0]), mirrored=False)
+
+
+@dataclass(frozen=True)
+class Photometric:
+    """Draws of the photometric part; each value is neutral (0 or 1) where its coin fell so."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float  # turns, -0.5 to 0.5
+    contrast_first: bool
+
+
+def generator_of(seed: int, epoch: int, image: int) -> np.random.Generator:
+    """The generator of one sample's augmentation."""
+    return np.random.default_rng((AUGMENTATION_STREAM, seed, epoch, image))
+
+
+def draw_view(generator: np.random.Generator, boxes: Floats, spec: AugmentSpec) -> View:
+    """Zoom-out, then one of the successful crops, then mirror, for boxes (G, 4) xyxy in fractions."""
+    canvas = np.array([0.0, 0.0, 1.0, 1.0])
+    if generator.random() < spec.expand_probability:
+        ratio = generator.uniform(1.0, spec.expand_largest)
+        low = -generator.uniform(0.0, ratio - 1.0, size=2)
+        canvas = np.concatenate((low, low + ratio))
+    side = canvas[2] - canvas[0]
+    on_canvas = (boxes - np.tile(canvas[:2], 2)) / side
+    crop = _draw_crop(generator, on_canvas, spec)
+    rectangle = np.tile(canvas[:2], 2) + crop * side
+    return View(rectangle, mirrored=bool(generator.random() < spec.mirror_probability))
+
+
+def _draw_crop(generator: np.random.Generator, boxes: Floats, spec: AugmentSpec) -> Floats:
+    """(4,) xyxy in [0, 1]: the whole, or one of the crops that meets its sampler's smallest IoU.
+
+    For each sampler the first success of its trials stands; one of the standing crops is chosen.
+    The last sampler asks for no overlap.
+    """
+    samplers = len(spec.crop_overlaps) + 1
+    shape = (samplers, spec.crop_trials)
+    scale = generator.uniform(*spec.crop_scale, size=shape)
+    lowest = np.maximum(spec.crop_ratio[0], scale**2)
+    highest = np.minimum(spec.crop_ratio[1], 1 / scale**2)
+    ratio = np.sqrt(lowest + (highest - lowest) * generator.random(shape))
+    size = np.stack((scale * ratio, scale / ratio), axis=-1)
+    low = generator.random((*shape, 2)) * (1 - size)
+    crops = np.concatenate((low, low + size), axis=-1)
+    smallest = np.array([*spec.crop_overlaps, 0.0])[:, None]
+    success = _largest_overlap(crops, boxes) >= smallest
+    standing = [crops[sampler, success[sampler].argmax()] for sampler in np.flatnonzero(success.any(axis=1))]
+    choice = int(generator.integers(len(standing) + 1))
+    return np.array([0.0, 0.0, 1.0, 1.0]) if choice == 0 else standing[choice - 1]
+
+
+def _largest_overlap(crops: Floats, boxes: Floats) -> Floats:
+    """(...) largest IoU of each crop (..., 4) with boxes (G, 4); 0 without boxes."""
+    if not len(boxes):
+        return np.zeros(crops.shape[:-1])
+    shared = np.minimum(crops[..., None, 2:], boxes[:, 2:]) - np.maximum(crops[..., None, :2], boxes[:, :2])
+    inter = np.clip(shared, 0, None).prod(axis=-1)
+    area = (crops[..., 2:] - crops[..., :2]).prod(axis=-1)[..., None]
+    union = area + (boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) - inter
+    return np.asarray((inter / np.maximum(union, np.finfo(np.float64).tiny)).max(axis=-1))
+
+
+def boxes_in_view(
+    boxes: Floats, view: View, *, always: NDArray[np.bool_] | None = None
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Boxes (G, 4) xyxy in fractions of the image to fractions of the view, and which of them stay.
+
+    A box stays if its centre lies in the view (Caffe: emit_constraint CENTER); what stays is clipped.
+    always: (G,) boxes that stay if any part is seen (crowds: what is left of one is still a crowd).
+    """
+    low, high = view.rectangle[:2], view.rectangle[2:]
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    stays = np.asarray(((centre >= low) & (centre < high)).all(axis=1))
+    seen = np.clip((boxes - np.tile(low, 2)) / np.tile(high - low, 2), 0, 1)
+    if always is not None:
+        stays |= always
+    if view.mirrored:
+        seen = np.stack((1 - seen[:, 2], seen[:, 1], 1 - seen[:, 0], seen[:, 3]), axis=1)
+    stays &= (seen[:, 2:] > seen[:, :2]).all(axis=1)
+    return seen[stays], stays
+
+
+def draw_photometric(generator: np.random.Generator, spec: AugmentSpec) -> Photometric:
+    """Each distortion with its own coin; contrast before or after the two in HSV, by another."""
+    coins = generator.random(4) < spec.photometric_probability
+    brightness = generator.uniform(-spec.brightness, spec.brightness)
+    contrast = generator.uniform(*spec.contrast)
+    saturation = generator.uniform(*spec.saturation)
+    hue = generator.uniform(-spec.hue_degrees, spec.hue_degrees) / 360
+    return Photometric(
+        brightness=brightness if coins[0] else 0.0,
+        contrast=contrast if coins[1] else 1.0,
+        saturation=saturation if coins[2] else 1.0,
+        hue=hue if coins[3] else 0.0,
+        contrast_first=bool(generator.random() < 0.5),
+    )
+
+
+def distort(images: Tensor, draws: list[Photometric]) -> Tensor:
+    """Brightness, contrast, saturation and hue of a batch.
+
+    images: (B, 3, S, S) RGB float32 of 0 to 255. Values are clamped after each part, as 8-bit images are.
+    """
+
+    def column(values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=images.dtype, device=images.device).view(-1, 1, 1, 1)
+
+    first = column([draw.contrast if draw.contrast_first else 1.0 for draw in draws])
+    last = column([1.0 if draw.contrast_first else draw.contrast for draw in draws])
+    images = (images + column([draw.brightness for draw in draws])).clamp_(0, 255).mul_(first).clamp_(0, 255)
+    coloured = [row for row, draw in enumerate(draws) if draw.saturation != 1.0 or draw.hue != 0.0]
+    if coloured:
+        images[coloured] = _shift_colours(
+            images[coloured],
+            column([draws[row].saturation for row in coloured])[:, 0],
+            column([draws[row].hue for row in coloured])[:, 0],
+        )
+    return images.mul_(last).clamp_(0, 255)
+
+
+def _shift_colours(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+    """Saturation scaled and hue turned in HSV; images (B, 3, S, S) of 0 to 255, factors (B, 1, 1)."""
+    red, green, blue = images.unbind(dim=1)
+    value, dominant = images.max(dim=1)
+    chroma = value - images.amin(dim=1)
+    divisor = chroma.clamp(min=1e-6)
+    sector = torch.where(dominant == 1, (blue - red) / divisor + 2, (red - green) / divisor + 4)
+    sector = torch.where(dominant == 0, (green - blue) / divisor, sector) + hue * 6
+    chroma = torch.minimum(chroma * saturation, value)
+    # Inverse transform in closed form (Smith 1978): one channel for each of n = 5, 3, 1.
+    channels = []
+    for n in (5.0, 3.0, 1.0):
+        k = (sector + n).remainder_(6)
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
+    return torch.stack(channels, dim=1)

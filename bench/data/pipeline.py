@@ -1,0 +1,178 @@
+"""From an index to batches: which images, seen through which views, with which targets.
+
+What batch a step sees is a pure function of (seed, step): it depends neither on the arm, nor on the
+number of workers, nor on whether the run was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from torch import Tensor
+
+from bench.data.augment import (
+    WHOLE,
+    Photometric,
+    View,
+    boxes_in_view,
+    distort,
+    draw_photometric,
+    draw_view,
+    generator_of,
+)
+from bench.data.index import ImageIndex
+from bench.data.pixels import PixelSource
+from bench.spec import AugmentSpec
+from bench.targets import Targets
+
+ORDER_STREAM = 0  # first word of the seed of the order, apart from that of the augmentation
+BATCHES_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as the network will see it, before the photometric part.
+
+    pixels: (S, S, 3) uint8. inside: (4,) xyxy in whole pixels, the part that is image and not fill.
+    """
+
+    pixels: NDArray[np.uint8]
+    inside: tuple[int, int, int, int]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int32]
+    crowd: NDArray[np.bool_]
+    photometric: Photometric
+
+
+def rows_of_step(step: int, *, batch: int, images: int, seed: int) -> NDArray[np.int64]:
+    """(batch,) rows of the training index at `step`, and (batch,) their epochs: (2, batch).
+
+    One endless stream of permutations, cut into batches: no image is ever left out.
+    """
+    place = step * batch + np.arange(batch)
+    epoch, within = np.divmod(place, images)
+    rows = np.empty(batch, dtype=np.int64)
+    for each in np.unique(epoch):
+        order = np.random.default_rng((ORDER_STREAM, seed, int(each))).permutation(images)
+        rows[epoch == each] = order[within[epoch == each]]
+    return np.stack((rows, epoch))
+
+
+class TrainingBatches:
+    """Augmented batches from `first` to `last` step, prepared by threads while the network computes."""
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        pixels: PixelSource,
+        augment: AugmentSpec,
+        *,
+        seed: int,
+        batch: int,
+        size: int,
+        fill: tuple[float, float, float],
+        workers: int,
+    ) -> None:
+        self.index, self.pixels, self.augment = index, pixels, augment
+        self.seed, self.batch, self.size, self.workers = seed, batch, size, workers
+        self.fill = torch.tensor(fill).view(1, 3, 1, 1)
+        self.boxes = index.fractions()
+
+    def steps(self, first: int, last: int) -> Generator[tuple[Tensor, Targets], None, None]:
+        """Images (B, 3, S, S) float32 of 0 to 255, channels last, and their targets, step by step."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            waiting: deque[list[Future[Sample]]] = deque()
+            try:
+                for step in range(first, last):
+                    while len(waiting) < BATCHES_AHEAD and step + len(waiting) < last:
+                        waiting.append(self._submit(pool, step + len(waiting)))
+                    yield self.collate([future.result() for future in waiting.popleft()])
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def sample(self, row: int, epoch: int) -> Sample:
+        """The image at `row` of the index as epoch `epoch` shows it."""
+        generator = generator_of(self.seed, epoch, row)
+        own = slice(*self.index.offsets[row : row + 2])
+        boxes, crowd = self.boxes[own], self.index.crowd[own]
+        view = draw_view(generator, boxes[~crowd], self.augment)
+        photometric = draw_photometric(generator, self.augment)
+        seen, stays = boxes_in_view(boxes, view, always=crowd)
+        pixels, inside = warp(self.pixels[row], view, self.size)
+        return Sample(pixels, inside, seen, self.index.labels[own][stays], crowd[stays], photometric)
+
+    def collate(self, samples: list[Sample]) -> tuple[Tensor, Targets]:
+        """Samples to one batch: photometric part on all at once, the fill composited last."""
+        images = torch.from_numpy(np.stack([sample.pixels for sample in samples])).permute(0, 3, 1, 2)
+        distorted = distort(images.float(), [sample.photometric for sample in samples])
+        place = torch.arange(self.size)
+        left, top, right, bottom = torch.tensor([sample.inside for sample in samples]).view(-1, 4, 1).unbind(1)
+        columns = (place >= left) & (place < right)
+        rows = (place >= top) & (place < bottom)
+        inside = rows[:, None, :, None] & columns[:, None, None, :]
+        whole = bool(inside.all())
+        filled = distorted if whole else torch.where(inside, distorted, self.fill)
+        return filled.contiguous(memory_format=torch.channels_last), targets_of(samples)
+
+    def _submit(self, pool: ThreadPoolExecutor, step: int) -> list[Future[Sample]]:
+        rows, epochs = rows_of_step(step, batch=self.batch, images=len(self.index), seed=self.seed)
+        return [pool.submit(self.sample, int(row), int(epoch)) for row, epoch in zip(rows, epochs, strict=True)]
+
+
+def targets_of(samples: list[Sample]) -> Targets:
+    """Padded targets of a batch; labels count from 1, crowds and padding have 0."""
+    most = max(1, *(len(sample.boxes) for sample in samples))
+    boxes = np.zeros((len(samples), most, 4), dtype=np.float32)
+    labels = np.zeros((len(samples), most), dtype=np.int64)
+    crowd = np.zeros((len(samples), most), dtype=bool)
+    for place, sample in enumerate(samples):
+        count = len(sample.boxes)
+        boxes[place, :count] = sample.boxes
+        labels[place, :count] = np.where(sample.crowd, 0, sample.labels + 1)
+        crowd[place, :count] = sample.crowd
+    return Targets(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(crowd))
+
+
+def warp(image: NDArray[np.uint8], view: View, size: int) -> tuple[NDArray[np.uint8], tuple[int, int, int, int]]:
+    """The view of an image (H, W, 3) as (size, size, 3), antialiased, and the part that is image.
+
+    Outside the image the result is zero. Output pixels whose centre lies in the image are image.
+    """
+    height, width = image.shape[:2]
+    extent = np.array([width, height], dtype=np.float64)
+    low, span = view.rectangle[:2], view.rectangle[2:] - view.rectangle[:2]
+    # Image borders in output pixels, then the output pixels whose centres lie between them
+    first = np.maximum(np.ceil((0 - low) / span * size - 0.5), 0).astype(int)
+    last = np.minimum(np.ceil((1 - low) / span * size - 0.5), size).astype(int)
+    result = np.zeros((size, size, 3), dtype=np.uint8)
+    if (last <= first).any():  # a crop of nothing but the fill around a zoomed-out image
+        return result, (0, 0, 0, 0)
+    source = np.concatenate((low + first / size * span, low + last / size * span)).clip(0, 1) * np.tile(extent, 2)
+    # Only the pixels that the filter reaches are handed over
+    reach = np.ceil(span * extent / size) + 1
+    corner = np.maximum(np.floor(source[:2] - reach), 0).astype(int)
+    opposite = np.minimum(np.ceil(source[2:] + reach), extent).astype(int)
+    part = Pillow.fromarray(image[corner[1] : opposite[1], corner[0] : opposite[0]])
+    box = tuple((source - np.tile(corner, 2)).tolist())
+    target = (int(last[0] - first[0]), int(last[1] - first[1]))
+    resized = np.asarray(part.resize(target, Pillow.Resampling.BILINEAR, box=box))
+    left, right = int(first[0]), int(last[0])
+    if view.mirrored:
+        resized = resized[:, ::-1]
+        left, right = size - right, size - left
+    result[first[1] : last[1], left:right] = resized
+    return result, (left, int(first[1]), right, int(last[1]))
+
+
+def whole_images(pixels: PixelSource, rows: range, size: int, *, workers: int) -> Tensor:
+    """Images at `rows` warped whole to (N, 3, size, size) uint8, channels last: what evaluation sees."""
+    with ThreadPoolExecutor(workers) as pool:
+        warped = list(pool.map(lambda row: warp(pixels[row], WHOLE, size)[0], rows))
+    return torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2)
