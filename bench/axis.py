@@ -1,0 +1,145 @@
+"""What an axis of the ablation is, and how axes are found.
+
+An axis is one file: a class derived from `Axis` in a module of the `variants` package, or in any
+file that a user names with ``--axis-file``. It turns one specification into another and trains nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+from bench.data.index import ImageIndex
+from bench.errors import UserError
+from bench.spec import Specification
+
+SLOTS = ("resolution", "neck", "anchors", "box_loss", "class_loss", "schedule")
+
+
+class Axis(ABC):
+    """A remedy that can be switched on: off is the baseline to the last bit.
+
+    The docstring of a concrete axis says what the remedy is, what it costs, and its source.
+
+    name: the column in the tables and the word in ``--axes``.
+    slot: what it changes, one of `SLOTS`; axes are applied in this order, and two active axes in one
+        slot are an error.
+    in_default_matrix: whether a plain run crosses it with the others.
+    """
+
+    name: ClassVar[str]
+    slot: ClassVar[str]
+    in_default_matrix: ClassVar[bool] = False
+
+    def refusal(self, base: Specification) -> str | None:
+        """Why the axis cannot be crossed with this baseline, and what to do; None where it can."""
+        return None
+
+    def prepare(self, train_index: ImageIndex, spec: Specification) -> dict[str, Any]:
+        """What must be learnt from the *training* split; JSON data, kept in the record.
+
+        `spec` has the axes of earlier slots applied. The validation split is not within reach.
+        """
+        return {}
+
+    @abstractmethod
+    def apply(self, spec: Specification, prepared: Mapping[str, Any]) -> Specification:
+        """The specification with the remedy in it. A pure function."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundAxis:
+    """An axis and where it came from; `fingerprint` is the hash of its source file."""
+
+    axis: Axis
+    file: Path
+    fingerprint: str
+
+
+def find_axes(package: str, files: Iterable[Path] = ()) -> dict[str, FoundAxis]:
+    """All axes of a package's modules and of the user's files, by name, in the order of their slots.
+
+    Raises UserError on a file that cannot be loaded, has no axis, or repeats a name.
+    """
+    found: dict[str, FoundAxis] = {}
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations is not None, f"no package {package}"
+    for info in sorted(pkgutil.iter_modules(spec.submodule_search_locations), key=lambda info: info.name):
+        module = importlib.import_module(f"{package}.{info.name}")
+        for axis in _axes_of(module):
+            found[axis.name] = _with_source(axis, module)
+    for file in files:
+        module = _load(file)
+        axes = _axes_of(module)
+        if not axes:
+            raise UserError(f"{file}: no class derived from bench.axis.Axis; see variants/fpn.py for one")
+        for axis in axes:
+            if axis.name in found:
+                raise UserError(f"{file}: the axis {axis.name!r} exists already in {found[axis.name].file}")
+            found[axis.name] = _with_source(axis, module)
+    return dict(sorted(found.items(), key=lambda item: (SLOTS.index(item[1].axis.slot), item[0])))
+
+
+def derive(
+    base: Specification, axes: Sequence[Axis], train_index: ImageIndex
+) -> tuple[Specification, dict[str, dict[str, Any]]]:
+    """The base specification with `axes` applied in the order of their slots, and what they prepared."""
+    spec, prepared = base, {}
+    for axis in sorted(axes, key=lambda axis: SLOTS.index(axis.slot)):
+        prepared[axis.name] = axis.prepare(train_index, spec)
+        spec = axis.apply(spec, prepared[axis.name])
+    return spec, prepared
+
+
+def clashing(axes: Sequence[Axis]) -> str | None:
+    """A sentence that names two active axes of one slot, or None."""
+    taken: dict[str, str] = {}
+    for axis in axes:
+        if axis.slot in taken:
+            return f"the axes {taken[axis.slot]!r} and {axis.name!r} both change the slot {axis.slot!r}"
+        taken[axis.slot] = axis.name
+    return None
+
+
+def _axes_of(module: ModuleType) -> list[Axis]:
+    """Instances of the concrete axes that the module itself defines."""
+    axes = []
+    for _, kind in inspect.getmembers(module, inspect.isclass):
+        if not issubclass(kind, Axis) or inspect.isabstract(kind) or kind.__module__ != module.__name__:
+            continue
+        if getattr(kind, "slot", None) not in SLOTS or not getattr(kind, "name", "").isidentifier():
+            raise UserError(
+                f"{module.__file__}: the axis {kind.__name__} needs a `name` (letters, digits, underscores) "
+                f"and a `slot`, one of {', '.join(SLOTS)}"
+            )
+        axes.append(kind())
+    return axes
+
+
+def _with_source(axis: Axis, module: ModuleType) -> FoundAxis:
+    assert module.__file__ is not None
+    file = Path(module.__file__).resolve()
+    return FoundAxis(axis=axis, file=file, fingerprint=hashlib.sha256(file.read_bytes()).hexdigest()[:12])
+
+
+def _load(file: Path) -> ModuleType:
+    """Run a user's file as a module; its own mistakes are told with their line, not as our traceback."""
+    if not file.is_file():
+        raise UserError(f"--axis-file {file}: there is no such file")
+    spec = importlib.util.spec_from_file_location(f"axis_file_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--axis-file {file}: not a Python file (.py)")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"--axis-file {file} cannot be loaded: {type(error).__name__}: {error}") from error
+    return module

@@ -1,0 +1,1 @@
+"""One file an axis; `baseline` is where they all start."""
