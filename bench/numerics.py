@@ -1,0 +1,83 @@
+"""Device, precision and threads: decided once for a run, the same in all its cells."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import torch
+
+from bench.detector.ssd import SSD
+from bench.errors import UserError
+from bench.memory import keep_pages
+from bench.spec import Numerics, Specification
+from bench.targets import Targets
+from bench.training import Trainer
+
+
+def choose_device(wanted: str) -> str:
+    """ "cpu" or "cuda" for "auto", "cpu" or "cuda". Raises UserError for a GPU that is not there."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        built = "this torch has no CUDA" if torch.version.cuda is None else "torch sees no GPU (check nvidia-smi)"
+        raise UserError(f"--device cuda: {built}. Take --device cpu, or --device auto for what there is")
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
+    """The numerics of a run. bfloat16 where the device computes in it and a training step gains by it.
+
+    On a CPU the two precisions are timed on a step of `spec`: dense convolutions gain several times
+    where there is AVX512-BF16 or AMX, depthwise ones and all that is bound by memory do not.
+    """
+    threads = max(1, available_cores() // jobs) if device == "cpu" else max(1, available_cores())
+    plain = Numerics(device=device, precision="float32", threads=threads)
+    if device == "cuda":
+        return replace(plain, precision="bfloat16") if torch.cuda.is_bf16_supported() else plain
+    if not _cpu_has_bfloat16():
+        return plain
+    keep_pages()
+    torch.set_num_threads(threads)
+    return min((plain, replace(plain, precision="bfloat16")), key=lambda numerics: step_seconds(spec, numerics)[0])
+
+
+def available_cores() -> int:
+    """Cores that this process may use; a container's share where it is smaller than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def configure(numerics: Numerics) -> None:
+    """Set this process up for a run's numerics. Once, before the first tensor."""
+    keep_pages()
+    torch.set_num_threads(numerics.threads)
+    torch.backends.cudnn.benchmark = True
+    if numerics.device == "cuda":
+        torch.set_float32_matmul_precision("high")
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies in bfloat16; elsewhere it is emulated, ten times slower than float32."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported is not None and supported())
+
+
+def step_seconds(spec: Specification, numerics: Numerics) -> tuple[float, int]:
+    """Median time of a training step on random pixels, and the number of parameters."""
+    detector, training = spec.detector, spec.training
+    model = SSD(detector, seed=0).to(numerics.device).to(memory_format=torch.channels_last)
+    trainer = Trainer(model, training, numerics)
+    shape = (training.batch, 3, detector.size, detector.size)
+    images = torch.rand(shape).mul_(255).contiguous(memory_format=torch.channels_last).to(numerics.device)
+    boxes = torch.tensor([0.2, 0.2, 0.6, 0.6]).expand(training.batch, 1, 4).contiguous()
+    labels = torch.ones(training.batch, 1, dtype=torch.long)
+    targets = Targets(boxes, labels, torch.zeros_like(labels, dtype=torch.bool)).to(numerics.device)
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        float(trainer.step(training.steps - 1, images, targets).total)
+        times.append(time.perf_counter() - start)
+    return sorted(times[1:])[1], sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,215 @@
+"""The one training loop, the same for every cell.
+
+Rate, trainable parts and batches are pure functions of the step; all other state (weights, momenta)
+is in the checkpoint. So a cell that goes on from a checkpoint ends as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.data.pipeline import TrainingBatches
+from bench.detector.loss import Loss
+from bench.detector.ssd import SSD
+from bench.schedule import rate_factor, stage_rate_factors, trainable_stages
+from bench.spec import Numerics, TrainSpec
+from bench.targets import Targets
+
+CHECKPOINT_SCHEMA = 1
+
+
+class NotFinite(Exception):
+    """The loss is no longer a number; the message says at which step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One step's figures; seconds since the loop of this process began."""
+
+    step: int  # steps done
+    loss: float
+    loss_class: float
+    loss_box: float
+    rate: float
+    images_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What the loop measured: seconds of each step of this process, and those spent waiting for data."""
+
+    seconds: float
+    step_seconds: list[float]
+    waiting_seconds: float
+    resumed_from: int
+
+
+class Trainer:
+    """A detector with its optimiser; `run` takes it from its checkpoint, if there is one, to the end."""
+
+    def __init__(self, model: SSD, spec: TrainSpec, numerics: Numerics) -> None:
+        self.model, self.spec, self.numerics = model, spec, numerics
+        self.stages = self._trainable_backbone()
+        self.optimiser = self._optimiser()
+
+    def run(
+        self,
+        batches: TrainingBatches,
+        checkpoint: Path,
+        *,
+        report: Callable[[Progress], None],
+        resumed: Callable[[int], None] = lambda step: None,
+    ) -> Trained:
+        """Train to the last step. Raises NotFinite when the loss is not a finite number.
+
+        resumed: called first, with the number of steps that the checkpoint holds (0 without one).
+        """
+        spec = self.spec
+        first, before = self._resume(checkpoint)
+        resumed(first)
+        every = max(1, -(-spec.steps // max(1, spec.checkpoints)))
+        report_every = max(1, spec.steps // 500)
+        durations: list[float] = []
+        waited = 0.0
+        start = previous = time.perf_counter()
+        self.model.train()
+        stream = batches.steps(first, spec.steps)
+        for step in range(first, spec.steps):
+            asked = time.perf_counter()
+            images, targets = next(stream)
+            images = images.to(self.numerics.device, non_blocking=True)
+            targets = targets.to(self.numerics.device)
+            waited += time.perf_counter() - asked
+            loss = self.step(step, images, targets)
+            now = time.perf_counter()
+            durations.append(now - previous)
+            if (step + 1) % report_every == 0 or step + 1 == spec.steps:
+                value = float(loss.total.detach())
+                if not torch.isfinite(torch.tensor(value)):
+                    raise NotFinite(f"the loss is {value} at step {step + 1} of {spec.steps}")
+                report(
+                    Progress(
+                        step=step + 1,
+                        loss=value,
+                        loss_class=float(loss.classes),
+                        loss_box=float(loss.boxes),
+                        rate=self.optimiser.param_groups[0]["lr"],
+                        images_per_second=len(images) / durations[-1],
+                        seconds=before + now - start,
+                    )
+                )
+            if (step + 1) % every == 0 or step + 1 == spec.steps:
+                self._save(checkpoint, step + 1, seconds=before + time.perf_counter() - start)
+            previous = time.perf_counter()
+        stream.close()
+        return Trained(
+            seconds=before + time.perf_counter() - start,
+            step_seconds=durations,
+            waiting_seconds=waited,
+            resumed_from=first,
+        )
+
+    def set_step(self, step: int) -> None:
+        """Rates and trainable parts of `step`."""
+        open_stages = trainable_stages(self.spec, step, len(self.stages))
+        for place, stage in enumerate(self.stages):
+            stage.requires_grad_(place >= len(self.stages) - open_stages)
+        factor = rate_factor(self.spec, step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.spec.rate * factor * group["share"]
+
+    def step(self, step: int, images: Tensor, targets: Targets) -> Loss:
+        """Forward, loss, backward and update of one batch, as step number `step`."""
+        self.set_step(step)
+        with autocast(self.numerics):
+            loss = self.model.loss(images, targets)
+        loss.total.backward()
+        if self.spec.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm, foreach=True)
+        self.optimiser.step()
+        # None, not zero: a zero gradient would still move frozen weights by momentum and decay.
+        self.optimiser.zero_grad(set_to_none=True)
+        return loss
+
+    def _trainable_backbone(self) -> list[nn.ModuleList]:
+        """Stages of the backbone that may be trained, bottom first; those below stay frozen for good."""
+        backbone = self.model.backbone
+        stages = []
+        for modules, stride in zip(backbone.stages, backbone.stage_strides, strict=True):
+            stage = nn.ModuleList(modules)
+            if backbone.pretrained and stride <= self.spec.frozen_stride:
+                stage.requires_grad_(False)
+            else:
+                stages.append(stage)
+        return stages
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        """All groups exist from the first step, trainable yet or not: state then loads at any step."""
+        parts: list[tuple[nn.Module, float]] = [(nn.ModuleList(self.model.new_layers()), 1.0)]
+        shares = [self.spec.backbone_rate * factor for factor in stage_rate_factors(self.spec, len(self.stages))]
+        parts += zip(self.stages, shares, strict=True)
+        groups: list[dict[str, Any]] = []
+        for module, share in parts:
+            named = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+            weights = [value for name, value in named if value.dim() > 1]
+            biases = [value for name, value in named if value.dim() <= 1]
+            bias_decay = self.spec.weight_decay if self.spec.bias_rate == 1.0 else 0.0
+            groups.append({"params": weights, "share": share, "weight_decay": self.spec.weight_decay})
+            groups.append({"params": biases, "share": share * self.spec.bias_rate, "weight_decay": bias_decay})
+        groups = [group for group in groups if group["params"]]
+        if self.spec.optimiser == "sgd":
+            return torch.optim.SGD(groups, lr=self.spec.rate, momentum=self.spec.momentum, foreach=True)
+        return torch.optim.AdamW(groups, lr=self.spec.rate, foreach=True)
+
+    def _save(self, path: Path, step: int, *, seconds: float) -> None:
+        """Write the checkpoint whole or not at all."""
+        content = {
+            "schema": CHECKPOINT_SCHEMA,
+            "step": step,
+            "seconds": seconds,
+            "priors": self.model.priors_fingerprint(),
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def _resume(self, path: Path) -> tuple[int, float]:
+        """Steps done and seconds spent according to the checkpoint, whose state is loaded; or zeros."""
+        if not path.is_file():
+            return 0, 0.0
+        content = torch.load(path, map_location=self.numerics.device, weights_only=True)
+        if content["schema"] != CHECKPOINT_SCHEMA or content["priors"] != self.model.priors_fingerprint():
+            raise ValueError(f"{path}: a checkpoint of another form or with other priors; delete it to start anew")
+        self.model.load_state_dict(content["model"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        return content["step"], content["seconds"]
+
+
+def load_weights(model: SSD, checkpoint: Path, device: str) -> None:
+    """Weights of a checkpoint into `model`; ValueError if it was trained with other priors."""
+    content = torch.load(checkpoint, map_location=device, weights_only=True)
+    if content["priors"] != model.priors_fingerprint():
+        raise ValueError(f"{checkpoint}: its priors are not those of this detector")
+    model.load_state_dict(content["model"])
+
+
+def autocast(numerics: Numerics) -> AbstractContextManager[Any]:
+    """The context in which the network runs in the run's precision."""
+    if numerics.precision == "float32":
+        return nullcontext()
+    return torch.autocast(numerics.device, dtype=torch.bfloat16)
