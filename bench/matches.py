@@ -1,0 +1,160 @@
+"""Which detection was matched to which ground truth: all that AP, and any question about it, needs.
+
+The evaluator's matching costs a hundred times more than the sums that follow it, and does not depend on
+how images are weighted. So it is done once and kept (`matches.npz`); `average_precision` gives the
+evaluator's own AP again, under any weights of the images, from cumulative sums alone. NumPy only.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO reads precision off the curve
+SUMS_AT_ONCE = 4_000_000  # cumulative sums held in memory at a time: 32 MB
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Matches:
+    """D detections and M ground truths of N images, of C classes, over A area ranges and T IoU thresholds.
+
+    Detections are those left after the evaluator's cut (the 100 best of each image and class), by class,
+    then by falling score, ties as the evaluator orders them: cumulative sums over a class are its curve.
+
+    classes: C names. image_ids: (N,) int64, as in ground_truth.json.
+    areas: A names of area ranges; those that end in "_network" are measured at the network's resolution.
+    thresholds: (T,) float64, IoU.
+    detection: (D,) int64, place in detections.json, from 0.
+    image: (D,) int64, row of the image. label: (D,) int32. score: (D,) float32.
+    matched: (A, T, D) bool: matched to a ground truth, in that area range, at that threshold.
+    ignored: (A, T, D) bool: neither right nor wrong (matched to an ignored ground truth, or unmatched
+        and outside the area range).
+    truth: (T, D) int64, range "all": place in ground_truth.json's annotations, from 0 (annotation id - 1),
+        of the ground truth that was matched, or -1.
+    truth_image: (M,) int64. truth_label: (M,) int32.
+    truth_ignored: (A, M) bool: crowd, difficult, or outside the area range.
+
+    In the file the three (A, ...) arrays of flags are `numpy.packbits` along their last axis; all else is
+    stored as it is here.
+    """
+
+    classes: tuple[str, ...]
+    image_ids: NDArray[np.int64]
+    areas: tuple[str, ...]
+    thresholds: NDArray[np.float64]
+    detection: NDArray[np.int64]
+    image: NDArray[np.int64]
+    label: NDArray[np.int32]
+    score: NDArray[np.float32]
+    matched: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
+    truth: NDArray[np.int64]
+    truth_image: NDArray[np.int64]
+    truth_label: NDArray[np.int32]
+    truth_ignored: NDArray[np.bool_]
+
+    def save(self, path: Path) -> None:
+        """Write the file in one step: it is there whole, or not at all."""
+        arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in PACKED:
+            arrays[name] = np.packbits(arrays[name], axis=-1)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Matches:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            arrays: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
+        counts = {
+            "matched": len(arrays["image"]),
+            "ignored": len(arrays["image"]),
+            "truth_ignored": len(arrays["truth_image"]),
+        }
+        for name in PACKED:
+            arrays[name] = np.unpackbits(arrays[name], axis=-1, count=counts[name]).astype(bool)
+        for name in ("classes", "areas"):
+            arrays[name] = tuple(arrays[name].tolist())
+        return cls(**arrays)
+
+    def ground_truths(self, area: str = "all") -> NDArray[np.int64]:
+        """(C,) number of ground truths of each class that count in an area range."""
+        counted = ~self.truth_ignored[self.areas.index(area)]
+        return np.bincount(self.truth_label[counted], minlength=len(self.classes)).astype(np.int64)
+
+
+PACKED = ("matched", "ignored", "truth_ignored")
+
+
+def average_precision(
+    matches: Matches, weights: NDArray[np.float64] | None = None, *, area: str = "all"
+) -> NDArray[np.float64]:
+    """(..., C, T) AP (101-point, at most 100 detections an image and class) per class and IoU threshold.
+
+    weights: (N,) or (B, N), of the images: how often each was drawn, in a bootstrap replicate; without
+        them every image counts once, and the AP is that of pycocotools (to rounding).
+    A class without (weighted) ground truths in the area range is NaN. COCO's AP is the `nanmean` over
+    the last two axes, AP50 that of ``[..., 0]``.
+
+    With whole-numbered weights it is the AP of the data set in which each image is repeated so often.
+    """
+    unit = weights is None
+    w = np.ones((1, len(matches.image_ids))) if weights is None else np.asarray(weights, dtype=np.float64)
+    leading = () if unit else w.shape[:-1]
+    w = w.reshape(-1, w.shape[-1])
+    row = matches.areas.index(area)
+    starts = np.searchsorted(matches.label, np.arange(len(matches.classes) + 1))
+    counted = ~matches.truth_ignored[row]
+    result = np.full((len(w), len(matches.classes), len(matches.thresholds)), np.nan)
+    for label in range(len(matches.classes)):
+        images = matches.truth_image[counted & (matches.truth_label == label)]
+        if not len(images):
+            continue
+        curve = slice(starts[label], starts[label + 1])
+        flags = (matches.matched[row, :, curve], ~matches.ignored[row, :, curve])
+        chunk = max(1, SUMS_AT_ONCE // max(1, curve.stop - curve.start))
+        for first in range(0, len(w), chunk):
+            part = w[first : first + chunk]
+            result[first : first + chunk, label] = _class_precision(
+                part[:, matches.image[curve]], part[:, images].sum(axis=1), *flags
+            )
+    return result.reshape(*leading, *result.shape[1:])
+
+
+def _class_precision(
+    weights: NDArray[np.float64],
+    positives: NDArray[np.float64],
+    matched: NDArray[np.bool_],
+    kept: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """(B, T) AP of one class: weights (B, D) of its detections, (B,) of its ground truths, flags (T, D)."""
+    result = np.zeros((len(weights), len(matched)))
+    before: NDArray[np.bool_] | None = None
+    for t, (match, keep) in enumerate(zip(matched, kept, strict=True)):
+        if before is None or not np.array_equal(keep, before):  # mostly the same at every threshold
+            claimed = np.cumsum(weights * keep, axis=1)
+            before = keep
+        # Precision rises, and recall moves, at true positives alone: the rest of the curve is not needed.
+        right = np.flatnonzero(match & keep)
+        if not len(right):
+            continue
+        true = np.cumsum(weights[:, right], axis=1)
+        precision = true / (claimed[:, right] + np.spacing(1))
+        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recall = true / positives[:, None]
+        # Each point on the recall axis is read at the first true positive that reaches it.
+        reached = np.searchsorted(RECALLS, recall, side="right")
+        points = np.diff(reached, axis=1, prepend=0)
+        result[:, t] = (envelope * points).sum(axis=1) / len(RECALLS)
+    result[positives == 0] = np.nan
+    return result
