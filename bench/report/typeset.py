@@ -1,0 +1,299 @@
+"""A table as CSV, Markdown and LaTeX. What stands in the tables is the matter of `tables`.
+
+The LaTeX needs the packages booktabs and amssymb and no more. It fits the text width of a plain article
+(345 pt): a table with too many columns is set as several tabulars beneath each other, one with too many
+rows as several `table` environments.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+MISSING = "n/a"
+CHECK = "✓"
+
+TEXT_WIDTH = 340.0  # pt; LaTeX's article at 10 pt has 345, and widths are estimates
+FONTS = {"footnotesize": 4.25, "scriptsize": 3.99}  # and the width of a digit in pt, of cmr8 and cmr7
+# Of Computer Modern, in digits, where it is far from one.
+CHARACTER_WIDTHS = dict.fromkeys("fijlrt.,:;'()[]| ", 0.65) | dict.fromkeys("mwMW+%±×−✓", 1.65)
+COLUMN_GAP = 4.0  # pt, twice \tabcolsep
+LINES_PER_PAGE = 46  # of \footnotesize, with room for the caption
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    """Of a printed column: `name` is that of the CSV column it shows, `text` may have several lines.
+
+    Neighbouring columns of one `group` stay in one tabular as long as they fit.
+    """
+
+    name: str
+    text: str
+    group: str = ""
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands in one place of a printed table; the best of a column is set in bold."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Table:
+    """A table twice: `frame` with every figure in full, and the printed form.
+
+    keys: how many leading columns say what a row is about.
+    notes: sentences beneath the table (what failed, what is pending).
+    """
+
+    name: str
+    caption: str
+    frame: pd.DataFrame
+    headings: tuple[Heading, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    notes: tuple[str, ...] = ()
+    keys: int = 1
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """CSV with the shortest digits that give the same floats back; what does not exist is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(frame.columns)
+    for row in frame.itertuples(index=False):
+        writer.writerow([_plain(value) for value in row])
+    return out.getvalue()
+
+
+def markdown_text(table: Table) -> str:
+    """GitHub's Markdown: caption, table with aligned columns, notes."""
+    header = [escape_markdown(heading.text).replace("\n", "<br>") for heading in table.headings]
+    body = [
+        [f"**{text}**" if entry.best else text for entry in row for text in [escape_markdown(entry.text)]]
+        for row in table.rows
+    ]
+    widths = [max(3, *(len(row[place]) for row in [header, *body])) for place in range(len(header))]
+    rules = [
+        ":" + "-" * (width - 1) if heading.left else "-" * (width - 1) + ":"
+        for heading, width in zip(table.headings, widths, strict=True)
+    ]
+    lines = [
+        "| "
+        + " | ".join(
+            text.ljust(width) if heading.left else text.rjust(width)
+            for heading, text, width in zip(table.headings, row, widths, strict=True)
+        )
+        + " |"
+        for row in [header, rules, *body]
+    ]
+    notes = [f"- {escape_markdown(note)}" for note in table.notes]
+    return "\n".join([escape_markdown(table.caption), "", *lines, *([""] if notes else []), *notes, ""])
+
+
+def latex_text(table: Table) -> str:
+    r"""One `table` environment or more, for ``\input`` in a document with booktabs and amssymb."""
+    # The larger font, unless the smaller one saves a tabular.
+    font = min(FONTS, key=lambda name: len(_column_blocks(table, FONTS[name])))
+    pages: list[list[str]] = [[]]
+    lines_left = LINES_PER_PAGE
+    for rows in _row_blocks(table):
+        for columns in _column_blocks(table, FONTS[font]):
+            lines = len(rows) + 4
+            if pages[-1] and lines > lines_left:
+                pages.append([])
+                lines_left = LINES_PER_PAGE
+            pages[-1].append(_tabular(table, rows, columns, FONTS[font]))
+            lines_left -= lines
+    notes = "".join(f"\\par\\smallskip {escape_latex(note)}\n" for note in table.notes)
+    environments = []
+    for page, tabulars in enumerate(pages):
+        caption = escape_latex(table.caption) if page == 0 else f"Table~\\ref{{tab:{table.name}}}, continued."
+        label = f"\\label{{tab:{table.name}}}\n" if page == 0 else ""
+        environments.append(
+            "\\begin{table}[htbp]\n\\centering\n"
+            f"\\caption{{{caption}}}\n{label}\\vspace{{4pt}}\n"
+            f"\\{font}\n\\setlength{{\\tabcolsep}}{{{COLUMN_GAP / 2:g}pt}}\n"
+            + "\\par\\medskip\n".join(tabulars)
+            + (f"\\begin{{flushleft}}\n{notes}\\end{{flushleft}}\n" if notes and page == len(pages) - 1 else "")
+            + "\\end{table}\n"
+        )
+    return "% \\usepackage{booktabs,amssymb}\n" + "\n".join(environments)
+
+
+def escape_markdown(text: str) -> str:
+    """`text` with nothing in it that Markdown would take for its own; a line feed stays one."""
+    return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", text)
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",  # \textquotedbl does not exist in LaTeX's default encoding
+    "`": r"\char96{}",
+    # After the end of a row both would be an option of that end.
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    # Two of them would become a dash.
+    "-": "{-}",
+    CHECK: r"\checkmark{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "Δ": r"$\Delta$",
+    "−": "$-$",
+    "–": "--",
+    "≥": r"$\geq$",
+    "ß": r"{\ss}",
+    "æ": r"{\ae}",
+    "Æ": r"{\AE}",
+    "ø": r"{\o}",
+    "Ø": r"{\O}",
+    "ł": r"{\l}",
+    "Ł": r"{\L}",
+    "œ": r"{\oe}",
+    "Œ": r"{\OE}",
+}
+ACCENTS = {
+    "\u0300": "`",
+    "\u0301": "'",
+    "\u0302": "^",
+    "\u0303": "~",
+    "\u0304": "=",
+    "\u0306": "u",
+    "\u0307": ".",
+    "\u0308": '"',
+    "\u030a": "r",
+    "\u030b": "H",
+    "\u030c": "v",
+    "\u0327": "c",
+}
+
+
+def escape_latex(text: str) -> str:
+    """`text` for LaTeX, whatever is in it, as ASCII where that can be.
+
+    A character that pdfLaTeX does not know without further packages is itself in XeLaTeX and LuaLaTeX
+    and its code point, as ``[U+732B]``, in pdfLaTeX: a name in another script never breaks the document.
+    """
+    return "".join(_latex_character(character) for character in unicodedata.normalize("NFC", text))
+
+
+def _latex_character(character: str) -> str:
+    if character in LATEX:
+        return LATEX[character]
+    if character.isascii():
+        return character if character.isprintable() else " "
+    parts = unicodedata.normalize("NFD", character)
+    base, mark = parts[0], parts[1:]
+    if mark in ACCENTS and base.isascii() and base.isalpha():
+        return f"\\{ACCENTS[mark]}{{{base}}}"
+    if not character.isprintable():
+        return " "
+    # \Umathchar exists in XeTeX and LuaTeX alone.
+    return f"{{\\ifdefined\\Umathchar {character}\\else{{[}}U+{ord(character):04X}{{]}}\\fi}}"
+
+
+def _row_blocks(table: Table) -> Iterator[Sequence[Sequence[Entry]]]:
+    rows_at_once = LINES_PER_PAGE - 4
+    for start in range(0, max(1, len(table.rows)), rows_at_once):
+        yield table.rows[start : start + rows_at_once]
+
+
+def _widths(table: Table, digit: float) -> list[float]:
+    """Estimated widths of the columns in pt; text that would take more than half the page is broken there."""
+    widths = []
+    for place, heading in enumerate(table.headings):
+        lines = [_digits_wide(line) for line in heading.text.split("\n")]
+        # Bold Computer Modern is 15% wider.
+        lines += [_digits_wide(row[place].text) * (1.15 if row[place].best else 1) for row in table.rows]
+        widths.append(digit * max(lines) + COLUMN_GAP)
+    longest = TEXT_WIDTH / 2
+    return [
+        min(width, longest) if heading.left else width for width, heading in zip(widths, table.headings, strict=True)
+    ]
+
+
+def _digits_wide(text: str) -> float:
+    return sum(CHARACTER_WIDTHS.get(character, 1.3 if character.isupper() else 1.0) for character in text)
+
+
+def _column_blocks(table: Table, digit: float) -> list[list[int]]:
+    """Places of the columns of each tabular: the keys in all, groups together where they fit."""
+    widths = _widths(table, digit)
+    keys = list(range(table.keys))
+    room = TEXT_WIDTH + COLUMN_GAP - sum(widths[: table.keys])
+    blocks: list[list[int]] = [[]]
+    others = range(table.keys, len(table.headings))
+    for _, members in groupby(others, key=lambda place: table.headings[place].group):
+        group = list(members)
+        if blocks[-1] and sum(widths[place] for place in blocks[-1] + group) > room:
+            blocks.append([])
+        for place in group:
+            if blocks[-1] and sum(widths[other] for other in [*blocks[-1], place]) > room:
+                blocks.append([])
+            blocks[-1].append(place)
+    return [keys + block for block in blocks]
+
+
+def _tabular(table: Table, rows: Sequence[Sequence[Entry]], columns: Sequence[int], digit: float) -> str:
+    headings = [table.headings[place] for place in columns]
+    height = max(heading.text.count("\n") + 1 for heading in headings)
+    header = []
+    for line in range(height):
+        texts = [([""] * height + heading.text.split("\n"))[-height:][line] for heading in headings]
+        header.append([escape_latex(text) for text in texts])
+    body = [
+        [
+            f"\\textbf{{{escape_latex(entry.text)}}}" if entry.best else escape_latex(entry.text)
+            for entry in (row[place] for place in columns)
+        ]
+        for row in rows
+    ]
+    widths = _widths(table, digit)
+    alignment = ""
+    for place, heading in zip(columns, headings, strict=True):
+        broken = heading.left and widths[place] == TEXT_WIDTH / 2
+        check = rows and all(row[place].text in ("", CHECK) for row in rows)
+        alignment += f"p{{{widths[place]:g}pt}}" if broken else "l" if heading.left else "c" if check else "r"
+    return "\n".join(
+        [
+            f"\\begin{{tabular}}{{@{{}}{alignment}@{{}}}}",
+            "\\toprule",
+            *(" & ".join(row) + r" \\" for row in header),
+            "\\midrule",
+            *(" & ".join(row) + r" \\" for row in body),
+            "\\bottomrule",
+            "\\end{tabular}\n",
+        ]
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Of a frame's value: what CSV shows. Whole floats that stand for counts were made int before."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return repr(float(value)) if isinstance(value, float) else value

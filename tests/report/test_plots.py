@@ -1,0 +1,130 @@
+"""The plots: drawn for any run, nothing overlapping, nothing hidden, no global state touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from bench.analysis.frame import load_run
+from bench.report import build_report, plots
+from tests.report.made_run import matrix, name_of, write_run
+
+NAMES = ("ap_by_variant", "ap_by_size", "ap_against_throughput", "learning_curves")
+
+
+def texts(figure: Figure) -> list[str]:
+    found = [text.get_text() for axes in figure.axes for text in axes.texts]
+    labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    return [*found, *labels, figure.get_supxlabel(), figure.get_suptitle()]
+
+
+def test_a_report_is_tables_and_plots_of_what_there_is(tmp_path: Path) -> None:
+    # The dollar signs would be a formula to matplotlib, and not a valid one.
+    folder = write_run(tmp_path / "run", factors=matrix(("fpn",)), failed={("fpn", 0): "costs $5\\x and $6"})
+    before = dict(mpl.rcParams)
+    written = build_report(folder)
+    assert dict(mpl.rcParams) == before
+    assert len(written) == 23 and all(path.stat().st_size > 0 for path in written)
+    assert {path.name for path in written if path.parent.name == "plots"} == {
+        f"{name}.{ending}" for name in NAMES for ending in ("png", "svg")
+    }
+    for name in NAMES:
+        with Image.open(folder / "plots" / f"{name}.png") as image:
+            assert image.width == 1400 and image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+    first = [path.read_bytes() for path in written]
+    assert [path.read_bytes() for path in build_report(folder)] == first
+
+
+@pytest.mark.parametrize(("count", "state"), [(1, "done"), (1, "pending"), (12, "done")])
+def test_any_number_of_variants_with_or_without_figures(tmp_path: Path, count: int, state: str) -> None:
+    rows = matrix(("fpn", "anchors", "unfreezing", "giou"))[:count]
+    pending = [(name_of(row), 0) for row in rows] if state == "pending" else []
+    run = load_run(write_run(tmp_path / "run", factors=rows, pending=pending))
+    for draw in (plots.ap_by_variant, plots.ap_by_size, plots.ap_against_throughput, plots.learning_curves):
+        draw(run).draw_without_rendering()
+
+
+def test_failed_and_pending_variants_are_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", failed={("fpn", 0): "loss is not finite"}, pending=[("anchors", 0)])
+    run = load_run(folder)
+    for draw in (plots.ap_by_variant, plots.ap_by_size, plots.ap_against_throughput, plots.learning_curves):
+        said = "\n".join(texts(draw(run)))
+        assert "failed: fpn (loss is not finite)" in said and "pending: anchors" in said
+    rows = texts(plots.ap_by_variant(run))
+    assert rows.count("n/a (failed)") == rows.count("n/a (pending)") == 2
+    ticks = [label.get_text() for label in plots.ap_by_size(run).axes[1].get_xticklabels()]
+    assert ticks == ["small\nn = 201", "medium\nn = 171", "large\nn = 0"]
+
+
+def test_each_seed_is_a_point(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run", seeds=(0, 1, 2)))
+    axes = plots.ap_by_variant(run).axes[0]
+    strokes = [line for line in axes.get_lines() if line.get_marker() == "|"]
+    assert len(strokes) == 8
+    expected = [100 * record["accuracy"]["AP"] for cell, record in run.done() if cell.variant == "baseline"]
+    assert list(np.asarray(strokes[0].get_xdata())) == pytest.approx(expected)
+
+
+def test_looks_differ_in_grey_too(tmp_path: Path) -> None:
+    rows = matrix(("fpn", "anchors", "unfreezing", "giou"))[:12]
+    looks = plots.looks(load_run(write_run(tmp_path / "run", factors=rows)))
+    assert len({look.marker for look in looks.values()}) == 12
+
+
+speeds = arrays(np.float64, st.shared(st.integers(1, 12), key="n"), elements=st.integers(1, 6).map(float))
+
+
+@given(speeds, speeds)
+def test_the_front_is_what_nothing_beats(x: np.ndarray, y: np.ndarray) -> None:
+    def beaten(place: int) -> bool:
+        return bool(np.any((x >= x[place]) & (y >= y[place]) & ((x > x[place]) | (y > y[place]))))
+
+    front = plots.pareto(x, y)
+    kept = {(x[place], y[place]) for place in front}
+    assert kept == {(x[place], y[place]) for place in range(len(x)) if not beaten(place)}
+    assert len(kept) == len(front)
+    assert np.all(np.diff(x[front]) < 0) and np.all(np.diff(y[front]) > 0)
+
+
+def test_smoothing_keeps_a_constant_and_leaves_gaps_open() -> None:
+    losses = np.full(50, 3.0)
+    losses[[0, 20]] = np.nan
+    smooth = plots.smoothed(losses)
+    assert np.isnan(smooth[[0, 20]]).all() and np.allclose(np.delete(smooth, [0, 20]), 3.0)
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.02, 1.0]))
+def test_labels_cover_neither_each_other_nor_a_point(seed: int, spread: float) -> None:
+    draw = np.random.default_rng(seed)
+    x, y = draw.normal(30, spread, 12), draw.normal(25, spread, 12)
+    figure = Figure(figsize=(7, 3.2))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    # Half of the trials are a heap of points in a corner of what is shown.
+    axes.set_xlim(28, 32)
+    axes.set_ylim(23, 27)
+    x, y = np.clip(x, 28.2, 31.8), np.clip(y, 23.2, 26.8)
+    names = [name_of(row) for row in matrix(("fpn", "anchors", "unfreezing", "giou"))[:12]]
+    figure.draw_without_rendering()
+    plots._label_points(axes, x, y, names)
+    figure.draw_without_rendering()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    # Without the line that leads to the point, which an annotation's own extent would include.
+    boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
+    assert len(boxes) == 12
+    assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
+    points = axes.transData.transform(np.column_stack((x, y)))
+    assert not any(box.contains(*point) for box in boxes for point in points)
+    frame = axes.get_window_extent(renderer)
+    assert all(frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1) for box in boxes)

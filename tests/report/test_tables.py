@@ -1,0 +1,232 @@
+"""The tables: the contract of the CSV, what print shows, and LaTeX that compiles whatever a class is called."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.analysis.frame import load_run
+from bench.report import tables
+from bench.report.typeset import MISSING, escape_latex, escape_markdown, latex_text
+from tests.report.made_run import AXES, CLASSES, matrix, write_run
+
+CONTRACT = (
+    "variant,fpn,anchors,unfreezing,seeds,AP,AP50,AP75,AP_small,AP_medium,AP_large,images_per_second,"
+    "latency_p50_ms,latency_p99_ms,parameters_M,forward_GFLOP,train_seconds"
+)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def values_of(folder: Path, variant: str, part: str, name: str) -> list[float]:
+    """The oracle: straight from the records on disk."""
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("cells/*/record.json"))]
+    return [r[part][name] for r in records if r["variant"] == variant and r["status"] == "done"]
+
+
+def test_no_torch_is_needed() -> None:
+    modules = "bench.report, bench.report.tables, bench.report.plots, bench.report.display, bench.analysis.frame"
+    code = f"import sys, {modules}; print(sorted({{'torch', 'torchvision', 'timm'}} & set(sys.modules)))"
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_csv_keeps_its_contract(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", failed={("fpn", 0): "loss is not finite"}, pending=[("anchors", 0)])
+    run = load_run(folder)
+    tables.write_tables(run)
+    rows = read_csv(folder / "tables/ablation.csv")
+    assert ",".join(rows[0]).startswith(f"{CONTRACT},status,")
+    assert not [name for name in rows[0] if name.endswith("_std")]
+    assert [row["variant"] for row in rows] == list(run.variants)
+    by_name = {row["variant"]: row for row in rows}
+    both = by_name["fpn+unfreezing"]
+    assert (both["fpn"], both["anchors"], both["unfreezing"], both["seeds"]) == ("1", "0", "1", "1")
+    # In full: the text gives the very float of the record back.
+    assert [float(both["AP"])] == values_of(folder, "fpn+unfreezing", "accuracy", "AP")
+    assert both["ground_truths_small"] == "118" and both["latency_samples"] == "60"
+    assert both["peak_memory_MiB"] == "" and both["AP_large_network"] == ""
+    for name, state in (("fpn", "failed"), ("anchors", "pending")):
+        assert by_name[name]["status"] == state and by_name[name]["seeds"] == "0"
+        assert by_name[name]["AP"] == by_name[name]["images_per_second"] == by_name[name]["parameters_M"] == ""
+
+
+def test_several_seeds_give_mean_and_sample_deviation_side_by_side(tmp_path: Path) -> None:
+    folder = write_run(
+        tmp_path / "run", seeds=(0, 1, 2), controls=("half-data",), failed={("fpn", 1): "x"}, pending=[("anchors", 2)]
+    )
+    tables.write_tables(load_run(folder))
+    rows = {row["variant"]: row for row in read_csv(folder / "tables/ablation.csv")}
+    names = list(rows["fpn"])
+    for name in tables.AP_COLUMNS:
+        assert names[names.index(name) + 1] == f"{name}_std"
+    assert ",".join(name for name in names if not name.endswith("_std")).startswith(f"{CONTRACT},status,")
+    for variant, seeds in (("baseline", 3), ("fpn", 2), ("half-data", 3)):
+        values = values_of(folder, variant, "accuracy", "AP")
+        assert len(values) == seeds == int(rows[variant]["seeds"])
+        assert math.isclose(float(rows[variant]["AP"]), statistics.mean(values), rel_tol=1e-12)
+        assert math.isclose(float(rows[variant]["AP_std"]), statistics.stdev(values), rel_tol=1e-9)
+    assert rows["fpn"]["status"] == rows["anchors"]["status"] == "2 of 3 done"
+
+
+def test_print_shows_per_cent_the_best_and_the_difference(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", failed={("fpn", 0): "loss is not finite"})
+    run = load_run(folder)
+    table = tables.ablation(run)
+    names = [heading.name for heading in table.headings]
+    rows = dict(zip(run.variants, table.rows, strict=True))
+    aps = {variant: values_of(folder, variant, "accuracy", "AP") for variant in run.variants if variant != "fpn"}
+    top = max(aps, key=lambda variant: aps[variant][0])
+    at = names.index("AP")
+    assert rows[top][at].text == f"{100 * aps[top][0]:.1f}" and rows[top][at].best
+    assert rows["fpn"][at].text == MISSING and rows["fpn"][names.index("AP_delta")].text == MISSING
+    difference = 100 * (aps["anchors"][0] - aps["baseline"][0])
+    assert rows["anchors"][names.index("AP_delta")].text == f"{difference:+.1f}"
+    assert [rows["fpn+anchors"][names.index(axis)].text for axis in AXES] == ["✓", "✓", ""]
+    assert "n=118" in table.headings[names.index("AP_small")].text
+    assert "48 validation images" in table.caption
+    assert table.notes == ("Failed: fpn, seed 0 (loss is not finite)",)
+
+
+def test_the_difference_is_of_the_seeds_that_both_have(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", seeds=(0, 1, 2), pending=[("fpn", 0), ("baseline", 1)])
+    run = load_run(folder)
+    table = tables.ablation(run)
+    at = [heading.name for heading in table.headings].index("AP_delta")
+    ap = {(cell.variant, cell.seed): record["accuracy"]["AP"] for cell, record in run.done()}
+    expected = f"{100 * (ap['fpn', 2] - ap['baseline', 2]):+.1f}".replace("-", "−")
+    assert table.rows[run.variants.index("fpn")][at].text == expected
+
+
+def test_best_marks_all_that_print_the_same_and_nothing_without_a_choice() -> None:
+    assert [entry.best for entry in tables.best(["8.1", "n/a", "8.1", "7.9"])] == [True, False, True, False]
+    assert [entry.best for entry in tables.best(["9.9 ± 3.0", "10.1 ± 0.2"])] == [False, True]
+    assert not any(entry.best for entry in tables.best(["8.1", "n/a"]))
+    assert not any(entry.best for entry in tables.best(["8.1", "8.1"]))
+    assert tables.best([]) == []
+
+
+def test_per_class_has_counts_and_every_variant(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run"))
+    tables.write_tables(run)
+    rows = read_csv(tmp_path / "run/tables/per_class.csv")
+    assert list(rows[0]) == ["class", "ground_truths", *run.variants]
+    assert [row["class"] for row in rows] == list(CLASSES)
+    assert [row["ground_truths"] for row in rows] == ["0", "11", "12", "13", "14", "15"]
+    assert rows[0]["fpn"] == "" and float(rows[1]["fpn"]) > 0
+
+
+def test_throughput_has_a_row_per_batch_and_latency_at_batch_one(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run", seeds=(0, 1)))
+    tables.write_tables(run)
+    rows = read_csv(tmp_path / "run/tables/throughput.csv")
+    assert len(rows) == 4 * len(run.variants)
+    assert {row["batch"] for row in rows if row["latency_p50_ms"]} == {"1"}
+    sweeps = [record["speed"]["sweep"][3]["images_per_second"] for cell, record in run.done() if cell.variant == "fpn"]
+    (row,) = [row for row in rows if row["variant"] == "fpn" and row["batch"] == "8"]
+    assert math.isclose(float(row["images_per_second"]), statistics.mean(sweeps))
+    assert math.isclose(float(row["images_per_second_std"]), statistics.stdev(sweeps))
+
+
+def test_environment_names_values_that_differ(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run"))
+    path = run.folder_of(run.cells[1].id) / "record.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"environment": {"torch": "2.16"}}))
+    frame = tables.environment(load_run(run.folder)).frame
+    lines = dict(zip(frame["name"], frame["value"], strict=True))
+    assert lines["torch"] == "2.15; 2.16" and lines["cpu.cores"] == "2" and lines["precision"] == "float32"
+
+
+@pytest.mark.parametrize("count", [0, 1, 12])
+def test_every_table_is_made_of_any_number_of_variants(tmp_path: Path, count: int) -> None:
+    axes = ("fpn", "anchors", "unfreezing", "giou")
+    run = load_run(write_run(tmp_path / "run", factors=matrix(axes)[:count]))
+    assert len(tables.write_tables(run)) == 15
+    lines = (tmp_path / "run/tables/ablation.md").read_text().splitlines()
+    header = next(line for line in lines if line.startswith("| variant"))
+    body = lines[lines.index(header) + 2 :]
+    bars = [len(re.findall(r"(?<!\\)\|", line)) for line in [header, *body]]
+    assert len(body) == count and len(set(bars)) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.123456, "0.123"), (12.345, "12.3"), (12345.6, "12346"), (0.0, "0"), (5.4, "5.40")]
+)
+def test_three_digits(value: float, text: str) -> None:
+    assert tables.three_digits(value) == text
+
+
+@given(st.text(st.characters(max_codepoint=0x7F)))
+def test_latex_has_no_special_character_left(text: str) -> None:
+    escaped = escape_latex(text)
+    assert escaped.isascii() and escaped.isprintable()
+    bare = re.sub(
+        r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar|char96)\{\}", "", escaped
+    )
+    bare = re.sub(r"\\[{}$&%#_]", "", bare)
+    bare = re.sub(r"\{[\[\]*-]\}", "", bare)
+    assert not re.search(r"[\\{}$&%#_~^<>|\[\]*\"`-]", bare)
+
+
+@given(st.text())
+def test_markdown_cells_stay_cells(text: str) -> None:
+    assert not re.search(r"(?<!\\)(\\\\)*\|", escape_markdown(text).replace("\\|", ""))
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles_within_the_text_width(tmp_path: Path) -> None:
+    names = ("one", "seeds")
+    write_run(tmp_path / "one", factors=[{}])
+    write_run(
+        tmp_path / "seeds",
+        seeds=(0, 1),
+        controls=("lateral-only", "half-data"),
+        failed={("fpn", 1): "50% of $x_1 & [y] \\undefined ~^ {猫"},
+        changes={"data": "voc:/data/my_set #1"},
+    )
+    parts = []
+    for name in names:
+        for path in tables.write_tables(load_run(tmp_path / name)):
+            if path.suffix == ".tex":
+                # One document takes the same table of both runs: labels of their own.
+                path.write_text(path.read_text().replace("tab:", f"tab:{name}-"), encoding="utf-8")
+                parts.append(f"\\input{{{name}/tables/{path.stem}}}")
+    document = "\\documentclass{article}\\usepackage{booktabs,amssymb}\\begin{document}\n"
+    (tmp_path / "all.tex").write_text(document + "\n\\clearpage\n".join(parts) + "\n\\end{document}\n")
+    done = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    said = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, said[-2000:]
+    assert "Overfull \\hbox" not in said
+
+
+def test_a_long_class_list_goes_over_several_pages(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    for path in folder.glob("cells/*/record.json"):
+        record = json.loads(path.read_text())
+        figures = record["accuracy"]["per_class"]["traffic_light"]
+        record["accuracy"]["per_class"] = {f"class {number}": figures for number in range(80)}
+        path.write_text(json.dumps(record))
+    text = latex_text(tables.per_class(load_run(folder)))
+    assert text.count("\\begin{table}") > 1 and text.count("\\label") == 1
+    assert all(len(re.findall(f"^class {number} &", text, re.MULTILINE)) >= 1 for number in range(80))
