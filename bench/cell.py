@@ -1,0 +1,242 @@
+"""One cell, from its specification to its record: prepare, train, evaluate, measure speed.
+
+Runs in a process of its own (see `runner`). Everything it writes lies in the cell's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.axis import derive, find_axes
+from bench.data.index import ImageIndex
+from bench.data.pipeline import TrainingBatches, whole_images
+from bench.data.pixels import PixelSource, open_pixels
+from bench.detector.ssd import SSD
+from bench.errors import UserError
+from bench.evaluation import Detections, detections_coco, evaluate, save_json
+from bench.numerics import configure
+from bench.spec import Cell, Numerics, Specification
+from bench.store import RECORD_SCHEMA, cell_folder, environment, failed_record, read_log, write_json
+from bench.throughput import (
+    SpeedSettings,
+    count_flops,
+    count_parameters,
+    device_description,
+    measure_inference,
+    peak_memory_mib,
+)
+from bench.training import NotFinite, Progress, Trained, Trainer, autocast
+
+EVALUATION_BATCH = 16
+SPEED_IMAGES = 64
+SHARE_STREAM = 2  # first word of the seed of `data_share`, apart from those of order and augmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellJob:
+    """All that a process needs to run a cell.
+
+    run: the run's folder. pixels: the file of decoded pixels, None to decode on demand.
+    axes_package, axis_files: where the axes are found.
+    """
+
+    cell: Cell
+    run: Path
+    train: ImageIndex
+    val: ImageIndex
+    pixels: Path | None
+    axes_package: str
+    axis_files: tuple[Path, ...]
+    speed: SpeedSettings
+
+    @property
+    def folder(self) -> Path:
+        return cell_folder(self.run, self.cell.id)
+
+
+class CellLog:
+    """Lines of JSON in the cell's log; what happened after the checkpoint that training goes on from is cut."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+
+    def write(self, **line: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def cut_after(self, step: int) -> None:
+        """Forget the figures of steps beyond `step`: they will be written again."""
+        lines = list(read_log(self.path))
+        kept = [line for line in lines if line.get("step", 0) <= step]
+        if len(kept) < len(lines):
+            self.path.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
+
+
+def run_cell(job: CellJob) -> dict[str, Any]:
+    """Run the cell and write its record, of a success or of a failure; returns the record."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    identity = identity_of(job.cell)
+    try:
+        record = {**identity, "status": "done", "failure": None, **_figures(job)}
+    except (UserError, NotFinite, torch.OutOfMemoryError) as error:
+        record = failed_record(identity, cause=str(error), folder=job.folder, traceback=traceback.format_exc())
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        record = failed_record(identity, cause=cause, folder=job.folder, traceback=traceback.format_exc())
+    write_json(job.folder / "record.json", record)
+    return record
+
+
+def identity_of(cell: Cell) -> dict[str, Any]:
+    """The part of a record that is known before the cell runs."""
+    return {
+        "schema": RECORD_SCHEMA,
+        "id": cell.id,
+        "variant": cell.variant,
+        "factors": dict(cell.factors),
+        "control": cell.control,
+        "seed": cell.seed,
+        "numerics": asdict(cell.numerics),
+        "fingerprints": {"split": cell.split, "axes": dict(cell.axes)},
+    }
+
+
+def _figures(job: CellJob) -> dict[str, Any]:
+    """Everything of the record that has to be worked for."""
+    cell, numerics = job.cell, job.cell.numerics
+    configure(numerics)
+    log = CellLog(job.folder / "log.jsonl")
+    log.write(phase="preparing")
+    train = shared_part(job.train, cell.base.training.data_share)
+    axes = find_axes(job.axes_package, job.axis_files)
+    spec, prepared = derive(cell.base, [axes[name].axis for name in cell.active], train)
+    model = build(spec, cell.seed, numerics)
+    trained = _train(job, train, model, spec, log)
+
+    log.write(phase="evaluating")
+    pixels = open_pixels(job.pixels, job.val)
+    model.eval()
+    detections = detect_all(model, job.val, pixels, numerics)
+    side = spec.detector.size
+    evaluation = evaluate(job.val, detections, network_size=(side, side))
+    save_json(job.folder / "detections.json", detections_coco(detections, job.val))
+    evaluation.matches.save(job.folder / "matches.npz")
+
+    log.write(phase="measuring speed")
+    speed, flops = _speed(job, model, pixels)
+    steps = trained.step_seconds
+    device = device_description(torch.device(numerics.device))
+    weights = job.folder / "weights.pt"
+    torch.save({"priors": model.priors_fingerprint(), "model": model.state_dict()}, weights)
+    (job.folder / "checkpoint.pt").unlink(missing_ok=True)
+    return {
+        "accuracy": evaluation.accuracy,
+        "speed": speed,
+        "cost": {
+            "parameters_M": count_parameters(model) / 1e6,
+            "forward_GFLOP": flops / 1e9,
+            "train_seconds": trained.seconds,
+            "steps": spec.training.steps,
+            "step_seconds_median": float(np.median(steps)) if steps else None,
+            "waiting_for_data_share": trained.waiting_seconds / max(sum(steps), 1e-9) if steps else None,
+            "peak_memory_MiB": peak_memory_mib(torch.device(numerics.device)),
+        },
+        "prepared": prepared,
+        "detector": asdict(spec.detector),
+        "training": asdict(spec.training),
+        "pretrained_backbone": model.backbone.pretrained,
+        "fingerprints": {
+            **identity_of(cell)["fingerprints"],
+            "priors": model.priors_fingerprint(),
+            "train": train.fingerprint(),
+            "val": job.val.fingerprint(),
+        },
+        "environment": environment(device),
+    }
+
+
+def build(spec: Specification, seed: int, numerics: Numerics) -> SSD:
+    """The detector, where and how the run computes."""
+    model = SSD(spec.detector, seed=seed).to(numerics.device)
+    return model.to(memory_format=torch.channels_last) if numerics.channels_last else model
+
+
+def shared_part(train: ImageIndex, share: float) -> ImageIndex:
+    """A random `share` of the training images, the same for every seed; all of them at 1."""
+    if share >= 1:
+        return train
+    order = np.random.default_rng((SHARE_STREAM, len(train))).permutation(len(train))
+    return train.take(np.sort(order[: max(1, round(share * len(train)))]))
+
+
+def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log: CellLog) -> Trained:
+    numerics, training = job.cell.numerics, spec.training
+    trainer = Trainer(model, training, numerics)
+    mean = model.backbone.mean.flatten().tolist()
+    batches = TrainingBatches(
+        train,
+        open_pixels(job.pixels, train),
+        training.augment,
+        seed=job.cell.seed,
+        batch=training.batch,
+        size=spec.detector.size,
+        fill=(mean[0], mean[1], mean[2]),
+        workers=numerics.threads,
+    )
+
+    def report(progress: Progress) -> None:
+        log.write(
+            step=progress.step,
+            steps=training.steps,
+            **{k: v for k, v in asdict(progress).items() if k != "step"},
+        )
+
+    def resumed(step: int) -> None:
+        log.cut_after(step)
+        log.write(phase="training", resumed_from=step)
+
+    return trainer.run(batches, job.folder / "checkpoint.pt", report=report, resumed=resumed)
+
+
+def detect_all(model: SSD, index: ImageIndex, pixels: PixelSource, numerics: Numerics) -> Detections:
+    """Detections of a whole split, boxes in original pixels."""
+    parts: list[tuple[Any, ...]] = []
+    with torch.inference_mode(), autocast(numerics):
+        for start in range(0, len(index), EVALUATION_BATCH):
+            rows = range(start, min(start + EVALUATION_BATCH, len(index)))
+            images = whole_images(pixels, rows, model.spec.size, workers=numerics.threads)
+            found = model.detect(images.to(numerics.device))
+            image = found.image.cpu().numpy() + start
+            boxes = found.boxes.cpu().numpy() * np.tile(index.sizes, 2)[image]
+            parts.append((image, boxes, found.scores.cpu().numpy(), found.labels.cpu().numpy()))
+    image, boxes, scores, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Detections(
+        image=image.astype(np.int64),
+        boxes=boxes.astype(np.float32),
+        scores=scores.astype(np.float32),
+        labels=labels.astype(np.int32),
+    )
+
+
+def _speed(job: CellJob, model: SSD, pixels: PixelSource) -> tuple[Mapping[str, Any], int]:
+    """Speed on real validation images with the trained weights, and FLOPs of a forward pass of one."""
+    numerics = job.cell.numerics
+    count = min(SPEED_IMAGES, len(job.val))
+    images = whole_images(pixels, range(count), model.spec.size, workers=numerics.threads).to(numerics.device)
+
+    def predict(batch: Tensor) -> object:
+        with torch.inference_mode(), autocast(numerics):
+            return model.detect(batch)
+
+    speed = measure_inference(predict, images, job.speed, precision=numerics.precision)
+    return speed, count_flops(model, images[:1])

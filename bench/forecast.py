@@ -1,0 +1,51 @@
+"""What a run would cost, before it runs: ``--plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.matrix import Request
+from bench.numerics import step_seconds
+from bench.spec import Cell
+
+EVALUATION_SECONDS = 15.0  # start-up and the measuring of speed, beside what grows with the images
+CHECKPOINT_BYTES_A_PARAMETER = 16  # weights, two moments of AdamW, and the weights kept at the end
+
+
+def print_forecast(
+    request: Request,
+    cells: Sequence[Cell],
+    todo: Sequence[Cell],
+    console: Console,
+    *,
+    validation: int,
+    jobs: int,
+) -> None:
+    """Print the cells, and time and disk that the ones which are not done would take.
+
+    The time is that of a measured step of the baseline on this machine, for every cell; a feature
+    pyramid makes it longer, frozen stages make it shorter.
+    """
+    seconds, parameters = step_seconds(request.base, request.numerics)
+    waiting = {cell.id for cell in todo}
+    table = Table(title=f"{len(cells)} cells, {len(todo)} to run", title_justify="left")
+    for heading in ("cell", "variant", "seed", "steps", "minutes", "state"):
+        table.add_column(heading)
+    image_seconds = seconds / request.base.training.batch / 2
+    total = 0.0
+    for cell in cells:
+        cost = cell.base.training.steps * seconds + validation * image_seconds + EVALUATION_SECONDS
+        total += cost if cell.id in waiting else 0.0
+        state = "to run" if cell.id in waiting else "done"
+        steps = str(cell.base.training.steps)
+        table.add_row(cell.id, cell.variant, str(cell.seed), steps, f"{cost / 60:.1f}", state)
+    console.print(table)
+    megabytes = len(todo) * parameters * CHECKPOINT_BYTES_A_PARAMETER / 2**20
+    console.print(
+        f"about {total / 60 / jobs:.0f} minutes on {request.numerics.device} with {request.numerics.threads} threads "
+        f"and {jobs} at a time ({seconds:.2f} s a step measured), and at most {megabytes:.0f} MiB of disk",
+        highlight=False,
+    )

@@ -1,0 +1,99 @@
+"""Draw what a trained cell sees on images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from bench.analysis.frame import Run, load_run
+from bench.data.augment import WHOLE
+from bench.data.decode import decode
+from bench.data.pipeline import warp
+from bench.detector.ssd import SSD
+from bench.errors import UserError
+from bench.spec import detector_from
+from bench.store import read_json
+
+# Okabe and Ito's palette, told apart by colour-blind people too
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+
+
+def draw_predictions(
+    run_folder: Path, images: Sequence[Path], *, variant: str | None, threshold: float, folder: Path
+) -> list[Path]:
+    """Write each image with its detections of at least `threshold` as PNG into `folder`; the files.
+
+    variant: a row of the table; by default that of the highest AP, of its first seed.
+    Raises UserError if the run has no such finished cell, or an image cannot be read.
+    """
+    run = load_run(run_folder)
+    cell_id = _finished_cell(run, variant)
+    model = _load(run, cell_id)
+    truth = read_json(run_folder / "ground_truth.json") or {"categories": []}
+    classes = [category["name"] for category in truth["categories"]]
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for path in images:
+        pixels = decode(path)
+        warped = torch.from_numpy(warp(pixels, WHOLE, model.spec.size)[0]).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            found = model.detect(warped)
+        shown = found.scores >= threshold
+        scale = np.tile(np.array(pixels.shape[1::-1]), 2)
+        picture = _drawn(
+            pixels,
+            found.boxes[shown].numpy() * scale,
+            [
+                f"{classes[label]} {score:.2f}"
+                for label, score in zip(found.labels[shown], found.scores[shown], strict=True)
+            ],
+            [COLOURS[int(label) % len(COLOURS)] for label in found.labels[shown]],
+        )
+        target = folder / f"{path.stem}.{run.records[cell_id]['variant']}.png"
+        picture.save(target)
+        written.append(target)
+    return written
+
+
+def _finished_cell(run: Run, variant: str | None) -> str:
+    """The id of the finished cell that was asked for, or of the best one."""
+    done = [(cell, record) for cell, record in run.done() if variant in (None, cell.variant)]
+    if not done:
+        finished = sorted({cell.variant for cell, _ in run.done()}) or ["none"]
+        raise UserError(
+            f"{run.folder} has no finished cell of {variant or 'any variant'}; finished: {', '.join(finished)}"
+        )
+    if variant is not None:
+        return done[0][0].id
+    return max(done, key=lambda pair: pair[1]["accuracy"]["AP"] or 0.0)[0].id
+
+
+def _load(run: Run, cell_id: str) -> SSD:
+    path = run.folder_of(cell_id) / "weights.pt"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: the cell's weights were removed; run it again")
+    # The backbone's initial weights are overwritten: none need be fetched.
+    spec = detector_from(run.records[cell_id]["detector"])
+    model = SSD(spec, seed=0)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if content["priors"] != model.priors_fingerprint():
+        raise UserError(f"{path}: was trained with other priors than its record says")
+    model.load_state_dict(content["model"])
+    return model.eval()
+
+
+def _drawn(pixels: NDArray[np.uint8], boxes: NDArray[np.float64], texts: list[str], colours: list[str]) -> Image.Image:
+    picture = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(picture)
+    width = max(2, round(max(picture.size) / 300))
+    for box, text, colour in zip(boxes.tolist(), texts, colours, strict=True):
+        draw.rectangle(box, outline=colour, width=width)
+        place = draw.textbbox((box[0], max(0, box[1] - 12)), text)
+        draw.rectangle(place, fill=colour)
+        draw.text(place[:2], text, fill="black")
+    return picture

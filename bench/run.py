@@ -1,0 +1,91 @@
+"""A run from its plan to its report: what lies in its folder, and in which order it gets there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from bench.analysis.frame import load_run
+from bench.cell import CellJob
+from bench.data import split as splits
+from bench.data.opened import OpenedData
+from bench.data.preflight import write_report
+from bench.evaluation import ground_truth_coco
+from bench.matrix import pending
+from bench.report import build_report
+from bench.report.display import CellLine, LiveDisplay, print_ablation
+from bench.runner import run_jobs
+from bench.spec import Cell
+from bench.store import environment, write_json
+from bench.throughput import SpeedSettings, device_description
+from bench.watch import Watch
+
+
+def start(
+    out: Path,
+    cells: list[Cell],
+    data: OpenedData,
+    *,
+    axes_package: str,
+    axis_files: tuple[Path, ...],
+    speed: SpeedSettings,
+    parallel: int,
+    backend: str,
+    retries: int,
+    console: Console,
+) -> int:
+    """Run the cells that are not done, then write tables and plots; 0, or 1 if a cell has failed."""
+    _describe(out, data, cells[0].numerics.device)
+    todo = pending(out, cells)
+    kept = {cell.id for cell in cells} - {cell.id for cell in todo}
+    if kept:
+        console.print(f"{len(kept)} of {len(cells)} cells are done and kept", highlight=False)
+    train, val = data.train, data.val
+    jobs = [
+        CellJob(
+            cell=cell,
+            run=out,
+            train=train,
+            val=val,
+            pixels=data.pixels,
+            axes_package=axes_package,
+            axis_files=axis_files,
+            speed=speed,
+        )
+        for cell in todo
+    ]
+    if jobs:
+        watch = Watch(out, cells, kept)
+        lines = [CellLine(id=cell.id, variant=cell.variant, seed=cell.seed) for cell in cells]
+        with LiveDisplay(lines, console) as display:
+
+            def show() -> None:
+                for cell_id, state in watch.look().items():
+                    display.update(
+                        cell_id,
+                        state=state.state,
+                        step=state.step,
+                        steps=state.steps,
+                        loss=state.loss,
+                        images_per_second=state.images_per_second,
+                        phase=state.phase,
+                        ap=state.ap,
+                    )
+
+            run_jobs(jobs, parallel=parallel, backend=backend, retries=retries, watch=show)
+    written = build_report(out)
+    run = load_run(out)
+    print_ablation(run, console)
+    console.print(f"{len(written)} tables and plots in {out}", markup=False, highlight=False)
+    return 1 if any(True for _ in run.failures()) else 0
+
+
+def _describe(out: Path, data: OpenedData, device: str) -> None:
+    """The files that say what all cells share."""
+    if not (out / "split.json").is_file():
+        splits.save(data.split, data.index, out / "split.json")
+    write_report(data.report, out / "preflight.json")
+    write_json(out / "ground_truth.json", ground_truth_coco(data.val))
+    write_json(out / "environment.json", environment(device_description(torch.device(device))))

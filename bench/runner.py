@@ -1,0 +1,190 @@
+"""Execution: every cell in a fresh process of its own, several at a time, here or on a cluster.
+
+joblib (or Dask, or Ray) only schedules: each of its tasks supervises one process. So a cell that
+crashes, runs out of memory or is killed takes nothing else with it, and leaves a record that says so.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from joblib import Parallel, delayed
+
+from bench.cell import CellJob, identity_of, run_cell
+from bench.errors import UserError
+from bench.store import failed_record, read_record, write_json
+
+BACKENDS = ("loky", "dask", "ray")
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 5.0
+
+
+def run_jobs(
+    jobs: Sequence[CellJob],
+    *,
+    parallel: int,
+    backend: str,
+    retries: int,
+    watch: Callable[[], None],
+) -> None:
+    """Run all jobs, `parallel` at a time; each ends with a record, of success or of failure.
+
+    watch: called a few times a second in the calling thread, to show how things stand.
+    KeyboardInterrupt stops all cells within seconds and is passed on.
+    """
+    stop = threading.Event()
+    failure: list[BaseException] = []
+
+    def consume() -> None:
+        try:
+            for _ in _schedule(jobs, parallel=parallel, backend=backend, retries=retries, stop=stop):
+                pass
+        except BaseException as error:  # handed to the calling thread
+            failure.append(error)
+
+    scheduler = threading.Thread(target=consume, name="scheduler")
+    scheduler.start()
+    try:
+        while scheduler.is_alive():
+            watch()
+            scheduler.join(POLL_SECONDS)
+    except BaseException:
+        stop.set()
+        scheduler.join()
+        raise
+    watch()
+    if failure:
+        raise failure[0]
+
+
+def check_backend(backend: str) -> None:
+    """Raise UserError if a backend is unknown or not installed."""
+    if backend not in BACKENDS:
+        raise UserError(f"--backend {backend}: there are {', '.join(BACKENDS)}")
+    module = {"dask": "distributed", "ray": "ray"}.get(backend)
+    if module is not None:
+        try:
+            __import__(module)
+        except ImportError:
+            raise UserError(f"--backend {backend} needs a package: pip install 'ssd-ablation[{backend}]'") from None
+
+
+def supervise(job: CellJob, retries: int, stop: threading.Event | None = None) -> str:
+    """Run the job in a process of its own until it has a record; returns the record's status."""
+    status = "failed"
+    for _attempt in range(retries + 1):
+        process = _context().Process(target=_in_own_process, args=(job,), name=f"cell {job.cell.variant}")
+        (job.folder / "record.json").unlink(missing_ok=True)
+        process.start()
+        while process.is_alive():
+            if stop is not None and stop.is_set():
+                _end(process)
+                return "interrupted"
+            process.join(POLL_SECONDS)
+        record = read_record(job.run, job.cell.id)
+        if record is None:
+            cause = _cause_of_death(process.exitcode)
+            record = failed_record(
+                identity_of(job.cell), cause=cause, folder=job.folder, traceback=_last_words(job.folder)
+            )
+            write_json(job.folder / "record.json", record)
+        status = str(record["status"])
+        if status == "done":
+            break
+    return status
+
+
+def _schedule(
+    jobs: Sequence[CellJob], *, parallel: int, backend: str, retries: int, stop: threading.Event
+) -> Iterator[str]:
+    """Statuses as cells end."""
+    if backend == "dask":
+        from distributed import Client, as_completed  # noqa: PLC0415
+
+        address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+        with Client(address) if address else Client(n_workers=parallel, threads_per_worker=1) as client:
+            futures = [client.submit(supervise, job, retries, pure=False) for job in jobs]
+            for future in as_completed(futures):
+                yield future.result()
+    elif backend == "ray":
+        import ray  # noqa: PLC0415
+
+        ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else parallel, ignore_reinit_error=True)
+        remote = ray.remote(supervise)
+        waiting = [remote.remote(job, retries) for job in jobs]
+        while waiting:
+            ready, waiting = ray.wait(waiting)
+            yield from ray.get(ready)
+    else:
+        # Threads, since each task only waits for its process; a loky worker that is killed would end the call.
+        yield from Parallel(n_jobs=parallel, backend="threading", return_as="generator_unordered")(
+            delayed(_unless_stopped)(job, retries, stop) for job in jobs
+        )
+
+
+def _unless_stopped(job: CellJob, retries: int, stop: threading.Event) -> str:
+    return "interrupted" if stop.is_set() else supervise(job, retries, stop)
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    """A way to start fresh processes: from a server that has torch loaded; anew where forking is unsafe."""
+    if sys.platform == "darwin":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bench.cell"])
+    return context
+
+
+def _in_own_process(job: CellJob) -> None:
+    """What the process does: its output goes to a file, the keyboard's interrupt is its parent's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    job.folder.mkdir(parents=True, exist_ok=True)
+    output = os.open(job.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    run_cell(job)
+    sys.stdout.flush()
+
+
+def _die_with_parent() -> None:
+    """An orphan would go on writing into a folder that the next run believes to be its own."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _end(process: BaseProcess) -> None:
+    process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    while process.is_alive() and time.monotonic() < deadline:
+        process.join(POLL_SECONDS)
+    if process.is_alive():
+        process.kill()
+    process.join()
+
+
+def _cause_of_death(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else str(-code)
+        hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
+        return f"the process was ended by {name}{hint}"
+    return f"the process ended with status {code} and left no record"
+
+
+def _last_words(folder: Path) -> str | None:
+    """The end of what the process printed."""
+    try:
+        return "\n".join((folder / "output.txt").read_text(errors="replace").splitlines()[-20:]) or None
+    except FileNotFoundError:
+        return None

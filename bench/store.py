@@ -1,0 +1,122 @@
+"""What a run writes, whole or not at all, and what each figure can be traced to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RECORD_SCHEMA = 1
+PACKAGES = ("torch", "torchvision", "timm", "pycocotools", "numpy", "pillow", "scipy", "pandas", "joblib")
+SOURCES = Path(__file__).resolve().parents[1]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` beside `path`, make it durable, and give it its name: never half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file of JSON, or None where there is none or it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def cell_folder(run: Path, cell_id: str) -> Path:
+    """Where a cell's record, detections, log and checkpoint lie."""
+    return run / "cells" / cell_id
+
+
+def read_record(run: Path, cell_id: str) -> dict[str, Any] | None:
+    """The cell's record, or None where it has none that is whole."""
+    record = read_json(cell_folder(run, cell_id) / "record.json")
+    return record if isinstance(record, dict) and record.get("id") == cell_id else None
+
+
+def failed_record(
+    identity: Mapping[str, Any], *, cause: str, folder: Path, traceback: str | None = None
+) -> dict[str, Any]:
+    """The record of a cell that failed: never a number, always a reason."""
+    log = list(read_log(folder / "log.jsonl"))
+    steps = [line["step"] for line in log if "step" in line]
+    failure = {
+        "cause": cause,
+        "step": steps[-1] if steps else 0,
+        "traceback": traceback,
+        "log_tail": log[-5:],
+    }
+    return {**identity, "status": "failed", "failure": failure}
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of a cell's log, as far as they are whole."""
+    try:
+        yield from whole_lines(path.read_bytes())
+    except FileNotFoundError:
+        return
+
+
+def whole_lines(content: bytes) -> Iterator[dict[str, Any]]:
+    """Objects of JSON lines; a line that was cut off, or joined in the middle, is passed over."""
+    for line in content.splitlines():
+        try:
+            entry = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            continue
+        if isinstance(entry, dict):
+            yield entry
+
+
+def environment(device: Mapping[str, Any]) -> dict[str, Any]:
+    """Software, hardware and state of the sources."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": dict(device),
+        "code": code_version(),
+    }
+
+
+def code_version() -> str:
+    """The commit, marked if the tree differs from it; or the hash of the sources where there is no git."""
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
+    except (OSError, subprocess.CalledProcessError):
+        return f"sources {_hash_of_sources()}"
+    return f"commit {commit}" + (f" changed, sources {_hash_of_sources()}" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(SOURCES), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+
+
+def _hash_of_sources() -> str:
+    digest = hashlib.sha256()
+    for folder in ("bench", "variants"):
+        for path in sorted((SOURCES / folder).rglob("*.py")):
+            digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
