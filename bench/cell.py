@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.atomic import replacing, write_json
 from bench.axis import derive, find_axes
 from bench.data.index import ImageIndex
 from bench.data.pipeline import TrainingBatches, whole_images
 from bench.data.pixels import PixelSource, open_pixels
 from bench.detector.ssd import SSD
 from bench.errors import UserError
-from bench.evaluation import Detections, detections_coco, evaluate, save_json
+from bench.evaluation import Detections, detections_coco, evaluate
 from bench.numerics import configure
 from bench.spec import Cell, Numerics, Specification
-from bench.store import RECORD_SCHEMA, cell_folder, environment, failed_record, read_log, write_json
+from bench.store import SCHEMA, cell_folder, environment, failed_record, read_log
 from bench.throughput import (
     SpeedSettings,
     count_flops,
@@ -100,7 +101,7 @@ def run_cell(job: CellJob) -> dict[str, Any]:
 def identity_of(cell: Cell) -> dict[str, Any]:
     """The part of a record that is known before the cell runs."""
     return {
-        "schema": RECORD_SCHEMA,
+        "schema": SCHEMA,
         "id": cell.id,
         "variant": cell.variant,
         "factors": dict(cell.factors),
@@ -129,15 +130,15 @@ def _figures(job: CellJob) -> dict[str, Any]:
     detections = detect_all(model, job.val, pixels, numerics)
     side = spec.detector.size
     evaluation = evaluate(job.val, detections, network_size=(side, side))
-    save_json(job.folder / "detections.json", detections_coco(detections, job.val))
+    write_json(job.folder / "detections.json", detections_coco(detections, job.val), indent=None)
     evaluation.matches.save(job.folder / "matches.npz")
 
     log.write(phase="measuring speed")
     speed, flops = _speed(job, model, pixels)
     steps = trained.step_seconds
     device = device_description(torch.device(numerics.device))
-    weights = job.folder / "weights.pt"
-    torch.save({"priors": model.priors_fingerprint(), "model": model.state_dict()}, weights)
+    with replacing(job.folder / "weights.pt") as file:
+        torch.save({"priors": model.priors_fingerprint(), "model": model.state_dict()}, file)
     (job.folder / "checkpoint.pt").unlink(missing_ok=True)
     return {
         "accuracy": evaluation.accuracy,

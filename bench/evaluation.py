@@ -10,12 +10,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
-import os
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,17 +155,6 @@ def detections_coco(detections: Detections, index: ImageIndex) -> list[dict[str,
             strict=True,
         )
     ]
-
-
-def save_json(path: Path, content: object) -> None:
-    """Write compact JSON in one step: the file is there whole, or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        # dumps, not dump: only the former uses the fast encoder
-        file.write(json.dumps(content, allow_nan=False, separators=(",", ":")))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 class _Evaluator(COCOeval):  # type: ignore[misc]

@@ -7,13 +7,14 @@ evaluator's own AP again, under any weights of the images, from cumulative sums 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bench.atomic import replacing
 
 RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO reads precision off the curve
 SUMS_AT_ONCE = 4_000_000  # cumulative sums held in memory at a time: 32 MB
@@ -63,12 +64,8 @@ class Matches:
         arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in PACKED:
             arrays[name] = np.packbits(arrays[name], axis=-1)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Matches:

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.atomic import write_json
 from bench.axis import FoundAxis, clashing
 from bench.errors import UserError
 from bench.spec import Cell, Numerics, Specification
-from bench.store import read_json, read_record, write_json
+from bench.store import SCHEMA, read_json, read_record
 
-PLAN_SCHEMA = 1
 BASELINE = "baseline"
 DIFFERENCES_SHOWN = 5
 
@@ -75,7 +75,7 @@ def plan_cells(request: Request) -> list[Cell]:
 def plan_content(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
     """The content of plan.json."""
     return {
-        "schema": PLAN_SCHEMA,
+        "schema": SCHEMA,
         **request.description,
         "axes": [found.axis.name for found in request.axes],
         "axis_files": {found.axis.name: found.fingerprint for found in request.axes},

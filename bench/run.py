@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from bench.analysis.frame import load_run
+from bench.atomic import write_json
 from bench.cell import CellJob
 from bench.data import split as splits
 from bench.data.opened import OpenedData
@@ -18,7 +19,7 @@ from bench.report import build_report
 from bench.report.display import CellLine, LiveDisplay, print_ablation
 from bench.runner import run_jobs
 from bench.spec import Cell
-from bench.store import environment, write_json
+from bench.store import environment
 from bench.throughput import SpeedSettings, device_description
 from bench.watch import Watch
 
@@ -87,5 +88,5 @@ def _describe(out: Path, data: OpenedData, device: str) -> None:
     if not (out / "split.json").is_file():
         splits.save(data.split, data.index, out / "split.json")
     write_report(data.report, out / "preflight.json")
-    write_json(out / "ground_truth.json", ground_truth_coco(data.val))
+    write_json(out / "ground_truth.json", ground_truth_coco(data.val), indent=None)
     write_json(out / "environment.json", environment(device_description(torch.device(device))))

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
+from bench.atomic import write_json
 from bench.cell import CellJob, identity_of, run_cell
 from bench.errors import UserError
-from bench.store import failed_record, read_record, write_json
+from bench.store import failed_record, read_record
 
 BACKENDS = ("loky", "dask", "ray")
 POLL_SECONDS = 0.2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -12,20 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-RECORD_SCHEMA = 1
+SCHEMA = 1  # newest form of plan.json and record.json
 PACKAGES = ("torch", "torchvision", "timm", "pycocotools", "numpy", "pillow", "scipy", "pandas", "joblib")
 SOURCES = Path(__file__).resolve().parents[1]
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` beside `path`, make it durable, and give it its name: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_json(path: Path) -> Any:

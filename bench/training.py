@@ -6,7 +6,6 @@ is in the checkpoint. So a cell that goes on from a checkpoint ends as an uninte
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.atomic import replacing
 from bench.data.pipeline import TrainingBatches
 from bench.detector.loss import Loss
 from bench.detector.ssd import SSD
@@ -181,12 +181,8 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
     def _resume(self, path: Path) -> tuple[int, float]:
         """Steps done and seconds spent according to the checkpoint, whose state is loaded; or zeros."""

@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError
+from bench.store import SCHEMA
 
-SCHEMA = 1  # newest form of plan.json and record.json that is understood here
 FIGURES = ("accuracy", "speed", "cost")  # the parts of a record that hold figures
 CLASS_FIGURES = ("AP", "AP50", "AP75", "AR_100", "ground_truths")
 LOG_FIGURES = ("step", "steps", "loss", "loss_class", "loss_box", "rate", "images_per_second", "seconds")

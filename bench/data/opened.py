@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.atomic import write_json
 from bench.data import split as splits
 from bench.data.index import ImageIndex
 from bench.data.pixels import LONGEST_SIDE, PixelWriter, fits_budget, pixels_file
@@ -103,10 +104,7 @@ def _remember(reading: Reading, report: Report, verdict: Path) -> None:
         "unusable": [name for name in reading.index.files if name not in kept],
         "problems": [asdict(problem) for problem in found],
     }
-    verdict.parent.mkdir(parents=True, exist_ok=True)
-    temporary = verdict.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.replace(verdict)
+    write_json(verdict, content)
 
 
 def _remembered(reading: Reading, verdict: Path) -> Report:

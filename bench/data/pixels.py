@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.atomic import replacing
 from bench.data.decode import decode
 from bench.data.index import ImageIndex
 
@@ -111,8 +112,7 @@ class PixelWriter:
         self.bytes.flush()
         del self.bytes
         table = self.path.with_suffix(".npz")
-        temporary = table.with_suffix(f".{os.getpid()}.tmp.npz")
-        np.savez(temporary, files=self.files, starts=self.starts, shapes=self.shapes)
-        temporary.replace(table)
+        with replacing(table) as file:
+            np.savez(file, files=self.files, starts=self.starts, shapes=self.shapes)
         self.temporary.replace(self.path)
         return self.path

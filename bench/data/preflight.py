@@ -6,7 +6,6 @@ one epoch of decoding and may fill the decode cache on the way (`on_image`).
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from bench.atomic import write_json
 from bench.data.decode import ImageError, decode_image
 from bench.data.problems import Problem
 from bench.data.reading import Reading, problem_of_image
@@ -213,10 +213,7 @@ def write_report(report: Report, path: Path) -> None:
         "counts": counts,
         "problems": [asdict(each) for each in reading.problems],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, content)
 
 
 def _conversion(kind: str, file: str) -> Problem:

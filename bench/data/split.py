@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.atomic import write_json
 from bench.data.index import BOX_FIELDS, ImageIndex
 from bench.data.reading import Reading
 from bench.errors import UserError
@@ -162,10 +163,7 @@ def save(split: Split, index: ImageIndex, path: Path) -> None:
             for side, rows in (("train", split.train), ("val", split.val))
         },
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, content)
 
 
 def load(path: Path, index: ImageIndex) -> Split:
