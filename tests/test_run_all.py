@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,48 @@ def test_the_whole_matrix_is_trained_evaluated_and_reported(words: list[str], tm
         evaluator.accumulate()
         evaluator.summarize()
         assert baseline["accuracy"]["AP"] == evaluator.stats[0]
+
+
+def test_a_yolo_folder_gives_eight_rows(words: list[str], photographs: Path, tmp_path: Path) -> None:
+    """The same pictures, written as YOLO."""
+    for number in range(10):
+        side, (name, wide) = ("train", "val")[number >= 6], (("square", 20), ("bar", 40))[number % 2]
+        for kind in ("images", "labels"):
+            (tmp_path / kind / side).mkdir(parents=True, exist_ok=True)
+        shutil.copy(photographs / f"JPEGImages/{number}.jpg", tmp_path / f"images/{side}/{number}.jpg")
+        left, top = 5 + 3 * number, 10 + 2 * number
+        box = ((left + wide / 2) / 96, (top + 10) / 80, wide / 96, 20 / 80)
+        line = f"{('bar', 'square').index(name)} " + " ".join(f"{value:.6f}" for value in box)
+        (tmp_path / f"labels/{side}/{number}.txt").write_text(line)
+    data = tmp_path / "data.yaml"
+    data.write_text("train: images/train\nval: images/val\nnames: [bar, square]\n")
+    words[words.index("--data") + 1] = f"yolo:{data}"
+    assert run_all.main(words) == 0
+    table = pd.read_csv(tmp_path / "run/tables/ablation.csv")
+    assert list(table["variant"]) == VARIANTS
+    assert table["AP"].notna().all()
+
+
+def test_crowds_are_kept_apart_in_a_coco_run(words: list[str], photographs: Path, tmp_path: Path) -> None:
+    """One ordinary box and one crowd on every picture: the crowd is no ground truth and fits no anchor."""
+    shutil.copytree(photographs / "JPEGImages", tmp_path / "images")
+    entries = []
+    for number in range(10):
+        ordinary = {"bbox": [5 + 3 * number, 10 + 2 * number, 20, 20], "iscrowd": 0, "area": 400}
+        crowd = {"bbox": [0, 60, 96, 20], "iscrowd": 1, "area": 1920}
+        entries += [part | {"image_id": 40 + number, "category_id": 7} for part in (ordinary, crowd)]
+    content = {
+        "images": [{"id": 40 + n, "file_name": f"{n}.jpg", "width": 96, "height": 80} for n in range(10)],
+        "annotations": [entry | {"id": 100 + place} for place, entry in enumerate(entries)],
+        "categories": [{"id": 7, "name": "square"}],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    words[words.index("--data") + 1] = f"coco:{tmp_path}"
+    assert run_all.main([*words, "--axes", "anchors"]) == 0
+    found = records(tmp_path / "run")
+    images = found["baseline"]["accuracy"]["images"]
+    assert found["baseline"]["accuracy"]["ground_truths"]["all"] == images
+    assert found["anchors"]["prepared"]["anchors"]["recall_before"]["boxes"] == 10 - images
 
 
 def test_the_same_command_repeats_no_cell(words: list[str], tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ class Unfreezing(Axis):
     Remedy: random heads send random gradients; a backbone that is still frozen is not harmed by them.
     The heads alone for the first 20% of the steps, the top half of the backbone too until 40%, then
     everything that the baseline trains; each group of stages learns at 1 / 2.6 of the rate of the one
-    above it. The number of steps is the same, and everything is trainable before the rate has fallen far.
+    above it, the topmost at 1 / 2.6 of that of the heads (this replaces the baseline's one factor for
+    the whole backbone). The number of steps is the same, and everything is trainable before the decay.
     Cost: none; the steps with a frozen backbone are cheaper. Evidence in the literature is mixed.
     """
 
@@ -34,4 +35,5 @@ class Unfreezing(Axis):
 
     def apply(self, spec: Specification, prepared: Mapping[str, Any]) -> Specification:
         phases = (Phase(until=0.2, trainable=0.0), Phase(until=0.4, trainable=0.5), Phase(until=1.0, trainable=1.0))
-        return replace(spec, training=replace(spec.training, phases=phases, stage_rate_decay=2.6))
+        training = replace(spec.training, phases=phases, backbone_rate=1.0, stage_rate_decay=2.6)
+        return replace(spec, training=training)
