@@ -11,6 +11,7 @@ import argparse
 import difflib
 import os
 import shlex
+import signal
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -26,6 +27,10 @@ PROFILES = ("smoke", "quick", "standard", "paper")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        # A shell's background job starts with SIGINT ignored, and batch systems end a job by SIGTERM
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     from bench.errors import UserError
 
     try:
