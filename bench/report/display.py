@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.analysis.frame import Run
-from bench.report import tables
+from bench.report import columns, sentences, tables
 from bench.report.typeset import MISSING
 from bench.report.typeset import Table as Typeset
 
@@ -47,9 +47,9 @@ def print_ablation(run: Run, console: Console) -> None:
     where even that is too narrow, the names of the variants are broken at their plus signs.
     """
     table = tables.ablation(run)
-    accuracy = ["variant", *run.axes, *tables.AP_COLUMNS]
+    accuracy = ["variant", *run.axes, *columns.AP_COLUMNS]
     cost = list(TERMINAL_COLUMNS)
-    console.print(Text(f"\n{tables.subject(run)}; AP in per cent"))
+    console.print(Text(f"\n{sentences.subject(run)}; AP in per cent"))
     # From the most comfortable to the narrowest; the last one is taken where none fits.
     layouts = (
         [_terminal_table(table, run, [*accuracy, *cost], gap=gap, broken=broken)]
@@ -73,7 +73,7 @@ def print_ablation(run: Run, console: Console) -> None:
     for cell, failure in run.failures():
         step = "" if failure.get("step") is None else f" at step {failure['step']}"
         line = Text.assemble(("failed ", "bold red"), (f"{cell.variant}, seed {cell.seed}{step}: ", "bold"))
-        console.print(line.append(tables.one_line(failure.get("cause"), 400)))
+        console.print(line.append(sentences.one_line(failure.get("cause"), 400)))
         console.print(Text(f"       see {run.folder_of(cell.id)}", style="dim"), soft_wrap=True)
         for name, what in (("record.json", "traceback and last lines"), ("log.jsonl", "loss of each step")):
             if (run.folder_of(cell.id) / name).is_file():
@@ -238,7 +238,7 @@ class LiveDisplay:
                     "" if cell.loss is None else f"{cell.loss:.2f}",
                     *(["" if cell.images_per_second is None else f"{cell.images_per_second:.1f}"] if wide else []),
                     "" if cell.started is None else _clock_time(_seconds(cell, now)),
-                    "" if cell.ap is None else tables.per_cent(cell.ap),
+                    "" if cell.ap is None else columns.per_cent(cell.ap),
                 )
             hidden = len(self._cells) - len(shown)
             parts: list[RenderableType] = [table]
@@ -280,7 +280,7 @@ class LiveDisplay:
         if changed:
             text = _doing(cell)
             if cell.ap is not None:
-                text += f", AP {tables.per_cent(cell.ap)}%"
+                text += f", AP {columns.per_cent(cell.ap)}%"
             if cell.state in FINISHED:
                 states = [other.state for other in self._progress.values()]
                 finished = sum(state in FINISHED for state in states)
@@ -348,7 +348,7 @@ def _terminal_table(table: Typeset, run: Run, names: Sequence[str], *, gap: int,
     """Some columns of the printed ablation table, `gap` apart; the deviation over seeds stands beneath its mean."""
     places = {heading.name: place for place, heading in enumerate(table.headings)}
     out = _table(gap=gap)
-    short_axes = _short(run.axes) if len(names) > 1 + len(run.axes) + len(tables.AP_COLUMNS) else {}
+    short_axes = _short(run.axes) if len(names) > 1 + len(run.axes) + len(columns.AP_COLUMNS) else {}
     for name in names:
         text = SHORT_HEADINGS.get(name) or short_axes.get(name) or table.headings[places[name]].text
         heading = table.headings[places[name]]
@@ -363,7 +363,7 @@ def _terminal_table(table: Typeset, run: Run, names: Sequence[str], *, gap: int,
             text = entry.text.replace(" ± ", "\n±")
             if name == "variant":
                 text = text.replace("+", "+\n") if broken else text
-                style = "red" if tables.status(run, variant) == "failed" else ""
+                style = "red" if sentences.status(run, variant) == "failed" else ""
             else:
                 style = "bold" if entry.best else "dim" if entry.text == MISSING else ""
             texts.append(Text(text, style=style))
@@ -385,7 +385,7 @@ def _short(axes: Sequence[str]) -> dict[str, str]:
 
 def _counts(table: Typeset) -> str:
     parts = []
-    for size in tables.SIZES:
+    for size in columns.SIZES:
         counts = table.frame[f"ground_truths_{size}"].dropna()
         if len(counts):
             parts.append(f"{size[0].upper()} {size} n={counts.iloc[0]}")

@@ -26,7 +26,9 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from bench.analysis.frame import Run, cells_frame, log_frame
-from bench.report.tables import SIZES, one_line, status, subject, summary
+from bench.report.columns import SIZES
+from bench.report.sentences import one_line, status, subject
+from bench.report.tables import summary
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 3)))

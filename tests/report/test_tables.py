@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.frame import load_run
-from bench.report import tables
+from bench.report import columns, tables
 from bench.report.typeset import MISSING, escape_latex, escape_markdown, latex_text
 from tests.report.made_run import AXES, CLASSES, matrix, write_run
 
@@ -73,7 +73,7 @@ def test_several_seeds_give_mean_and_sample_deviation_side_by_side(tmp_path: Pat
     tables.write_tables(load_run(folder))
     rows = {row["variant"]: row for row in read_csv(folder / "tables/ablation.csv")}
     names = list(rows["fpn"])
-    for name in tables.AP_COLUMNS:
+    for name in columns.AP_COLUMNS:
         assert names[names.index(name) + 1] == f"{name}_std"
     assert ",".join(name for name in names if not name.endswith("_std")).startswith(f"{CONTRACT},status,")
     for variant, seeds in (("baseline", 3), ("fpn", 2), ("half-data", 3)):
@@ -169,7 +169,7 @@ def test_every_table_is_made_of_any_number_of_variants(tmp_path: Path, count: in
     ("value", "text"), [(0.123456, "0.123"), (12.345, "12.3"), (12345.6, "12346"), (0.0, "0"), (5.4, "5.40")]
 )
 def test_three_digits(value: float, text: str) -> None:
-    assert tables.three_digits(value) == text
+    assert columns.three_digits(value) == text
 
 
 @given(st.text(st.characters(max_codepoint=0x7F)))
