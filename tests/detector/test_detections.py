@@ -1,0 +1,85 @@
+"""Final boxes of a batch equal torchvision's suppression image by image and class by class."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms, nms
+
+from bench.detector import detections as room
+from bench.detector.boxes import decode
+from bench.detector.detections import detect, suppress
+from bench.detector.priors import prior_boxes
+from bench.spec import DetectorSpec
+from tests import tiny
+
+BASE = tiny.specification().detector
+
+
+def reference(spec: DetectorSpec, logits: Tensor, offsets: Tensor, priors: Tensor) -> list[set[tuple[float, ...]]]:
+    """Per image the (label, score, box) that SSD's rules keep."""
+    kept = []
+    for scores, coded in zip(logits.softmax(-1), offsets, strict=True):
+        boxes = decode(coded, priors, spec.variances).clamp(0, 1)
+        found = []
+        for label in range(scores.shape[1] - 1):
+            of_class = scores[:, label + 1]
+            rows = (of_class > spec.score_threshold).nonzero()[:, 0]
+            rows = rows[of_class[rows].argsort(descending=True, stable=True)][: spec.candidates_per_class]
+            rows = rows[nms(boxes[rows], of_class[rows], spec.nms_threshold)]
+            found += [(float(of_class[row]), label, *boxes[row].tolist()) for row in rows]
+        found.sort(key=lambda entry: -entry[0])
+        kept.append(set(found[: spec.detections_per_image]))
+    return kept
+
+
+@pytest.mark.parametrize("classes", [1, 5, 90])
+@pytest.mark.parametrize("scale", [0.5, 3.0, 8.0])
+def test_equals_the_reference(classes: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    spec = replace(BASE, classes=classes, candidates_per_class=60, detections_per_image=50)
+    priors = prior_boxes(spec)[torch.randperm(8732, generator=generator)[:400]]
+    logits = scale * torch.randn(3, 400, classes + 1, generator=generator)
+    offsets = torch.randn(3, 400, 4, generator=generator)
+    ours = detect(spec, logits, offsets, priors)
+    for image, expected in enumerate(reference(spec, logits, offsets, priors)):
+        own = ours.image == image
+        scores, labels, boxes = ours.scores[own], ours.labels[own], ours.boxes[own]
+        found = {(float(s), int(k), *b.tolist()) for s, k, b in zip(scores, labels, boxes, strict=True)}
+        assert found == expected
+        assert torch.equal(scores, scores.sort(descending=True).values)
+
+
+def test_nothing_above_the_threshold_gives_nothing() -> None:
+    logits = torch.zeros(2, 8732, 3)
+    logits[..., 0] = 20
+    assert len(detect(BASE, logits, torch.zeros(2, 8732, 4), prior_boxes(BASE)).scores) == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_suppression_equals_batched_nms(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters, chains of overlap, identical and empty boxes; many groups of very different sizes."""
+    monkeypatch.setattr(room, "PAIRS_AT_ONCE", 2000)  # more groups than fit at a time
+    generator = torch.Generator().manual_seed(seed)
+    group = torch.randint(12, (600,), generator=generator).pow(2).sort().values
+    centres = torch.rand(40, 4, generator=generator)[torch.randint(40, (600,), generator=generator)]
+    boxes = centres * 0.5 + 0.02 * torch.rand(600, 4, generator=generator)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[::50, 2:] = boxes[::50, :2]
+    boxes[1::70] = boxes[0]
+    scores = torch.linspace(1, 0.1, 600)
+    kept = suppress(boxes, group, threshold=0.45)
+    expected = torch.zeros(600, dtype=torch.bool)
+    expected[batched_nms(boxes * 8, scores, group, 0.45)] = True
+    assert torch.equal(kept, expected)
+
+
+def test_a_chain_of_overlaps_falls_as_greedily_as_it_should() -> None:
+    """Each box overlaps its neighbours alone: the first, third, fifth... stay."""
+    left = torch.arange(9) * 0.3
+    boxes = torch.stack((left, torch.zeros(9), left + 1, torch.ones(9)), dim=1)
+    kept = suppress(boxes, torch.zeros(9, dtype=torch.long), threshold=0.45)
+    assert kept.tolist() == [place % 2 == 0 for place in range(9)]

@@ -1,0 +1,105 @@
+"""The loss equals torchvision's where its matcher is sound; hard negatives are counted per image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torchvision.models.detection._utils import BoxCoder, SSDMatcher
+from torchvision.models.detection.ssd import SSD as TheirSSD
+from torchvision.ops import box_iou
+
+from bench.detector.boxes import decode, encode, overlaps, to_centres, to_corners
+from bench.detector.loss import hard_negatives, multibox_loss
+from bench.detector.matching import match
+from bench.detector.priors import prior_boxes
+from bench.detector.ssd import SSD, bias_of
+from bench.targets import Targets
+from tests import tiny
+from tests.detector.test_matching import padded, random_boxes
+
+SPEC = tiny.specification(classes=4).detector
+PRIORS = prior_boxes(SPEC)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_torchvisions_loss(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = [random_boxes(generator, count) for count in (3, 1, 5)]
+    targets = padded(images)
+    labels = torch.randint(1, 5, targets.labels.shape, generator=generator) * (targets.labels > 0)
+    targets = Targets(targets.boxes, labels, targets.crowd)
+    corners = to_corners(PRIORS)
+    theirs = [SSDMatcher(0.5)(box_iou(boxes, corners)) for boxes in images]
+    ours = match(targets, corners, 0.5)
+    assert all(torch.equal(a.clamp(min=-1), b) for a, b in zip(ours, theirs, strict=True)), "not a sound case"
+
+    logits = torch.randn(3, 8732, 5, generator=generator, requires_grad=True)
+    offsets = torch.randn(3, 8732, 4, generator=generator, requires_grad=True)
+    loss = multibox_loss(SPEC, logits, offsets, priors=PRIORS, targets=targets)
+    stand_in = SimpleNamespace(box_coder=BoxCoder(weights=(10.0, 10.0, 5.0, 5.0)), neg_to_pos_ratio=3)
+    expected = TheirSSD.compute_loss(
+        stand_in,  # type: ignore[arg-type]
+        [{"boxes": b, "labels": t[: len(b)]} for b, t in zip(images, labels, strict=True)],
+        {"bbox_regression": offsets, "cls_logits": logits},
+        [corners] * 3,
+        theirs,
+    )
+    assert float(loss.boxes) == pytest.approx(float(expected["bbox_regression"].detach()), rel=1e-5)
+    assert float(loss.classes) == pytest.approx(float(expected["classification"].detach()), rel=1e-5)
+    ours_gradient = torch.autograd.grad(loss.total, (logits, offsets), retain_graph=True)
+    their_gradient = torch.autograd.grad(sum(expected.values()), (logits, offsets))
+    for a, b in zip(ours_gradient, their_gradient, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_three_hard_negatives_for_each_positive_of_an_image_and_three_without_any() -> None:
+    generator = torch.Generator().manual_seed(0)
+    loss = torch.rand(4, 50, generator=generator)
+    loss[3] = 0.5  # ties
+    matched = torch.full((4, 50), -1)
+    matched[0, :2] = 0
+    matched[1, :40] = 0
+    matched[2, :10] = -2
+    hard = hard_negatives(loss, matched, ratio=3)
+    assert hard.sum(dim=1).tolist() == [6, 10, 3, 3]
+    assert not hard[matched != -1].any()
+    assert set(hard[0].nonzero()[:, 0].tolist()) == set((loss[0, 2:].topk(6).indices + 2).tolist())
+
+
+def test_an_image_without_boxes_and_one_class_give_finite_gradients() -> None:
+    spec = tiny.specification(classes=1).detector
+    model = SSD(spec, seed=0)
+    loss = model.loss(torch.zeros(2, 3, 300, 300), padded([torch.zeros(0, 4), torch.zeros(0, 4)]))
+    loss.total.backward()
+    assert float(loss.boxes) == 0
+    assert float(loss.classes) > 0
+    gradients = [value.grad for value in model.parameters() if value.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_the_classifier_starts_out_expecting_background() -> None:
+    """With all features zero only the biases speak: the objects' share of the probability is the one given."""
+    model = SSD(replace(SPEC, object_probability=0.1), seed=0)
+    bias = bias_of(model.class_heads[0]).detach().view(-1, 5)
+    probability = bias.softmax(dim=1)
+    torch.testing.assert_close(probability[:, 1:].sum(dim=1), torch.full((4,), 0.1))
+    undecided = math.log(5)
+    assert float(-probability[:, 0].log().mean()) < undecided / 10
+
+
+def test_coding_is_invertible_and_equals_torchvisions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    boxes = random_boxes(generator, 500)
+    priors = to_centres(random_boxes(generator, 500))
+    offsets = encode(boxes, priors, (0.1, 0.2))
+    theirs = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
+    torch.testing.assert_close(offsets, theirs.encode_single(boxes, to_corners(priors)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decode(offsets, priors, (0.1, 0.2)), boxes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(overlaps(boxes, to_corners(priors)), box_iou(boxes, to_corners(priors)))
+    wild = torch.full((1, 4), 1e4)
+    assert torch.isfinite(decode(wild, priors[:1], (0.1, 0.2))).all()

@@ -1,0 +1,75 @@
+"""Overlaps are those of the real grid, and fitted shapes match what the preset cannot."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torchvision.ops import box_iou
+
+from bench.detector.boxes import to_corners
+from bench.detector.prior_fitting import Grid, best_overlaps, fit_shapes, flat, recall
+from bench.detector.priors import prior_boxes
+from tests import tiny
+
+SPEC = tiny.specification().detector
+
+
+def boxes_of(width: float, height: float, count: int, seed: int = 0) -> NDArray[np.float64]:
+    """Boxes of about this size in pixels at 300, anywhere in the picture."""
+    generator = np.random.default_rng(seed)
+    size = np.array([width, height]) / 300 * generator.uniform(0.85, 1.15, (count, 2))
+    low = generator.random((count, 2)) * (1 - size)
+    return np.concatenate((low, low + size), axis=1)
+
+
+def test_the_best_overlap_of_a_shape_is_that_of_all_its_priors() -> None:
+    generator = np.random.default_rng(0)
+    low = generator.random((200, 2)) * 0.9
+    boxes = np.concatenate((low, np.minimum(low + generator.uniform(0.01, 0.6, (200, 2)), 1)), axis=1)
+    every = box_iou(torch.from_numpy(boxes), to_corners(prior_boxes(SPEC)).double()).numpy()
+    shape_of_prior = []
+    start = 0
+    for side, level in zip(SPEC.feature_maps, SPEC.priors, strict=True):
+        shape_of_prior += [start + shape for _ in range(side * side) for shape in range(len(level))]
+        start += len(level)
+    expected = np.stack([every[:, np.array(shape_of_prior) == shape].max(axis=1) for shape in range(start)], axis=1)
+    np.testing.assert_allclose(best_overlaps(boxes, flat(SPEC.priors), Grid.of(SPEC)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "height"), [(20, 100), (100, 20), (12, 12), (150, 30)])
+def test_shapes_far_from_the_preset_are_matched_after_fitting(width: float, height: float) -> None:
+    train, held_out = boxes_of(width, height, 400), boxes_of(width, height, 400, seed=1)
+    fitted = replace(SPEC, priors=fit_shapes(train, SPEC))
+    before, after = recall(held_out, SPEC)["matched"], recall(held_out, fitted)["matched"]
+    assert isinstance(before, float)
+    assert isinstance(after, float)
+    assert after >= before + 0.15
+    assert [len(level) for level in fitted.priors] == [4, 6, 6, 6, 4, 4]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fitting_never_matches_fewer_training_boxes(seed: int) -> None:
+    boxes = np.concatenate([boxes_of(w, h, 60, seed) for w, h in ((60, 60), (30, 45), (200, 140), (15, 25))])
+    fitted = replace(SPEC, priors=fit_shapes(boxes, SPEC))
+    before, after = recall(boxes, SPEC), recall(boxes, fitted)
+    assert after["matched"] >= before["matched"]  # type: ignore[operator]
+    assert after["mean_best_iou"] > before["mean_best_iou"]  # type: ignore[operator]
+    assert fit_shapes(boxes, SPEC) == fitted.priors
+
+
+def test_without_boxes_the_shapes_stay() -> None:
+    assert fit_shapes(np.zeros((0, 4)), SPEC) == SPEC.priors
+    assert recall(np.zeros((0, 4)), SPEC) == {"boxes": 0}
+
+
+@pytest.mark.slow
+def test_coco_many_boxes_are_fitted_in_seconds() -> None:
+    boxes = np.concatenate([boxes_of(w, h, 215_000) for w, h in ((20, 30), (60, 40), (120, 150), (12, 12))])
+    start = time.perf_counter()
+    fit_shapes(boxes, SPEC)
+    print(f"{len(boxes)} boxes fitted in {time.perf_counter() - start:.1f} s")

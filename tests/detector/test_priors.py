@@ -1,0 +1,154 @@
+"""Prior boxes: how many, where, of which shape and in which order; and the file of shapes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from bench.detector.priors import PRESETS, RATIOS, preset_shapes, prior_boxes, read_shapes, write_shapes
+from bench.errors import UserError
+from bench.spec import DetectorSpec, Shape
+from variants.baseline import LIGHT_EXTRAS
+
+SIDES = (38, 19, 10, 5, 3, 1)
+COUNTS = [4, 6, 6, 6, 4, 4]
+
+
+def detector(priors: tuple[tuple[Shape, ...], ...]) -> DetectorSpec:
+    return DetectorSpec(classes=2, backbone="none is built", weights="none", extras=LIGHT_EXTRAS, priors=priors)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_there_are_8732_in_float32(preset: str) -> None:
+    shapes = preset_shapes(preset)
+    boxes = prior_boxes(detector(shapes))
+    assert [len(level) for level in shapes] == COUNTS
+    assert boxes.shape == (8732, 4)
+    assert boxes.dtype == torch.float32
+    assert sum(side * side * count for side, count in zip(SIDES, COUNTS, strict=True)) == 8732
+
+
+def test_coco_preset_is_torchvision_s_generator_in_its_order() -> None:
+    generator = DefaultBoxGenerator(
+        [[2], [2, 3], [2, 3], [2, 3], [2], [2]],
+        scales=[0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
+        steps=[8, 16, 32, 64, 100, 300],
+        clip=True,
+    )
+    images = ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)])
+    corners = generator(images, [torch.zeros(1, 1, side, side) for side in SIDES])[0] / 300
+    theirs = torch.cat(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), dim=1)
+    torch.testing.assert_close(prior_boxes(detector(preset_shapes("coco"))), theirs, rtol=0, atol=1e-6)
+
+
+def test_voc_preset_follows_caffe_unclipped() -> None:
+    # ssd_pascal.py: min_ratio 20, max_ratio 90, and 10% for conv4_3; prior_box_layer.cpp for the sides
+    smallest = [30, 60, 111, 162, 213, 264]
+    largest = [60, 111, 162, 213, 264, 315]
+    for level, shapes in enumerate(preset_shapes("voc")):
+        pixels = {(round(w * 300, 3), round(h * 300, 3)) for w, h in shapes}
+        small, between = smallest[level], math.sqrt(smallest[level] * largest[level])
+        expected = {(small, small), (between, between)}
+        for ratio in RATIOS[level]:
+            expected |= {(small * math.sqrt(ratio), small / math.sqrt(ratio))}
+            expected |= {(small / math.sqrt(ratio), small * math.sqrt(ratio))}
+        assert pixels == {(round(w, 3), round(h, 3)) for w, h in expected}
+    # 264 * sqrt(2) is more than the image, and Caffe's SSD-300 leaves it so; torchvision does not
+    assert max(max(shape) for shape in preset_shapes("voc")[-1]) > 1.2
+    assert max(max(shape) for shape in preset_shapes("coco")[-1]) == 1.0
+
+
+def test_order_is_level_row_column_shape() -> None:
+    shapes = preset_shapes("coco")
+    boxes = prior_boxes(detector(shapes))
+    # Level 0, row 3, column 5, shape 2
+    expected = [5.5 * 8 / 300, 3.5 * 8 / 300, *shapes[0][2]]
+    assert boxes[(3 * 38 + 5) * 4 + 2].tolist() == pytest.approx(expected, abs=1e-7)
+    # Level 1 starts after 38 * 38 * 4; row 0, column 1, shape 0
+    assert boxes[38 * 38 * 4 + 6].tolist() == pytest.approx([24 / 300, 8 / 300, *shapes[1][0]], abs=1e-7)
+    assert boxes[-1].tolist() == pytest.approx([0.5, 0.5, *shapes[5][3]], abs=1e-7)
+
+
+@given(
+    sides=st.lists(st.floats(0.5, 400), min_size=60, max_size=60),
+    size=st.sampled_from([300, 512]),
+)
+def test_shapes_survive_their_file(sides: list[float], size: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    values = iter(sides)
+    shapes = tuple(tuple((next(values) / size, next(values) / size) for _ in range(count)) for count in COUNTS)
+    path = tmp_path_factory.mktemp("priors") / "priors.json"
+    write_shapes(path, shapes, size=size)
+    back = read_shapes(path)
+    for level, other in zip(shapes, back, strict=True):
+        for shape, read in zip(level, other, strict=True):
+            assert read == pytest.approx(shape, rel=1e-12)
+    assert json.loads(path.read_text())["levels"][0][0]["width"] == pytest.approx(sides[0])
+
+
+def test_presets_keep_their_priors_through_the_file(tmp_path: Path) -> None:
+    for name in PRESETS:
+        shapes = preset_shapes(name)
+        write_shapes(tmp_path / "priors.json", shapes, size=300)
+        assert torch.equal(prior_boxes(detector(read_shapes(tmp_path / "priors.json"))), prior_boxes(detector(shapes)))
+
+
+def good_content() -> dict[str, Any]:
+    return {"size": 300, "levels": [[{"width": 20, "height": 30}] * count for count in COUNTS]}
+
+
+def changed(**change: Any) -> dict[str, Any]:
+    return {**good_content(), **change}
+
+
+def with_width(value: Any) -> dict[str, Any]:
+    content = good_content()
+    content["levels"][3] = [{"width": value, "height": 30}, *content["levels"][3][1:]]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{not json", "not a file of priors"),
+        ("[1, 2]", "not a file of priors"),
+        ("3", "not a file of priors"),
+        (json.dumps({"size": 300}), "not a file of priors.*levels"),
+        (json.dumps(changed(size=0)), "not a file of priors"),
+        (json.dumps(changed(levels=3)), "not a file of priors"),
+        (json.dumps(changed(levels="abc")), "not a file of priors"),
+        (json.dumps(changed(levels=good_content()["levels"][:5])), r"\[4, 6, 6, 6, 4\] shapes.*\[4, 6, 6, 6, 4, 4\]"),
+        (json.dumps(changed(levels=good_content()["levels"][::-1])), "needs"),
+        (json.dumps(with_width(0)), "positive"),
+        (json.dumps(with_width(-5)), "positive"),
+        (json.dumps(with_width(float("nan"))), "positive"),
+        (json.dumps(with_width(float("inf"))), "positive"),
+        (json.dumps(with_width(None)), "not a file of priors"),
+        ("10" * 300, "not a file of priors"),
+        (json.dumps(with_width(10**400)), "not a file of priors"),
+    ],
+)
+def test_a_bad_file_is_the_user_s_error(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message) as raised:
+        read_shapes(path)
+    assert str(path) in str(raised.value)
+
+
+def test_what_is_no_text_file_at_all_is_the_user_s_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file.*coco, voc"):
+        read_shapes(tmp_path / "missing.json")
+    with pytest.raises(UserError, match="not a file of priors"):
+        read_shapes(tmp_path)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UserError, match="not a file of priors"):
+        read_shapes(tmp_path / "binary")

@@ -1,0 +1,102 @@
+"""The loop: resumed equals uninterrupted, frozen stays frozen, a loss that is no number stops it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.axis import derive, find_axes
+from bench.data.pipeline import TrainingBatches
+from bench.detector.ssd import SSD
+from bench.spec import Numerics, Specification
+from bench.training import NotFinite, Progress, Trained, Trainer
+from tests import tiny
+
+NUMERICS = Numerics(device="cpu", precision="float32", threads=1)
+AXES = find_axes("variants")
+
+
+class Interrupted(Exception):
+    """Raised by a test in the middle of a training."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny.weights_file(tmp_path_factory.mktemp("weights") / "tiny.pth"))
+
+
+def train(spec: Specification, checkpoint: Path, *, stop_at: int | None = None) -> tuple[SSD, Trained]:
+    index, pixels = tiny.rectangles(6, empty=(2,))
+    model = SSD(spec.detector, seed=0)
+    batches = TrainingBatches(
+        index, pixels, spec.training.augment, seed=0, batch=2, size=300, fill=(127.0, 127.0, 127.0), workers=2
+    )
+
+    def report(progress: Progress) -> None:
+        if progress.step == stop_at:
+            raise Interrupted
+
+    return model, Trainer(model, spec.training, NUMERICS).run(batches, checkpoint, report=report)
+
+
+@pytest.mark.parametrize("active", [(), *((name,) for name in AXES)], ids=lambda active: "+".join(active) or "baseline")
+def test_resumed_equals_uninterrupted_to_the_bit(active: tuple[str, ...], weights: str, tmp_path: Path) -> None:
+    base = tiny.specification(weights)
+    base = replace(base, training=replace(base.training, steps=6, batch=2, checkpoints=3, frozen_stride=0))
+    index, _ = tiny.rectangles(6, empty=(2,))
+    spec, _ = derive(base, [AXES[name].axis for name in active], index)
+    whole, _ = train(spec, tmp_path / "whole.pt")
+    with pytest.raises(Interrupted):
+        train(spec, tmp_path / "broken.pt", stop_at=5)
+    resumed, trained = train(spec, tmp_path / "broken.pt")
+    assert trained.resumed_from == 4
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_frozen_stages_do_not_move_and_others_do(weights: str, tmp_path: Path) -> None:
+    base = tiny.specification(weights)
+    base = replace(base, training=replace(base.training, steps=5, batch=2, frozen_stride=4, weight_decay=0.5))
+    spec, _ = derive(base, [AXES["unfreezing"].axis], tiny.rectangles()[0])
+    before = SSD(spec.detector, seed=0)
+    only_heads, _ = train(
+        replace(spec, training=replace(spec.training, phases=spec.training.phases[:1])), tmp_path / "a"
+    )
+    everything, _ = train(spec, tmp_path / "b")
+    for place, stride in enumerate(before.backbone.stage_strides):
+        for model, moves in ((only_heads, False), (everything, stride > 4)):
+            pairs = zip(
+                [p for m in before.backbone.stages[place] for p in m.parameters()],
+                [p for m in model.backbone.stages[place] for p in m.parameters()],
+                strict=True,
+            )
+            assert all(torch.equal(a, b) != moves for a, b in pairs), (stride, moves)
+    assert not torch.equal(before.class_heads[0].weight, only_heads.class_heads[0].weight)  # type: ignore[arg-type]
+
+
+def test_nothing_is_computed_backwards_below_the_frozen_boundary(weights: str) -> None:
+    spec = tiny.specification(weights)
+    model = SSD(spec.detector, seed=0)
+    trainer = Trainer(model, replace(spec.training, frozen_stride=32), NUMERICS)
+    trainer.set_step(0)
+    assert all(not level.requires_grad for level in model.backbone(torch.zeros(1, 3, 300, 300)))
+
+
+def test_a_loss_that_is_no_number_stops_the_training(weights: str, tmp_path: Path) -> None:
+    base = tiny.specification(weights)
+    training = replace(base.training, steps=8, batch=2, rate=1e30, warmup_share=0.0, clip_norm=0.0, optimiser="sgd")
+    with pytest.raises(NotFinite, match="at step"):
+        train(replace(base, training=training), tmp_path / "checkpoint.pt")
+
+
+def test_a_checkpoint_with_other_priors_is_refused(weights: str, tmp_path: Path) -> None:
+    base = tiny.specification(weights)
+    base = replace(base, training=replace(base.training, steps=2, batch=2))
+    train(base, tmp_path / "checkpoint.pt")
+    shapes = tuple(tuple((w * 0.9, h) for w, h in level) for level in base.detector.priors)
+    other = replace(base, detector=replace(base.detector, priors=shapes))
+    with pytest.raises(ValueError, match="other priors"):
+        train(other, tmp_path / "checkpoint.pt")
