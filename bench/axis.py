@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,8 +139,10 @@ def _load(file: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"--axis-file {file}: not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[spec.name]
         raise UserError(f"--axis-file {file} cannot be loaded: {type(error).__name__}: {error}") from error
     return module

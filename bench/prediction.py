@@ -77,7 +77,6 @@ def _load(run: Run, cell_id: str) -> SSD:
     path = run.folder_of(cell_id) / "weights.pt"
     if not path.is_file():
         raise UserError(f"{path} is missing: the cell's weights were removed; run it again")
-    # The backbone's initial weights are overwritten: none need be fetched.
     spec = detector_from(run.records[cell_id]["detector"])
     model = SSD(spec, seed=0)
     content = torch.load(path, map_location="cpu", weights_only=True)

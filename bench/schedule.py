@@ -35,6 +35,7 @@ def stage_rate_factors(training: TrainSpec, stages: int) -> list[float]:
     """Share of the heads' rate for each stage, bottom first: lower for those that later phases open."""
     opened = [math.ceil(phase.trainable * stages) for phase in training.phases]
     levels = sorted({count for count in opened if count > 0})
-    depths = [next(i for i, count in enumerate(levels) if from_top < count) for from_top in range(stages)]
-    first_opens_nothing = len(opened) > len(levels)
+    # A stage that no phase opens comes after all others; it never learns
+    depths = [sum(count <= from_top for count in levels) for from_top in range(stages)]
+    first_opens_nothing = opened[0] == 0
     return [training.stage_rate_decay ** -(depth + first_opens_nothing) for depth in reversed(depths)]

@@ -82,15 +82,19 @@ def check(
     if verdict.is_file() and (path.is_file() or not stored):
         return _remembered(reading, verdict), path if path.is_file() else None
     writer = PixelWriter(path, reading.index) if stored and len(reading.index) else None
-    report = preflight(
-        reading,
-        workers=workers,
-        progress=progress,
-        max_side=LONGEST_SIDE,
-        on_image=None if writer is None else writer.put,
-    )
-    if writer is not None:
-        writer.close()
+    try:
+        report = preflight(
+            reading,
+            workers=workers,
+            progress=progress,
+            max_side=LONGEST_SIDE,
+            on_image=None if writer is None else writer.put,
+        )
+        if writer is not None:
+            writer.close()
+    finally:
+        if writer is not None:
+            writer.discard()  # gigabytes, if it was interrupted
     _remember(reading, report, verdict)
     return report, path if writer is not None else None
 

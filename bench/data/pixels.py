@@ -65,8 +65,12 @@ def open_pixels(path: Path | None, index: ImageIndex) -> PixelSource:
 
 
 def pixels_file(index: ImageIndex, cache: Path) -> Path:
-    """Where the decoded pixels of `index` belong: named by its files, their sizes and their times."""
+    """Where the decoded pixels of `index` belong: named by its files, their sizes and their times.
+
+    Also by the sizes that the annotations state: whether a picture agrees with them was decided on decoding.
+    """
     digest = hashlib.sha256(f"{index.root.resolve()}/{LONGEST_SIDE}".encode())
+    digest.update(index.sizes.astype(np.int64).tobytes())
     for name in index.files:
         try:
             state = (index.root / name).stat()
@@ -106,6 +110,10 @@ class PixelWriter:
     def put(self, row: int, image: Image) -> None:
         self.shapes[row] = image.shape[:2]
         self.bytes[self.starts[row] : self.starts[row] + image.size] = image.reshape(-1)
+
+    def discard(self) -> None:
+        """Leave nothing behind of what was not finished."""
+        self.temporary.unlink(missing_ok=True)
 
     def close(self) -> Path:
         """Make the file visible under its name, whole; the table first, since the file vouches for it."""

@@ -160,6 +160,7 @@ def _stages(features: nn.Module) -> tuple[list[list[nn.Module]], list[int]]:
             strides.append(0)
         stages[-1].append(part)
         strides[-1] = ends.get(name, strides[-1])
+    strides[-1] = strides[-1] or max(strides)  # nothing comes after it
     for place in range(len(strides) - 2, -1, -1):  # a part that ends no map works towards the next one
         strides[place] = strides[place] or strides[place + 1]
     return stages, strides

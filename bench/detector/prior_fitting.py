@@ -135,7 +135,7 @@ def _least_missed(overlap: Floats, threshold: float, refused: set[int]) -> int:
     """The shape without which the fewest boxes lose their match."""
     matched = overlap >= threshold
     alone = matched & (matched.sum(axis=1, keepdims=True) == 1)
-    cost = alone.sum(axis=0) + overlap.max(axis=1, initial=0).size * np.isin(np.arange(overlap.shape[1]), list(refused))
+    cost = alone.sum(axis=0) + len(overlap) * np.isin(np.arange(overlap.shape[1]), list(refused))
     return int(cost.argmin())
 
 

@@ -72,7 +72,7 @@ def read_shapes(path: Path) -> tuple[tuple[Shape, ...], ...]:
         )
     except FileNotFoundError:
         raise UserError(f"--priors {path}: there is no such file; or use one of {', '.join(PRESETS)}") from None
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise UserError(
             f"--priors {path}: not a file of priors ({type(error).__name__}: {error}). "
             'Its form is {"size": 300, "levels": [[{"width": 21, "height": 21}, …], …]}, sides in pixels.'

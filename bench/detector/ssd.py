@@ -121,9 +121,12 @@ class SSD(nn.Module):
         """The maps must have the sides that the priors are laid out for."""
         was_training = self.training
         self.eval()
-        with torch.no_grad():
-            side = self.spec.size
-            sides = tuple(level.shape[-1] for level in self.feature_maps(torch.zeros(1, 3, side, side)))
+        side = self.spec.size
+        try:
+            with torch.no_grad():
+                sides = tuple(level.shape[-1] for level in self.feature_maps(torch.zeros(1, 3, side, side)))
+        except (RuntimeError, AssertionError) as error:  # networks of one input size, or of sides divisible by 32
+            raise UserError(f"--backbone {self.spec.backbone}: does not take {side} pixels ({error})") from error
         self.train(was_training)
         if sides != self.spec.feature_maps:
             raise UserError(

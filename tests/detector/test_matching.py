@@ -39,6 +39,18 @@ def targets_of(images: list[list[Box]], *, crowds: list[list[Box]] | None = None
     return targets
 
 
+def padded(images: list[Tensor]) -> Targets:
+    """Targets of images with boxes (G, 4) each, all of class 1."""
+    return targets_of([[(a, b, c, d) for a, b, c, d in boxes.tolist()] for boxes in images])
+
+
+def random_boxes(generator: torch.Generator, count: int) -> Tensor:
+    """(count, 4) xyxy in [0, 1], small ones more often than large ones."""
+    low = torch.rand(count, 2, generator=generator) * 0.95
+    size = 0.03 + torch.rand(count, 2, generator=generator) ** 3 * (0.97 - low)
+    return torch.cat((low, low + size), dim=1)
+
+
 def slow_match(boxes: Tensor, priors: Tensor, threshold: float) -> list[int]:
     """MatchBBox of Caffe's bbox_util.cpp for one image: its loops, and its strict comparisons."""
     overlap = box_iou(boxes, priors).tolist() if len(boxes) else []
@@ -95,17 +107,11 @@ def ssd_priors() -> Tensor:
 PRIORS = ssd_priors()
 
 
-def random_image(count: int, generator: torch.Generator) -> list[Box]:
-    low = torch.rand(count, 2, generator=generator) * 0.95
-    size = 0.01 + torch.rand(count, 2, generator=generator) ** 3 * (0.99 - low)
-    return [(a, b, c, d) for a, b, c, d in torch.cat((low, low + size), dim=1).tolist()]
-
-
 def test_every_ground_truth_that_overlaps_gets_a_prior_of_its_own() -> None:
     generator = torch.Generator().manual_seed(0)
-    images = [random_image(count, generator) for count in (1, 5, 40)]
-    images.append([(0.31, 0.42, 0.38, 0.47)] * 25)  # one object annotated 25 times
-    result = match(targets_of(images), PRIORS, THRESHOLD)
+    images = [random_boxes(generator, count) for count in (1, 5, 40)]
+    images.append(torch.tensor([[0.31, 0.42, 0.38, 0.47]]).repeat(25, 1))  # one object annotated 25 times
+    result = match(padded(images), PRIORS, THRESHOLD)
     for image, boxes in enumerate(images):
         assert set(range(len(boxes))) <= set(result[image].tolist())
 
@@ -180,7 +186,7 @@ def test_rounds_are_few_and_bounded_by_the_boxes(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(matching.torch.Tensor, "nonzero", counted)
     generator = torch.Generator().manual_seed(1)
-    match(targets_of([random_image(30, generator) for _ in range(8)]), PRIORS, THRESHOLD)
+    match(padded([random_boxes(generator, 30) for _ in range(8)]), PRIORS, THRESHOLD)
     assert 1 <= rounds <= 8
     rounds = 0
     match(targets_of([[(0.3, 0.3, 0.5, 0.6)] * 12]), PRIORS, THRESHOLD)  # the worst: each round settles one

@@ -145,7 +145,7 @@ def test_a_bad_file_is_the_user_s_error(content: str, message: str, tmp_path: Pa
 
 
 def test_what_is_no_text_file_at_all_is_the_user_s_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file.*coco, voc"):
+    with pytest.raises(UserError, match=r"no such file.*coco, voc"):
         read_shapes(tmp_path / "missing.json")
     with pytest.raises(UserError, match="not a file of priors"):
         read_shapes(tmp_path)

@@ -1,0 +1,235 @@
+"""What the network is shown: views keep boxes on their pixels, and draws depend on nothing but their seed."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from bench.data.augment import (
+    WHOLE,
+    Photometric,
+    View,
+    boxes_in_view,
+    distort,
+    draw_photometric,
+    draw_view,
+    generator_of,
+)
+from bench.data.opened import check, open_data
+from bench.data.pipeline import TrainingBatches, rows_of_step, warp, whole_images
+from bench.data.pixels import DecodedFile, DecodedOnDemand
+from bench.data.voc import read_voc
+from bench.spec import AugmentSpec
+from tests import tiny
+
+SPEC = AugmentSpec()
+NEUTRAL = Photometric(0.0, 1.0, 1.0, 0.0, contrast_first=True)
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**31), width=st.integers(40, 500), height=st.integers(40, 500))
+def test_a_box_keeps_its_pixels(seed: int, width: int, height: int) -> None:
+    """A white rectangle on black: after zoom-out, crop, mirror and warp it is where its box says, to a pixel."""
+    generator = np.random.default_rng(seed)
+    low = generator.integers(0, (width // 2, height // 2))
+    high = low + generator.integers((8, 8), (width // 2, height // 2))
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    picture[low[1] : high[1], low[0] : high[0]] = 255
+    boxes = np.array([[*low, *high]]) / np.array([width, height, width, height])
+    view = draw_view(generator, boxes, SPEC)
+    seen, stays = boxes_in_view(boxes, view)
+    pixels, inside = warp(picture, view, 300)
+    if not stays[0]:
+        return
+    rows, columns = np.nonzero(pixels[..., 0] >= 128)
+    if not len(rows):
+        assert ((seen[0, 2:] - seen[0, :2]) * 300).min() < 2
+        return
+    found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    # Enlarged pixels blur over a source pixel; the half-way line moves by less than one output pixel
+    np.testing.assert_allclose(found, seen[0] * 300, atol=1.01)
+    assert (found >= np.array([*inside[:2], *inside[:2]]) - 1e-9).all()
+
+
+def test_only_boxes_whose_centre_is_seen_stay_and_crowds_stay_by_any_part() -> None:
+    view = View(np.array([0.5, 0.0, 1.5, 1.0]), mirrored=True)
+    boxes = np.array([[0.3, 0.2, 0.6, 0.4], [0.4, 0.2, 0.7, 0.4], [0.3, 0.2, 0.6, 0.4]])
+    seen, stays = boxes_in_view(boxes, view, always=np.array([False, False, True]))
+    assert stays.tolist() == [False, True, True]
+    np.testing.assert_allclose(seen, [[0.8, 0.2, 1.0, 0.4], [0.9, 0.2, 1.0, 0.4]])
+
+
+def test_crops_meet_their_overlap_and_each_that_does_is_as_likely() -> None:
+    """One box that every sampler can meet: the whole image and six samplers, a seventh each."""
+    boxes = np.array([[0.05, 0.05, 0.95, 0.95]])
+    spec = replace(SPEC, expand_probability=0.0, mirror_probability=0.0, crop_overlaps=(0.1, 0.3, 0.5, 0.6, 0.65))
+    views = [draw_view(generator_of(0, 0, image), boxes, spec).rectangle for image in range(2000)]
+    areas = np.array([(view[2] - view[0]) * (view[3] - view[1]) for view in views])
+    sides = np.array([view[2:] - view[:2] for view in views])
+    assert abs((areas == 1).mean() - 1 / 7) < 0.03
+    assert sides.min() >= 0.3 / np.sqrt(2) - 1e-9
+    assert (sides[:, 0] / sides[:, 1]).min() >= 0.5 - 1e-9
+    assert (sides[:, 0] / sides[:, 1]).max() <= 2 + 1e-9
+    assert all((view >= 0).all() and (view <= 1).all() for view in views)
+
+
+def test_a_crop_overlaps_some_box_by_what_its_sampler_asks() -> None:
+    """Thirty samplers of 0.7: only the whole image and the free sampler's crop may overlap less."""
+    boxes = np.array([[0.2, 0.2, 0.8, 0.8]])
+    spec = replace(SPEC, expand_probability=0.0, crop_overlaps=(0.7,) * 30, crop_trials=500)
+    met = []
+    for image in range(60):
+        x0, y0, x1, y1 = draw_view(generator_of(1, 0, image), boxes, spec).rectangle
+        shared = max(0.0, min(x1, 0.8) - max(x0, 0.2)) * max(0.0, min(y1, 0.8) - max(y0, 0.2))
+        met.append(shared / ((x1 - x0) * (y1 - y0) + 0.36 - shared) >= 0.7)
+    assert np.mean(met) > 0.8
+
+
+def test_images_without_boxes_and_thin_ones_pass() -> None:
+    for image in range(50):
+        generator = generator_of(0, 0, image)
+        view = draw_view(generator, np.zeros((0, 4)), SPEC)
+        for shape in ((1, 400, 3), (400, 1, 3), (1, 1, 3)):
+            pixels, _ = warp(np.full(shape, 200, dtype=np.uint8), view, 300)
+            assert pixels.shape == (300, 300, 3)
+
+
+def test_a_view_of_nothing_but_the_fill_is_all_fill() -> None:
+    pixels, inside = warp(np.full((20, 20, 3), 255, dtype=np.uint8), View(np.array([1.2, 0, 1.6, 1]), False), 300)
+    assert not pixels.any()
+    assert inside[2] <= inside[0] or inside[3] <= inside[1]
+
+
+def test_the_whole_image_is_resized_as_pillow_does() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (210, 333, 3), dtype=np.uint8)
+    expected = Image.fromarray(picture).resize((300, 300), Image.Resampling.BILINEAR)
+    assert np.array_equal(warp(picture, WHOLE, 300)[0], np.asarray(expected))
+
+
+def test_neutral_draws_change_nothing() -> None:
+    images = torch.randint(0, 256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(0)).float()
+    assert torch.equal(distort(images, [NEUTRAL, NEUTRAL]), images)
+
+
+@settings(max_examples=100, deadline=None)
+@given(colour=st.tuples(*(st.integers(0, 255),) * 3), hue=st.floats(-0.1, 0.1), saturation=st.floats(0.5, 1.5))
+def test_hue_and_saturation_are_those_of_hsv(colour: tuple[int, int, int], hue: float, saturation: float) -> None:
+    image = torch.tensor(colour, dtype=torch.float32).view(1, 3, 1, 1)
+    ours = distort(image, [replace(NEUTRAL, hue=hue, saturation=saturation)]).flatten()
+    h, s, v = colorsys.rgb_to_hsv(*(value / 255 for value in colour))
+    expected = colorsys.hsv_to_rgb((h + hue) % 1, min(1, s * saturation), v)
+    np.testing.assert_allclose(ours.numpy(), np.array(expected) * 255, atol=0.05)
+
+
+def test_brightness_comes_first_and_contrast_on_its_side_of_the_colours() -> None:
+    image = torch.full((1, 3, 1, 1), 100.0)
+    assert distort(image, [replace(NEUTRAL, brightness=20.0, contrast=1.5)]).flatten().tolist() == [180.0] * 3
+    assert distort(image, [replace(NEUTRAL, brightness=-120.0)]).flatten().tolist() == [0.0] * 3
+    assert distort(image, [replace(NEUTRAL, contrast=3.0)]).flatten().tolist() == [255.0] * 3
+
+
+def test_each_distortion_has_a_coin_of_its_own() -> None:
+    draws = [draw_photometric(generator_of(0, 0, image), SPEC) for image in range(2000)]
+    for name, neutral in (("brightness", 0.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.0)):
+        share = np.mean([getattr(draw, name) != neutral for draw in draws])
+        assert abs(share - 0.5) < 0.04, name
+    assert max(abs(draw.hue) for draw in draws) <= 0.1  # 36 of 360 degrees
+    assert max(abs(draw.brightness) for draw in draws) <= 32
+
+
+@given(batch=st.integers(1, 9), images=st.integers(1, 12), seed=st.integers(0, 99))
+def test_each_epoch_shows_each_image_once(batch: int, images: int, seed: int) -> None:
+    steps = -(-3 * images // batch)
+    rows = np.concatenate([rows_of_step(s, batch=batch, images=images, seed=seed)[0] for s in range(steps)])
+    for epoch in range(3):
+        assert sorted(rows[epoch * images : (epoch + 1) * images]) == list(range(images))
+
+
+def batches(workers: int, seed: int = 0) -> TrainingBatches:
+    index, pixels = tiny.rectangles(5, empty=(1,))
+    fill = (10.0, 20.0, 30.0)
+    return TrainingBatches(index, pixels, SPEC, seed=seed, batch=3, size=300, fill=fill, workers=workers)
+
+
+def test_batches_do_not_depend_on_workers_or_on_where_one_begins() -> None:
+    first = list(batches(1).steps(0, 4))
+    again = list(batches(4).steps(0, 4))
+    later = list(batches(2).steps(2, 4))
+    for (images, targets), (other, other_targets) in zip([*first, *first[2:]], [*again, *later], strict=True):
+        assert torch.equal(images, other)
+        assert torch.equal(targets.boxes, other_targets.boxes)
+        assert torch.equal(targets.labels, other_targets.labels)
+    assert not torch.equal(next(batches(1, seed=1).steps(0, 1))[0], first[0][0])
+
+
+def test_the_fill_stays_the_mean_whatever_the_light() -> None:
+    made = batches(1)
+    for row in range(5):
+        for epoch in range(6):
+            sample = made.sample(row, epoch)
+            image = made.collate([sample])[0][0]
+            left, top, right, bottom = sample.inside
+            outside = torch.ones(300, 300, dtype=torch.bool)
+            outside[top:bottom, left:right] = False
+            for channel, value in zip(image, (10.0, 20.0, 30.0), strict=True):
+                assert (channel[outside] == value).all()
+
+
+def folder_of_pictures(root: Path) -> Path:
+    for name in ("Annotations", "JPEGImages"):
+        (root / name).mkdir()
+    generator = np.random.default_rng(0)
+    for number, side in enumerate((50, 64, 1600)):
+        Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(
+            root / f"JPEGImages/{number}.png"
+        )
+        (root / f"Annotations/{number}.xml").write_text(
+            f"<annotation><size><width>{side}</width><height>{side}</height></size><object><name>a</name>"
+            "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></annotation>"
+        )
+    return root
+
+
+def test_stored_pixels_are_those_decoded_on_demand_and_large_images_are_reduced(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    reading = read_voc(folder_of_pictures(tmp_path / "data"))
+    _, path = check(reading, cache=tmp_path / "cache", workers=2)
+    assert path is not None
+    stored, fresh = DecodedFile(path, reading.index), DecodedOnDemand(reading.index)
+    for row in range(3):
+        assert np.array_equal(stored[row], fresh[row])
+    assert stored[2].shape == (1000, 1000, 3)
+    part = reading.index.take(np.array([2, 0]))
+    assert np.array_equal(DecodedFile(path, part)[1], fresh[0])
+    assert whole_images(stored, range(3), 300, workers=2).shape == (3, 3, 300, 300)
+
+
+def test_images_are_decoded_once_and_again_when_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    root = folder_of_pictures(tmp_path / "data")
+    Image.new("L", (50, 50)).save(root / "JPEGImages/0.png")
+
+    def open_it() -> list[str]:
+        data = open_data(f"voc:{root}", cache=tmp_path / "cache", workers=1)
+        return sorted(problem.kind for problem in data.report.reading.problems)
+
+    before = open_it()
+    assert "grey-image" in before
+    decoded: list[int] = []
+    import bench.data.opened as room  # noqa: PLC0415
+
+    original = room.preflight
+    monkeypatch.setattr(room, "preflight", lambda *a, **k: (decoded.append(1), original(*a, **k))[1])
+    assert open_it() == before
+    assert decoded == []
+    Image.new("RGB", (50, 50)).save(root / "JPEGImages/0.png")
+    assert "grey-image" not in open_it()
+    assert decoded == [1]

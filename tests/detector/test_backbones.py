@@ -1,0 +1,168 @@
+"""Backbones: stages from the bottom up, folded norms, what is frozen, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from bench.detector.backbones import Backbone, FoldedConvolution, fold_norms, weights_fingerprint
+from bench.detector.ssd import SSD
+from bench.errors import UserError
+from tests import tiny
+from variants.unfreezing import Unfreezing
+
+
+def spread_norms(network: nn.Module) -> None:
+    """Statistics and affine parts as training leaves them: those of a new network hide every mistake of folding."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.3, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.3, generator=generator)
+
+
+def relative_error(ours: Tensor, expected: Tensor) -> float:
+    return float((ours - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    # Depthwise and padded by size; plain; squeeze and excitation; pre-activation, which keeps some; no norms at all
+    [(tiny.NAME, 0), ("resnet18", 0), ("mobilenetv3_small_100", 0), ("resnetv2_18", 8), ("test_convnext", 0)],
+)
+def test_folding_changes_no_map(name: str, left: int) -> None:
+    network = timm.create_model(name, features_only=True).eval()
+    spread_norms(network)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = network(images)
+        fold_norms(network)
+        after = network(images)
+    assert max(relative_error(ours, expected) for ours, expected in zip(after, before, strict=True)) < 1e-4
+    folded = sum(isinstance(module, FoldedConvolution) for module in network.modules())
+    assert folded == norms - left
+    assert not any(
+        parameter.requires_grad
+        for module in network.modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for parameter in module.parameters()
+    )
+
+
+def test_a_folded_convolution_learns_as_the_two_layers_would() -> None:
+    """The gradient of the plain weight is that with a frozen norm behind it, so a step means the same."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=True), nn.BatchNorm2d(6)).double().eval()
+    spread_norms(plain)
+    folded = FoldedConvolution(plain[0], plain[1]).double()  # type: ignore[arg-type]
+    images = torch.randn(2, 4, 9, 9, dtype=torch.float64)
+    plain(images).square().sum().backward()
+    folded(images).square().sum().backward()
+    torch.testing.assert_close(folded.weight.grad, plain[0].weight.grad)
+    assert [name for name, _ in folded.named_parameters()] == ["weight"]
+
+
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        (tiny.NAME, [2, 2, 4, 8, 16, 32]),
+        ("resnet18", [2, 4, 8, 16, 32]),
+        ("mobilenetv3_small_100", [2, 4, 8, 16, 16, 32, 32]),
+    ],
+)
+def test_stages_go_from_the_bottom_up_and_leave_nothing_out(name: str, strides: list[int]) -> None:
+    backbone = Backbone(name, "none")
+    assert backbone.stage_strides == strides
+    of_stages = [id(p) for stage in backbone.stages for part in stage for p in part.parameters()]
+    assert len(of_stages) == len(set(of_stages))
+    assert set(of_stages) == {id(p) for p in backbone.parameters()}
+
+
+def test_the_last_part_of_a_network_is_never_taken_for_its_stem() -> None:
+    # HRNet's last part ends no map; stride 0 would freeze it for good together with the stem
+    assert all(stride > 0 for stride in Backbone("hrnet_w18_small", "none").stage_strides)
+
+
+def test_frozen_stages_take_no_part_in_the_backward_pass(tmp_path: Path) -> None:
+    backbone = Backbone(tiny.NAME, str(tiny.weights_file(tmp_path / "tiny.pth")))
+    images = torch.rand(1, 3, 300, 300) * 255
+    for stage in backbone.stages[:4]:
+        nn.ModuleList(stage).requires_grad_(False)
+    finest, *upper = backbone(images)
+    assert not finest.requires_grad  # stride 8 is below the boundary: no graph was built for it
+    sum(level.sum() for level in upper).backward()
+    for place, stage in enumerate(backbone.stages):
+        reached = [p.grad is not None for part in stage for p in part.parameters()]
+        assert all(reached) if place >= 4 else not any(reached), place
+
+
+def test_pretrained_norms_keep_their_statistics_in_training_mode(tmp_path: Path) -> None:
+    path = str(tiny.weights_file(tmp_path / "tiny.pth"))
+    pretrained, untrained = Backbone(tiny.NAME, path).train(), Backbone(tiny.NAME, "none").train()
+    assert pretrained.pretrained
+    assert not untrained.pretrained
+    assert not any(module.training for module in pretrained.features.modules())
+    assert all(module.training for module in untrained.features.modules())
+
+
+def test_preprocessing_is_that_of_the_weights() -> None:
+    backbone = Backbone("efficientnet_lite0", "none")
+    assert backbone.mean.flatten().tolist() == backbone.deviation.flatten().tolist() == [127.5] * 3
+    imagenet = Backbone("resnet18", "none")
+    expected = torch.tensor([0.485, 0.456, 0.406]) * 255
+    torch.testing.assert_close(imagenet.mean.flatten(), expected)
+    seen: list[Tensor] = []
+    imagenet.features.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    imagenet(imagenet.mean.expand(1, 3, 300, 300))
+    assert float(seen[0].abs().max()) < 1e-6
+
+
+def test_the_fingerprint_follows_the_file_and_not_its_name(tmp_path: Path) -> None:
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (weights_fingerprint(str(tmp_path / name)) for name in "abc")
+    assert a == b != c
+    assert weights_fingerprint("none") == weights_fingerprint("pretrained") == ""
+    with pytest.raises(UserError, match=r"no such file; or give 'pretrained' or 'none'"):
+        weights_fingerprint(str(tmp_path / "missing"))
+
+
+def test_weights_files_of_other_shapes_and_kinds_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    state = torch.load(tiny.weights_file(path), weights_only=True)
+    state["conv_stem.weight"] = torch.zeros(1, 3, 3, 3)
+    torch.save({"state_dict": state}, path)  # as trainers save it, with the tensors one level down
+    with pytest.raises(UserError, match=r"1 of \d+ tensors are missing or of another shape, first conv_stem.weight"):
+        Backbone(tiny.NAME, str(path))
+    torch.save([torch.zeros(1)], path)
+    with pytest.raises(UserError, match="holds no state dict"):
+        Backbone(tiny.NAME, str(path))
+
+
+def test_weights_of_a_whole_classifier_serve_too(tmp_path: Path) -> None:
+    whole = timm.create_model(tiny.NAME)
+    torch.save({"model": whole.state_dict()}, tmp_path / "whole.pth")
+    backbone = Backbone(tiny.NAME, str(tmp_path / "whole.pth"))
+    assert torch.equal(backbone.features.conv_stem.weight, whole.conv_stem.weight)
+
+
+def test_a_network_of_other_input_sizes_is_the_user_s_error() -> None:
+    # Swin takes its own 224 pixels alone, which timm says by an assertion
+    spec = replace(tiny.specification().detector, backbone="swin_tiny_patch4_window7_224")
+    with pytest.raises(UserError, match=r"swin_tiny_patch4_window7_224: does not take 300 pixels"):
+        SSD(spec, seed=0)
+
+
+def test_unfreezing_refuses_a_backbone_that_was_never_trained(tmp_path: Path) -> None:
+    assert "--axes fpn,anchors" in (Unfreezing().refusal(tiny.specification("none")) or "")
+    assert Unfreezing().refusal(tiny.specification(str(tmp_path / "any.pth"))) is None
