@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     from bench.errors import UserError
+    from bench.process import wait_passively
 
+    wait_passively()
     try:
         if words and words[0] in COMMANDS:
             return {"preflight": preflight, "report": report, "predict": predict}[words[0]](words[1:])

@@ -10,7 +10,7 @@ import torch
 
 from bench.detector.ssd import SSD
 from bench.errors import UserError
-from bench.memory import keep_pages
+from bench.process import keep_pages
 from bench.spec import Numerics, Specification
 from bench.targets import Targets
 from bench.training import Trainer

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.process import wait_passively
+
+wait_passively()  # before a test imports torch
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
