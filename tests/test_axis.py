@@ -142,3 +142,45 @@ def test_a_file_that_is_no_axis_is_told(text: str, message: str, tmp_path: Path)
 def test_an_axis_must_say_what_it_does() -> None:
     with pytest.raises(TypeError, match="abstract"):
         Axis()  # type: ignore[abstract]
+
+
+DATACLASS = """
+from __future__ import annotations
+from dataclasses import dataclass, replace
+from typing import ClassVar
+from bench.axis import Axis
+
+@dataclass(frozen=True)
+class Setting:
+    count: int = 5
+    unit: ClassVar[str] = "negatives"
+
+class MoreNegatives(Axis):
+    name = "more_negatives"
+    slot = "class_loss"
+
+    def apply(self, spec, prepared):
+        return replace(spec, detector=replace(spec.detector, negatives_per_positive=Setting().count))
+"""
+
+
+def test_a_users_file_may_hold_dataclasses(tmp_path: Path, weights: str) -> None:
+    (tmp_path / "own.py").write_text(DATACLASS)
+    found = find_axes("variants", [tmp_path / "own.py"])["more_negatives"]
+    spec, _ = derive(tiny.specification(weights), [found.axis], tiny.rectangles(2)[0])
+    assert spec.detector.negatives_per_positive == 5
+
+
+def test_files_that_are_not_there_or_not_python_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no_such.py: there is no such file"):
+        find_axes("variants", [tmp_path / "no_such.py"])
+    (tmp_path / "axis.txt").write_text(OWN)
+    with pytest.raises(UserError, match=r"axis.txt: not a Python file"):
+        find_axes("variants", [tmp_path / "axis.txt"])
+
+
+def test_axes_are_applied_in_the_order_of_their_slots_whatever_the_order_asked(weights: str) -> None:
+    base, (index, _) = tiny.specification(weights), tiny.rectangles(4)
+    axes = [found.axis for found in AXES.values()]
+    assert derive(base, axes[::-1], index) == derive(base, axes, index)
+    assert list(derive(base, axes[::-1], index)[1]) == list(AXES)

@@ -51,3 +51,25 @@ def test_unfreezing_goes_from_the_top_down_with_rates_that_fall_downwards() -> N
     assert factors == pytest.approx([2.6**-2, 2.6**-2, 2.6**-1, 2.6**-1, 2.6**-1])
     # Everything is trainable before the rate has begun to fall
     assert rate_factor(gradual, 40) == 1.0
+
+
+def test_a_backbone_that_no_phase_opens_is_a_schedule_too() -> None:
+    heads_alone = replace(SPEC, phases=(Phase(until=1.0, trainable=0.0),), stage_rate_decay=2.6)
+    assert trainable_stages(heads_alone, 99, 5) == 0
+    assert len(stage_rate_factors(heads_alone, 5)) == 5
+    top_half = replace(SPEC, phases=(Phase(until=1.0, trainable=0.5),), stage_rate_decay=2.6)
+    assert stage_rate_factors(top_half, 5)[-3:] == [1.0] * 3
+    assert stage_rate_factors(SPEC, 0) == []  # everything below the stride that stays frozen
+
+
+def test_two_phases_that_open_the_same_count_as_one() -> None:
+    phases = (Phase(until=0.3, trainable=0.4), Phase(until=0.5, trainable=0.5), Phase(until=1.0, trainable=1.0))
+    # Of two stages 0.4 and 0.5 are both one: the top stage learns from the start, at the rate of the heads
+    two = replace(SPEC, phases=phases, stage_rate_decay=2.0)
+    assert stage_rate_factors(two, 2) == [0.5, 1.0]
+
+
+def test_without_warm_up_the_first_step_has_the_whole_rate() -> None:
+    assert rate_factor(replace(SPEC, warmup_share=0.0), 0) == 1.0
+    # One step of warm-up is none: a rate of zero would waste it
+    assert rate_factor(replace(SPEC, steps=2), 0) == 1.0

@@ -100,3 +100,54 @@ def test_a_checkpoint_with_other_priors_is_refused(weights: str, tmp_path: Path)
     other = replace(base, detector=replace(base.detector, priors=shapes))
     with pytest.raises(ValueError, match="other priors"):
         train(other, tmp_path / "checkpoint.pt")
+
+
+def test_the_optimiser_knows_from_the_start_all_that_is_ever_trained(weights: str) -> None:
+    spec, _ = derive(tiny.specification(weights), [AXES["unfreezing"].axis], tiny.rectangles()[0])
+    model = SSD(spec.detector, seed=0)
+    trainer = Trainer(model, spec.training, NUMERICS)
+    known = [id(value) for group in trainer.optimiser.param_groups for value in group["params"]]
+    assert len(known) == len(set(known))
+    trainer.set_step(spec.training.steps - 1)
+    assert set(known) == {id(value) for value in model.parameters() if value.requires_grad}
+    trainer.set_step(0)
+    frozen = {id(p) for p in model.backbone.parameters()}
+    assert {id(value) for value in model.parameters() if value.requires_grad} == set(known) - frozen
+
+
+def test_rates_are_those_of_the_schedule_and_biases_learn_as_caffe_lets_them(weights: str) -> None:
+    spec = tiny.specification(weights)
+    training = replace(spec.training, rate=0.5, backbone_rate=0.1, bias_rate=2.0, warmup_share=0.0, decay_start=1.0)
+    model = SSD(spec.detector, seed=0)
+    trainer = Trainer(model, training, NUMERICS)
+    trainer.set_step(3)
+    head = model.class_heads[0]
+    rates = {id(value): (g["lr"], g["weight_decay"]) for g in trainer.optimiser.param_groups for value in g["params"]}
+    assert rates[id(head.weight)] == (0.5, training.weight_decay)
+    assert rates[id(head.bias)] == (1.0, 0.0)
+    top = next(model.backbone.stages[-1][0].parameters())
+    assert rates[id(top)] == (pytest.approx(0.05), training.weight_decay)
+
+
+def test_a_step_leaves_no_gradients_behind(weights: str) -> None:
+    # Zeros would move frozen weights by momentum and decay
+    index, pixels = tiny.rectangles(4)
+    spec = tiny.specification(weights)
+    model = SSD(spec.detector, seed=0)
+    trainer = Trainer(model, spec.training, NUMERICS)
+    batches = TrainingBatches(
+        index, pixels, spec.training.augment, seed=0, batch=2, size=300, fill=(127.0, 127.0, 127.0), workers=1
+    )
+    images, targets = next(batches.steps(0, 1))
+    loss = trainer.step(0, images, targets)
+    assert float(loss.total.detach()) == pytest.approx(float(loss.boxes + loss.classes))
+    assert all(value.grad is None for value in model.parameters())
+
+
+def test_a_loss_that_is_no_number_leaves_no_checkpoint_of_its_step(weights: str, tmp_path: Path) -> None:
+    base = tiny.specification(weights)
+    training = replace(base.training, steps=8, batch=2, rate=1e30, warmup_share=0.0, clip_norm=0.0, optimiser="sgd")
+    with pytest.raises(NotFinite) as raised:
+        train(replace(base, training=replace(training, checkpoints=8)), tmp_path / "checkpoint.pt")
+    failed_at = int(str(raised.value).split("at step ")[1].split()[0])
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == failed_at - 1

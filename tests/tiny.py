@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bench.data.index import ImageIndex
 from bench.detector.backbones import Backbone
@@ -38,10 +39,10 @@ def specification(weights: str = "none", *, classes: int = 2) -> Specification:
 class Pixels:
     """Pictures in memory, by row."""
 
-    def __init__(self, pictures: list[np.ndarray]) -> None:  # type: ignore[type-arg]
+    def __init__(self, pictures: list[NDArray[np.uint8]]) -> None:
         self.pictures = pictures
 
-    def __getitem__(self, row: int) -> np.ndarray:  # type: ignore[type-arg]
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
         return self.pictures[row]
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,10 +21,7 @@ from bench.data.augment import (
     draw_view,
     generator_of,
 )
-from bench.data.opened import check, open_data
-from bench.data.pipeline import TrainingBatches, rows_of_step, warp, whole_images
-from bench.data.pixels import DecodedFile, DecodedOnDemand
-from bench.data.voc import read_voc
+from bench.data.pipeline import TrainingBatches, rows_of_step, warp
 from bench.spec import AugmentSpec
 from tests import tiny
 
@@ -181,55 +176,3 @@ def test_the_fill_stays_the_mean_whatever_the_light() -> None:
             outside[top:bottom, left:right] = False
             for channel, value in zip(image, (10.0, 20.0, 30.0), strict=True):
                 assert (channel[outside] == value).all()
-
-
-def folder_of_pictures(root: Path) -> Path:
-    for name in ("Annotations", "JPEGImages"):
-        (root / name).mkdir()
-    generator = np.random.default_rng(0)
-    for number, side in enumerate((50, 64, 1600)):
-        Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(
-            root / f"JPEGImages/{number}.png"
-        )
-        (root / f"Annotations/{number}.xml").write_text(
-            f"<annotation><size><width>{side}</width><height>{side}</height></size><object><name>a</name>"
-            "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></annotation>"
-        )
-    return root
-
-
-def test_stored_pixels_are_those_decoded_on_demand_and_large_images_are_reduced(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    reading = read_voc(folder_of_pictures(tmp_path / "data"))
-    _, path = check(reading, cache=tmp_path / "cache", workers=2)
-    assert path is not None
-    stored, fresh = DecodedFile(path, reading.index), DecodedOnDemand(reading.index)
-    for row in range(3):
-        assert np.array_equal(stored[row], fresh[row])
-    assert stored[2].shape == (1000, 1000, 3)
-    part = reading.index.take(np.array([2, 0]))
-    assert np.array_equal(DecodedFile(path, part)[1], fresh[0])
-    assert whole_images(stored, range(3), 300, workers=2).shape == (3, 3, 300, 300)
-
-
-def test_images_are_decoded_once_and_again_when_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "data").mkdir()
-    root = folder_of_pictures(tmp_path / "data")
-    Image.new("L", (50, 50)).save(root / "JPEGImages/0.png")
-
-    def open_it() -> list[str]:
-        data = open_data(f"voc:{root}", cache=tmp_path / "cache", workers=1)
-        return sorted(problem.kind for problem in data.report.reading.problems)
-
-    before = open_it()
-    assert "grey-image" in before
-    decoded: list[int] = []
-    import bench.data.opened as room  # noqa: PLC0415
-
-    original = room.preflight
-    monkeypatch.setattr(room, "preflight", lambda *a, **k: (decoded.append(1), original(*a, **k))[1])
-    assert open_it() == before
-    assert decoded == []
-    Image.new("RGB", (50, 50)).save(root / "JPEGImages/0.png")
-    assert "grey-image" not in open_it()
-    assert decoded == [1]

@@ -153,7 +153,8 @@ def test_weights_of_a_whole_classifier_serve_too(tmp_path: Path) -> None:
     whole = timm.create_model(tiny.NAME)
     torch.save({"model": whole.state_dict()}, tmp_path / "whole.pth")
     backbone = Backbone(tiny.NAME, str(tmp_path / "whole.pth"))
-    assert torch.equal(backbone.features.conv_stem.weight, whole.conv_stem.weight)
+    stem = backbone.features.get_parameter("conv_stem.weight")
+    assert torch.equal(stem, whole.get_parameter("conv_stem.weight"))
 
 
 def test_a_network_of_other_input_sizes_is_the_user_s_error() -> None:

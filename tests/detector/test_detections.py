@@ -83,3 +83,53 @@ def test_a_chain_of_overlaps_falls_as_greedily_as_it_should() -> None:
     boxes = torch.stack((left, torch.zeros(9), left + 1, torch.ones(9)), dim=1)
     kept = suppress(boxes, torch.zeros(9, dtype=torch.long), threshold=0.45)
     assert kept.tolist() == [place % 2 == 0 for place in range(9)]
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_ties_and_coinciding_boxes_are_settled_as_the_reference_settles_them(seed: int) -> None:
+    """Scores of four values and boxes of few places: the order of equal ones decides what is left."""
+    generator = torch.Generator().manual_seed(seed)
+    classes = 1 + seed % 4
+    spec = replace(BASE, classes=classes, candidates_per_class=20, detections_per_image=25)
+    priors = torch.rand(6, 4, generator=generator)[torch.randint(6, (80,), generator=generator)] * 0.5 + 0.25
+    logits = torch.randint(0, 4, (2, 80, classes + 1), generator=generator).float()
+    offsets = torch.randint(-1, 2, (2, 80, 4), generator=generator).float()
+    offsets[:, ::9, 2:] = -1000.0  # sides of zero
+    ours = detect(spec, logits, offsets, priors)
+    for image, expected in enumerate(reference(spec, logits, offsets, priors)):
+        own = ours.image == image
+        found = [
+            (float(s), int(k), *b.tolist())
+            for s, k, b in zip(ours.scores[own], ours.labels[own], ours.boxes[own], strict=True)
+        ]
+        assert len(found) <= 25
+        # What shares the last score may be cut differently: which of them is no matter of SSD's rules
+        last = found[-1][0] if found else 0.0
+        assert {entry for entry in found if entry[0] > last} == {entry for entry in expected if entry[0] > last}
+
+
+def test_the_limits_of_the_paper_are_kept() -> None:
+    """Far apart boxes all of one class: 400 candidates, of which the best 200 are left."""
+    places = torch.stack(torch.meshgrid(torch.arange(30), torch.arange(30), indexing="ij"), dim=-1).view(-1, 2)
+    priors = torch.cat(((places + 0.5) / 30, torch.full((900, 2), 1 / 60)), dim=1)
+    logits = torch.zeros(1, 900, 2)
+    logits[0, :, 1] = torch.linspace(3, -3, 900)[torch.randperm(900, generator=torch.Generator().manual_seed(0))]
+    spec = replace(BASE, classes=1)
+    found = detect(spec, logits, torch.zeros(1, 900, 4), priors)
+    assert torch.equal(found.scores, logits.softmax(-1)[0, :, 1].sort(descending=True).values[:200])
+    all_left = detect(replace(spec, detections_per_image=1000), logits, torch.zeros(1, 900, 4), priors)
+    assert len(all_left.scores) == 400
+
+
+def test_a_score_of_the_threshold_itself_is_left_out() -> None:
+    priors = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.7, 0.7, 0.1, 0.1]])
+    logits = torch.tensor([[[0.0, 0.0], [0.0, 0.1]]])
+    found = detect(replace(BASE, classes=1, score_threshold=0.5), logits, torch.zeros(1, 2, 4), priors)
+    torch.testing.assert_close(found.boxes, torch.tensor([[0.65, 0.65, 0.75, 0.75]]))
+
+
+def test_an_overlap_of_the_threshold_itself_is_kept() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.5], [0.0, 0.0, 1.0, 0.75]])
+    kept = suppress(boxes, torch.zeros(3, dtype=torch.long), threshold=0.5)
+    assert kept.tolist() == [True, True, False]
+    assert kept.nonzero()[:, 0].tolist() == nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist()

@@ -42,7 +42,7 @@ def test_equals_torchvisions_loss(seed: int) -> None:
     loss = multibox_loss(SPEC, logits, offsets, priors=PRIORS, targets=targets)
     stand_in = SimpleNamespace(box_coder=BoxCoder(weights=(10.0, 10.0, 5.0, 5.0)), neg_to_pos_ratio=3)
     expected = TheirSSD.compute_loss(
-        stand_in,  # type: ignore[arg-type]
+        stand_in,
         [{"boxes": b, "labels": t[: len(b)]} for b, t in zip(images, labels, strict=True)],
         {"bbox_regression": offsets, "cls_logits": logits},
         [corners] * 3,

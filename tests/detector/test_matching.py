@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,6 @@ from torch import Tensor
 from torchvision.models.detection._utils import SSDMatcher
 from torchvision.ops import box_iou
 
-from bench.detector import matching
 from bench.detector.boxes import to_corners
 from bench.detector.matching import IGNORED, NEGATIVE, SMALLEST_OVERLAP, match
 from bench.detector.priors import preset_shapes, prior_boxes
@@ -177,14 +178,14 @@ def test_images_without_boxes_are_all_negative() -> None:
 
 def test_rounds_are_few_and_bounded_by_the_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = 0
-    real = Tensor.nonzero
+    real: Callable[..., object] = Tensor.nonzero
 
     def counted(self: Tensor, *, as_tuple: bool = False) -> object:
         nonlocal rounds
         rounds += 1
         return real(self, as_tuple=as_tuple)
 
-    monkeypatch.setattr(matching.torch.Tensor, "nonzero", counted)
+    monkeypatch.setattr(Tensor, "nonzero", counted)
     generator = torch.Generator().manual_seed(1)
     match(padded([random_boxes(generator, 30) for _ in range(8)]), PRIORS, THRESHOLD)
     assert 1 <= rounds <= 8

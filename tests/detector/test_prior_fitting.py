@@ -73,3 +73,33 @@ def test_coco_many_boxes_are_fitted_in_seconds() -> None:
     start = time.perf_counter()
     fit_shapes(boxes, SPEC)
     print(f"{len(boxes)} boxes fitted in {time.perf_counter() - start:.1f} s")
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_fitting_loses_no_match_on_data_of_any_kind(seed: int) -> None:
+    """Mixtures of one to eight kinds of object, from needles to squares, from specks to the whole image."""
+    generator = np.random.default_rng(seed)
+    count = int(generator.integers(1, 300))
+    kinds = np.exp(generator.uniform(np.log(0.005), np.log(0.99), (int(generator.integers(1, 9)), 2)))
+    spread = np.exp(generator.normal(0, generator.choice([0.02, 0.2, 0.6]), (count, 2)))
+    size = np.clip(kinds[generator.integers(0, len(kinds), count)] * spread, 0.002, 1)
+    low = generator.random((count, 2)) * (1 - size)
+    boxes = np.concatenate((low, low + size), axis=1)
+    fitted = replace(SPEC, priors=fit_shapes(boxes, SPEC))
+    assert recall(boxes, fitted)["matched"] >= recall(boxes, SPEC)["matched"]  # type: ignore[operator]
+    assert [len(level) for level in fitted.priors] == [4, 6, 6, 6, 4, 4]
+
+
+def test_squares_that_the_preset_suits_lose_nothing() -> None:
+    held_out = boxes_of(60, 60, 500, seed=1)
+    fitted = replace(SPEC, priors=fit_shapes(boxes_of(60, 60, 500), SPEC))
+    assert recall(held_out, SPEC)["matched"] == recall(held_out, fitted)["matched"] == 1.0
+
+
+def test_recall_by_level_is_of_each_level_s_own_shapes() -> None:
+    found = recall(boxes_of(21, 21, 300), SPEC)
+    by_level = found["matched_by_level"]
+    assert isinstance(by_level, list)
+    assert by_level[0] == found["matched"]
+    assert by_level[0] > 0.9
+    assert by_level[2:] == [0.0] * 4
