@@ -22,6 +22,7 @@ from bench.data.index import ImageIndex
 from bench.errors import UserError
 from bench.spec import Specification
 
+RESERVED = ("baseline", "none", "variant", "seeds", "status")  # words of the tables and of --axes
 SLOTS = ("resolution", "neck", "anchors", "box_loss", "class_loss", "schedule")
 
 
@@ -76,6 +77,7 @@ def find_axes(package: str, files: Iterable[Path] = ()) -> dict[str, FoundAxis]:
     for info in sorted(pkgutil.iter_modules(spec.submodule_search_locations), key=lambda info: info.name):
         module = importlib.import_module(f"{package}.{info.name}")
         for axis in _axes_of(module):
+            assert axis.name not in found, f"two axes are called {axis.name!r}"
             found[axis.name] = _with_source(axis, module)
     for file in files:
         module = _load(file)
@@ -116,13 +118,17 @@ def _axes_of(module: ModuleType) -> list[Axis]:
     for _, kind in inspect.getmembers(module, inspect.isclass):
         if not issubclass(kind, Axis) or inspect.isabstract(kind) or kind.__module__ != module.__name__:
             continue
-        if getattr(kind, "slot", None) not in SLOTS or not getattr(kind, "name", "").isidentifier():
+        if getattr(kind, "slot", None) not in SLOTS or not _may_be_called(getattr(kind, "name", "")):
             raise UserError(
-                f"{module.__file__}: the axis {kind.__name__} needs a `name` (letters, digits, underscores) "
-                f"and a `slot`, one of {', '.join(SLOTS)}"
+                f"{module.__file__}: the axis {kind.__name__} needs a `name` (letters, digits, underscores; "
+                f"not {', '.join(RESERVED)}) and a `slot`, one of {', '.join(SLOTS)}"
             )
         axes.append(kind())
     return axes
+
+
+def _may_be_called(name: str) -> bool:
+    return name.isidentifier() and name not in RESERVED and not name.startswith("AP")
 
 
 def _with_source(axis: Axis, module: ModuleType) -> FoundAxis:

@@ -6,6 +6,7 @@ is in the checkpoint. So a cell that goes on from a checkpoint ends as an uninte
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -93,10 +94,13 @@ class Trainer:
             loss = self.step(step, images, targets)
             now = time.perf_counter()
             durations.append(now - previous)
-            if (step + 1) % report_every == 0 or step + 1 == spec.steps:
-                value = float(loss.total.detach())
-                if not torch.isfinite(torch.tensor(value)):
-                    raise NotFinite(f"the loss is {value} at step {step + 1} of {spec.steps}")
+            last = step + 1 == spec.steps
+            reporting, saving = last or (step + 1) % report_every == 0, last or (step + 1) % every == 0
+            # Asking for the value waits for the device, so not at every step; but nothing poisoned is saved
+            value = float(loss.total.detach()) if reporting or saving else 0.0
+            if not math.isfinite(value):
+                raise NotFinite(f"the loss is {value} at step {step + 1} of {spec.steps}")
+            if reporting:
                 report(
                     Progress(
                         step=step + 1,
@@ -108,7 +112,7 @@ class Trainer:
                         seconds=before + now - start,
                     )
                 )
-            if (step + 1) % every == 0 or step + 1 == spec.steps:
+            if saving:
                 self._save(checkpoint, step + 1, seconds=before + time.perf_counter() - start)
             previous = time.perf_counter()
         stream.close()

@@ -7,6 +7,7 @@ part in every arm, as detectors are commonly fine-tuned, and are folded into the
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from bench.errors import UserError
 
 STRIDES = (8, 16, 32)
 DEFAULT_LIGHT = "efficientnet_lite0"
+PROBE = 128  # side of the image that a network is tried on
 
 
 class Backbone(nn.Module):
@@ -43,7 +45,7 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
         if self.pretrained:
-            fold_norms(self.features)
+            self.features = with_folded_norms(self.features)
         self.stages, self.stage_strides = _stages(self.features)
 
     def train(self, mode: bool = True) -> Backbone:
@@ -104,40 +106,54 @@ class FoldedConvolution(nn.Module):
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-def fold_norms(network: nn.Module) -> None:
-    """Freeze every BatchNorm of `network`, in place, and fold it into the convolution before it.
+def with_folded_norms(network: Any) -> Any:
+    """`network` with every BatchNorm frozen, and folded into the convolution before it where there is one.
 
-    Which convolution that is, is read off a forward pass: the one whose output the norm receives.
+    Which convolution that is, is read off a forward pass. If the folded network does not give the same
+    maps (something else reads a convolution's output), the norms are frozen where they stand.
     """
     network.eval()
+    probe = torch.linspace(-1, 1, 3 * PROBE * PROBE).view(1, 3, PROBE, PROBE)
+    folded = copy.deepcopy(network)
+    pairs, before = _norms_after_convolutions(folded, probe)
+    for norm_name, convolution_name in pairs.items():
+        norm = cast(nn.BatchNorm2d, folded.get_submodule(norm_name))
+        convolution = cast(nn.Conv2d, folded.get_submodule(convolution_name))
+        folded.set_submodule(convolution_name, FoldedConvolution(convolution, norm))
+        rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        folded.set_submodule(norm_name, rest)
+    with torch.no_grad():
+        after = folded(probe)
+    same = all(float((a - b).abs().max()) <= 1e-3 * float(b.abs().max()) for a, b in zip(after, before, strict=True))
+    chosen = folded if same else network
+    for module in chosen.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.requires_grad_(False)
+    return chosen
+
+
+def _norms_after_convolutions(network: Any, probe: Tensor) -> tuple[dict[str, str], list[Tensor]]:
+    """Names of norms with those of the convolutions whose output they receive, and the network's maps."""
     made: dict[int, str] = {}
     pairs: dict[str, str] = {}
+    alive: list[Tensor] = []  # an id is only unique while its object lives
     names = {module: name for name, module in network.named_modules()}
 
     def remember(module: nn.Module, _: Any, output: Tensor) -> None:
         made[id(output)] = names[module]
-        alive.append(output)  # an id is only unique while its object lives
+        alive.append(output)
 
     def look_up(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if id(inputs[0]) in made:
             pairs[names[module]] = made[id(inputs[0])]
 
-    alive: list[Tensor] = []
     hooks = [m.register_forward_hook(remember) for m in names if isinstance(m, nn.Conv2d)]
     hooks += [m.register_forward_pre_hook(look_up) for m in names if isinstance(m, nn.BatchNorm2d)]
     with torch.no_grad():
-        network(torch.zeros(1, 3, 64, 64))
+        maps = network(probe)
     for hook in hooks:
         hook.remove()
-    for norm_name, convolution_name in pairs.items():
-        norm = cast(nn.BatchNorm2d, network.get_submodule(norm_name))
-        convolution = cast(nn.Conv2d, network.get_submodule(convolution_name))
-        network.set_submodule(convolution_name, FoldedConvolution(convolution, norm))
-        rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
-        network.set_submodule(norm_name, rest)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):  # pre-activation networks: nothing to fold into
-            module.requires_grad_(False)
+    return pairs, [level.clone() for level in maps]
 
 
 def _stages(features: nn.Module) -> tuple[list[list[nn.Module]], list[int]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench.atomic import write_json
 from bench.errors import UserError
 from bench.spec import DetectorSpec, Shape
 
@@ -58,7 +59,7 @@ def prior_boxes(spec: DetectorSpec) -> Tensor:
 def write_shapes(path: Path, priors: Sequence[Sequence[Shape]], *, size: int) -> None:
     """Write shapes in the form that `read_shapes` and ``--priors FILE`` read; sides in pixels at `size`."""
     levels = [[{"width": w * size, "height": h * size} for w, h in shapes] for shapes in priors]
-    path.write_text(json.dumps({"size": size, "levels": levels}, indent=1))
+    write_json(path, {"size": size, "levels": levels})
 
 
 def read_shapes(path: Path) -> tuple[tuple[Shape, ...], ...]:

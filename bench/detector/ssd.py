@@ -34,7 +34,7 @@ class SSD(nn.Module):
         super().__init__()
         self.spec = spec
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed CUDA too
             self.backbone = Backbone(spec.backbone, spec.weights)
         self.extras = nn.ModuleList()
         channels = list(self.backbone.channels)

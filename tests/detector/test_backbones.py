@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from bench.detector.backbones import Backbone, FoldedConvolution, fold_norms, weights_fingerprint
+from bench.detector.backbones import Backbone, FoldedConvolution, weights_fingerprint, with_folded_norms
 from bench.detector.ssd import SSD
 from bench.errors import UserError
 from tests import tiny
@@ -46,7 +46,7 @@ def test_folding_changes_no_map(name: str, left: int) -> None:
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         before = network(images)
-        fold_norms(network)
+        network = with_folded_norms(network)
         after = network(images)
     assert max(relative_error(ours, expected) for ours, expected in zip(after, before, strict=True)) < 1e-4
     folded = sum(isinstance(module, FoldedConvolution) for module in network.modules())
@@ -57,6 +57,21 @@ def test_folding_changes_no_map(name: str, left: int) -> None:
         if isinstance(module, nn.BatchNorm2d)
         for parameter in module.parameters()
     )
+
+
+def test_where_folding_would_change_a_map_the_norms_stay_and_are_frozen() -> None:
+    """GhostNet's finest map is a convolution's raw output, which its norm receives too."""
+    network = timm.create_model("ghostnet_100", features_only=True).eval()
+    spread_norms(network)
+    images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = network(images)
+        kept = with_folded_norms(network)
+        assert all(torch.equal(ours, expected) for ours, expected in zip(kept(images), before, strict=True))
+    assert not any(isinstance(module, FoldedConvolution) for module in kept.modules())
+    norms = [module for module in kept.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert not any(parameter.requires_grad for module in norms for parameter in module.parameters())
 
 
 def test_a_folded_convolution_learns_as_the_two_layers_would() -> None:
