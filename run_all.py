@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         # A shell's background job starts with SIGINT ignored, and batch systems end a job by SIGTERM
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt_once)
+        signal.signal(signal.SIGTERM, interrupt_once)
     from bench.errors import UserError
     from bench.process import wait_passively
 
@@ -45,6 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted; go on with: {shlex.join(['python', 'run_all.py', *words])}", file=sys.stderr)
         return 130
+
+
+def interrupt_once(number: int, frame: Any) -> None:
+    """Stop cleanly at the first signal; those that follow it must not break the stopping."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def run(words: Sequence[str]) -> int:

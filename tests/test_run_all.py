@@ -255,6 +255,10 @@ def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(words: list[str], tmp_
     started = _start([*words, "--axes", "none"])
     _wait_for(lambda: any('"step"' in line for line in _log_lines(tmp_path / "run")))
     os.kill(started.pid, signal.SIGINT)
+    for _ in range(20):  # a batch system repeats itself
+        time.sleep(0.05)
+        if started.poll() is None:
+            os.kill(started.pid, signal.SIGTERM)
     _, errors = started.communicate(timeout=30)
     assert started.returncode == 130
     assert "go on with: python run_all.py" in errors
