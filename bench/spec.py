@@ -17,12 +17,17 @@ Shape = tuple[float, float]  # width and height of a prior, as fractions of the 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraLevel:
-    """One extra feature map: a 1x1 convolution to `squeeze` channels, then 3x3 to `channels`."""
+    """One extra feature map: a 1x1 convolution to `squeeze` channels, then 3x3 to `channels`, each with ReLU.
+
+    norm_groups: of a GroupNorm behind each convolution, which keeps the signal of new layers alive and
+        does not depend on the batch; 0 for none, as in the paper.
+    """
 
     squeeze: int
     channels: int
     stride: int
     padding: int
+    norm_groups: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,8 @@ class DetectorSpec:
     weights_fingerprint: hash of that file, empty otherwise.
     feature_maps: side of each level's map; the first three come from the backbone.
     steps: distance between prior centres of each level, in input pixels.
+    level_norms: root mean square over the channels that an L2Norm gives each of the backbone's maps at
+        the start; 0 for no L2Norm (the paper's scale of 20 over conv4_3's 512 channels is 0.88).
     priors: for each level the shapes at every cell, as fractions of the input, in order.
     variances: of box coding, centre and size (0.1 and 0.2 are weights 10 and 5 elsewhere).
     match_threshold: a prior of at least this IoU with a ground truth is positive.
@@ -57,6 +64,7 @@ class DetectorSpec:
     size: int = 300
     feature_maps: tuple[int, ...] = (38, 19, 10, 5, 3, 1)
     steps: tuple[int, ...] = (8, 16, 32, 64, 100, 300)
+    level_norms: tuple[float, ...] = (1.0, 1.0, 1.0)
     extras: tuple[ExtraLevel, ...]
     neck: NeckSpec | None = None
     priors: tuple[tuple[Shape, ...], ...]

@@ -18,7 +18,13 @@ from tests import tiny
 
 AXES = find_axes("variants")
 OF_SLOT = {
-    "resolution": {"detector.size", "detector.feature_maps", "detector.steps", "detector.extras"},
+    "resolution": {
+        "detector.size",
+        "detector.feature_maps",
+        "detector.steps",
+        "detector.extras",
+        "detector.level_norms",
+    },
     "neck": {"detector.neck"},
     "anchors": {"detector.priors"},
     "box_loss": {"detector.box_loss"},

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from bench.detector.backbones import Backbone
 from bench.detector.detections import BatchDetections, detect
+from bench.detector.levels import extra_level, level_norm
 from bench.detector.loss import Loss, multibox_loss
 from bench.detector.neck import build_neck
 from bench.detector.priors import prior_boxes
 from bench.errors import UserError
-from bench.spec import DetectorSpec, ExtraLevel
+from bench.spec import DetectorSpec
 from bench.targets import Targets
 
 
@@ -36,10 +37,13 @@ class SSD(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed CUDA too
             self.backbone = Backbone(spec.backbone, spec.weights)
-        self.extras = nn.ModuleList()
         channels = list(self.backbone.channels)
+        self.norms = nn.ModuleList(
+            level_norm(count, size) for count, size in zip(channels, spec.level_norms, strict=True)
+        )
+        self.extras = nn.ModuleList()
         for extra in spec.extras:
-            self.extras.append(_extra_level(channels[-1], extra))
+            self.extras.append(extra_level(channels[-1], extra))
             channels.append(extra.channels)
         self.neck = build_neck(spec.neck, channels) if spec.neck else None
         if self.neck is not None:
@@ -75,7 +79,7 @@ class SSD(nn.Module):
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """What the heads see, finest first."""
-        maps = self.backbone(images)
+        maps = [norm(level) for norm, level in zip(self.norms, self.backbone(images), strict=True)]
         for extra in self.extras:
             maps.append(extra(maps[-1]))
         return list(self.neck(maps)) if self.neck is not None else list(maps)
@@ -93,7 +97,7 @@ class SSD(nn.Module):
     def new_layers(self) -> list[nn.Module]:
         """Everything above the backbone: it always starts untrained."""
         neck = [] if self.neck is None else [self.neck]
-        return [self.extras, *neck, self.class_heads, self.box_heads]
+        return [self.norms, self.extras, *neck, self.class_heads, self.box_heads]
 
     def priors_fingerprint(self) -> str:
         """Hash of the priors; kept beside the weights, which mean nothing with other priors."""
@@ -133,15 +137,6 @@ class SSD(nn.Module):
                 f"--backbone {self.spec.backbone}: gives maps of sides {list(sides)} at {self.spec.size} pixels; "
                 f"the priors are laid out for {list(self.spec.feature_maps)}"
             )
-
-
-def _extra_level(channels: int, extra: ExtraLevel) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, extra.squeeze, 1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(extra.squeeze, extra.channels, 3, stride=extra.stride, padding=extra.padding),
-        nn.ReLU(inplace=True),
-    )
 
 
 def bias_of(head: nn.Module) -> Tensor:
