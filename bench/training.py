@@ -172,8 +172,8 @@ class Trainer:
             groups.append({"params": biases, "share": share * self.spec.bias_rate, "weight_decay": bias_decay})
         groups = [group for group in groups if group["params"]]
         if self.spec.optimiser == "sgd":
-            return torch.optim.SGD(groups, lr=self.spec.rate, momentum=self.spec.momentum, foreach=True)
-        return torch.optim.AdamW(groups, lr=self.spec.rate, foreach=True)
+            return torch.optim.SGD(groups, lr=self.spec.rate, momentum=self.spec.momentum, fused=True)
+        return torch.optim.AdamW(groups, lr=self.spec.rate, fused=True)
 
     def _save(self, path: Path, step: int, *, seconds: float) -> None:
         """Write the checkpoint whole or not at all."""
