@@ -66,9 +66,11 @@ def run(words: Sequence[str]) -> int:
     from bench.matrix import Request, pending, plan_cells, plan_content, planned_numerics, settle_plan
     from bench.numerics import choose_device, decide
     from bench.runner import check_backend
+    from variants.baseline import default_backbone
 
     console = Console()
     device = choose_device(options.device)
+    options.backbone = options.backbone or default_backbone(device)
     check_backend(options.backend)
     axes = chosen_axes(options)
     controls = chosen_controls(options.controls)
@@ -211,9 +213,9 @@ def run_parser() -> Parser:
     add("--profile", choices=PROFILES, default="quick", help="how much training (default: quick)")
     add(
         "--backbone",
-        default="efficientnet_lite0",
+        default=None,
         metavar="NAME",
-        help="efficientnet_lite0 or a timm network",
+        help="vgg16, efficientnet_lite0 or a timm network (default: vgg16 on a GPU, else efficientnet_lite0)",
     )
     add("--weights", default="pretrained", metavar="PATH|pretrained|none", help="weights of the backbone")
     add("--axes", default=None, metavar="A,B|none", help="axes to cross (default: fpn,anchors,unfreezing)")
@@ -388,11 +390,11 @@ def opened(options: argparse.Namespace, out: Path, console: Any) -> Any:
 
 def base_specification(options: argparse.Namespace, data: Any) -> Any:
     """The baseline of this request."""
-    from bench.detector.backbones import weights_fingerprint
     from bench.detector.priors import PRESETS, preset_shapes, read_shapes
-    from variants.baseline import baseline, training_of
+    from bench.detector.weights import weights_fingerprint
+    from variants.baseline import baseline, initialisation_of, preset_of, training_of
 
-    priors = options.priors or ("voc" if options.profile == "paper" else "coco")
+    priors = options.priors or preset_of(options.profile)
     scenes = options.data.partition(":")[0] == "scenes"
     training = training_of(options.profile, len(data.split.train), scenes=scenes)
     overrides = {"steps": options.steps, "batch": options.batch, "rate": options.lr}
@@ -403,6 +405,7 @@ def base_specification(options: argparse.Namespace, data: Any) -> Any:
         weights_fingerprint=weights_fingerprint(options.weights),
         priors=preset_shapes(priors) if priors in PRESETS else read_shapes(Path(priors)),
         training=replace(training, **{name: value for name, value in overrides.items() if value is not None}),
+        initialisation=initialisation_of(options.profile),
     )
 
 

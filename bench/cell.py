@@ -155,7 +155,12 @@ def _figures(job: CellJob) -> dict[str, Any]:
         "prepared": prepared,
         "detector": asdict(spec.detector),
         "training": asdict(spec.training),
-        "pretrained_backbone": model.backbone.pretrained,
+        "pretrained": {
+            "backbone": model.backbone.pretrained,
+            "untrained_parts": list(model.backbone.fresh),
+            "input_mean": model.backbone.mean.flatten().tolist(),
+            "input_deviation": model.backbone.deviation.flatten().tolist(),
+        },
         "fingerprints": {
             **identity_of(cell)["fingerprints"],
             "priors": model.priors_fingerprint(),

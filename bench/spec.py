@@ -46,7 +46,7 @@ class DetectorSpec:
     size: side of the square input in pixels.
     weights: "pretrained", "none", or the path of a file.
     weights_fingerprint: hash of that file, empty otherwise.
-    feature_maps: side of each level's map; the first three come from the backbone.
+    feature_maps: side of each level's map; the first ones come from the backbone, `extras` make the others.
     steps: distance between prior centres of each level, in input pixels.
     level_norms: root mean square over the channels that an L2Norm gives each of the backbone's maps at
         the start; 0 for no L2Norm (the paper's scale of 20 over conv4_3's 512 channels is 0.88).
@@ -54,7 +54,8 @@ class DetectorSpec:
     variances: of box coding, centre and size (0.1 and 0.2 are weights 10 and 5 elsewhere).
     match_threshold: a prior of at least this IoU with a ground truth is positive.
     negatives_per_positive: hard negatives kept for each positive of an image.
-    object_probability: of an object class as a whole, that the classifier starts with.
+    initialisation: of new layers. "prior": Glorot's, heads small and the classifier biased so that objects as a
+        whole start at `object_probability` (Lin et al. 2017); "caffe": uniform by the fan-in, biases zero.
     """
 
     classes: int
@@ -71,6 +72,7 @@ class DetectorSpec:
     variances: tuple[float, float] = (0.1, 0.2)
     match_threshold: float = 0.5
     negatives_per_positive: int = 3
+    initialisation: Literal["prior", "caffe"] = "prior"
     object_probability: float = 0.1
     box_loss: str = "smooth_l1"
     class_loss: str = "cross_entropy"

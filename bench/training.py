@@ -165,8 +165,8 @@ class Trainer:
         groups: list[dict[str, Any]] = []
         for module, share in parts:
             named = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
-            weights = [value for name, value in named if value.dim() > 1]
-            biases = [value for name, value in named if value.dim() <= 1]
+            biases = [value for name, value in named if name.endswith("bias")]
+            weights = [value for name, value in named if not name.endswith("bias")]
             bias_decay = self.spec.weight_decay if self.spec.bias_rate == 1.0 else 0.0
             groups.append({"params": weights, "share": share, "weight_decay": self.spec.weight_decay})
             groups.append({"params": biases, "share": share * self.spec.bias_rate, "weight_decay": bias_decay})

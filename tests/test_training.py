@@ -11,11 +11,10 @@ import torch
 from bench.axis import derive, find_axes
 from bench.data.pipeline import TrainingBatches
 from bench.detector.ssd import SSD
-from bench.spec import Numerics, Specification
+from bench.spec import Specification
 from bench.training import NotFinite, Progress, Trained, Trainer
 from tests import tiny
 
-NUMERICS = Numerics(device="cpu", precision="float32", threads=1)
 AXES = find_axes("variants")
 
 
@@ -39,7 +38,7 @@ def train(spec: Specification, checkpoint: Path, *, stop_at: int | None = None) 
         if progress.step == stop_at:
             raise Interrupted
 
-    return model, Trainer(model, spec.training, NUMERICS).run(batches, checkpoint, report=report)
+    return model, Trainer(model, spec.training, tiny.NUMERICS).run(batches, checkpoint, report=report)
 
 
 @pytest.mark.parametrize("active", [(), *((name,) for name in AXES)], ids=lambda active: "+".join(active) or "baseline")
@@ -80,7 +79,7 @@ def test_frozen_stages_do_not_move_and_others_do(weights: str, tmp_path: Path) -
 def test_nothing_is_computed_backwards_below_the_frozen_boundary(weights: str) -> None:
     spec = tiny.specification(weights)
     model = SSD(spec.detector, seed=0)
-    trainer = Trainer(model, replace(spec.training, frozen_stride=32), NUMERICS)
+    trainer = Trainer(model, replace(spec.training, frozen_stride=32), tiny.NUMERICS)
     trainer.set_step(0)
     assert all(not level.requires_grad for level in model.backbone(torch.zeros(1, 3, 300, 300)))
 
@@ -105,7 +104,7 @@ def test_a_checkpoint_with_other_priors_is_refused(weights: str, tmp_path: Path)
 def test_the_optimiser_knows_from_the_start_all_that_is_ever_trained(weights: str) -> None:
     spec, _ = derive(tiny.specification(weights), [AXES["unfreezing"].axis], tiny.rectangles()[0])
     model = SSD(spec.detector, seed=0)
-    trainer = Trainer(model, spec.training, NUMERICS)
+    trainer = Trainer(model, spec.training, tiny.NUMERICS)
     known = [id(value) for group in trainer.optimiser.param_groups for value in group["params"]]
     assert len(known) == len(set(known))
     trainer.set_step(spec.training.steps - 1)
@@ -119,7 +118,7 @@ def test_rates_are_those_of_the_schedule_and_biases_learn_as_caffe_lets_them(wei
     spec = tiny.specification(weights)
     training = replace(spec.training, rate=0.5, backbone_rate=0.1, bias_rate=2.0, warmup_share=0.0, decay_start=1.0)
     model = SSD(spec.detector, seed=0)
-    trainer = Trainer(model, training, NUMERICS)
+    trainer = Trainer(model, training, tiny.NUMERICS)
     trainer.set_step(3)
     head = model.class_heads[0]
     rates = {id(value): (g["lr"], g["weight_decay"]) for g in trainer.optimiser.param_groups for value in g["params"]}
@@ -134,7 +133,7 @@ def test_a_step_leaves_no_gradients_behind(weights: str) -> None:
     index, pixels = tiny.rectangles(4)
     spec = tiny.specification(weights)
     model = SSD(spec.detector, seed=0)
-    trainer = Trainer(model, spec.training, NUMERICS)
+    trainer = Trainer(model, spec.training, tiny.NUMERICS)
     batches = TrainingBatches(
         index, pixels, spec.training.augment, seed=0, batch=2, size=300, fill=(127.0, 127.0, 127.0), workers=1
     )

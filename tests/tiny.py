@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from bench.data.index import ImageIndex
 from bench.detector.backbones import Backbone
 from bench.detector.priors import preset_shapes
-from bench.spec import Specification
+from bench.spec import Numerics, Specification
 from variants.baseline import baseline, training_of
 
 NAME = "test_efficientnet"
+NUMERICS = Numerics(device="cpu", precision="float32", threads=1)
 
 
 def weights_file(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Backbones: three feature maps of strides 8, 16 and 32 from any of timm's networks.
+"""Backbones: feature maps of strides 8, 16 and 32 from any of timm's networks, or of 8 and 16 from SSD's VGG16.
 
 A backbone owns its preprocessing (mean and deviation of its weights) and knows what of it was
 pretrained. Where it came with trained weights its BatchNorm layers keep their statistics and affine
@@ -8,8 +8,7 @@ part in every arm, as detectors are commonly fine-tuned, and are folded into the
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +19,8 @@ from timm.layers.norm_act import BatchNormAct2d
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
+from bench.detector import vgg
+from bench.detector.weights import read_state
 from bench.errors import UserError
 
 STRIDES = (8, 16, 32)
@@ -30,42 +31,48 @@ PROBE = 128  # side of the image that a network is tried on
 class Backbone(nn.Module):
     """Images to feature maps.
 
-    channels: of the three maps. stages: the trained parts from the bottom up, with their strides.
-    pretrained: False where the weights are random.
+    channels: of the maps. pretrained: False where the weights are random.
+    stages: the parts that came with trained weights (all parts, if none did) from the bottom up, with
+        their strides. fresh: by name, the parts beside them that start untrained on a pretrained network.
     """
 
+    features: Any
     mean: Tensor
     deviation: Tensor
+    fresh: Mapping[str, nn.Module]
 
     def __init__(self, name: str, weights: str) -> None:
         super().__init__()
         self.pretrained = weights != "none"
-        self.features, mean, deviation = _load(name, weights)
-        self.channels: list[int] = self.features.feature_info.channels()
+        self.fresh = {}
+        if name == vgg.NAME:
+            loaded = vgg.load_vgg16(weights)
+            network, mean, deviation = loaded.network, loaded.mean, loaded.deviation
+            self.features, self.channels = network, list(network.channels)
+            self.stages, self.stage_strides = network.blocks(), list(vgg.STRIDES)
+            fully = {"fc6": network.fc6, "fc7": network.fc7}
+            if loaded.fully:
+                self.stages.append(list(fully.values()))
+                self.stage_strides.append(vgg.STRIDES[-1])
+            else:
+                self.fresh = fully
+        else:
+            self.features, mean, deviation = _load(name, weights)
+            self.channels = self.features.feature_info.channels()
+            if self.pretrained:
+                self.features = with_folded_norms(self.features)
+            self.stages, self.stage_strides = _stages(self.features)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
-        if self.pretrained:
-            self.features = with_folded_norms(self.features)
-        self.stages, self.stage_strides = _stages(self.features)
 
     def train(self, mode: bool = True) -> Backbone:
         """A pretrained backbone stays in evaluation mode: what norms it has left keep their statistics."""
         return super().train(mode and not self.pretrained)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, S, S) RGB of 0 to 255, any dtype, to maps of strides 8, 16 and 32."""
+        """(B, 3, S, S) RGB of 0 to 255, any dtype, to its maps, finest first."""
         images = (images.float() - self.mean) / self.deviation
         return list(self.features(images))
-
-
-def weights_fingerprint(weights: str) -> str:
-    """Hash of a file of weights; empty for "pretrained" and "none"."""
-    if weights in ("pretrained", "none"):
-        return ""
-    path = Path(weights)
-    if not path.is_file():
-        raise UserError(f"--weights {weights}: there is no such file; or give 'pretrained' or 'none'")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 class FoldedConvolution(nn.Module):
@@ -189,7 +196,7 @@ def _load(name: str, weights: str) -> tuple[Any, Sequence[float], Sequence[float
     if not timm.is_model(name):
         close = timm.list_models(f"*{name[:6]}*")[:5]
         hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise UserError(f"--backbone {name}: neither {DEFAULT_LIGHT} nor a timm network{hint}")
+        raise UserError(f"--backbone {name}: neither {DEFAULT_LIGHT} nor {vgg.NAME} nor a timm network{hint}")
     try:
         network = _features(name, pretrained=weights == "pretrained")
     except UserError:
@@ -248,14 +255,7 @@ def _features(name: str, *, pretrained: bool) -> Any:
 
 def _load_file(network: nn.Module, path: Path) -> None:
     """Load a state dict into the feature network; UserError names the keys that are missing."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"--weights {path}: not a file of tensors that loads safely ({error})") from error
-    if isinstance(state, dict):
-        state = state.get("state_dict", state.get("model", state))
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"--weights {path}: holds no state dict")
+    state = read_state(path)
     own = network.state_dict()
     missing = [key for key in own if key not in state or state[key].shape != own[key].shape]
     if missing:

@@ -95,26 +95,32 @@ class SSD(nn.Module):
         return detect(self.spec, logits, offsets, self.priors)
 
     def new_layers(self) -> list[nn.Module]:
-        """Everything above the backbone: it always starts untrained."""
+        """Everything that starts untrained on a pretrained backbone."""
         neck = [] if self.neck is None else [self.neck]
-        return [self.norms, self.extras, *neck, self.class_heads, self.box_heads]
+        return [*self.backbone.fresh.values(), self.norms, self.extras, *neck, self.class_heads, self.box_heads]
 
     def priors_fingerprint(self) -> str:
         """Hash of the priors; kept beside the weights, which mean nothing with other priors."""
         return hashlib.sha256(self.priors.cpu().numpy().tobytes()).hexdigest()[:12]
 
     def _initialise(self, seed: int) -> None:
+        fresh = set(self.backbone.fresh.values())
         for name, layer in self.named_modules():
-            if not isinstance(layer, nn.Conv2d) or name.startswith("backbone."):
+            if not isinstance(layer, nn.Conv2d) or (name.startswith("backbone.") and layer not in fresh):
                 continue
             generator = torch.Generator().manual_seed(_seed_of(name, seed))
-            if "heads" in name:
+            if self.spec.initialisation == "caffe":
+                bound = math.sqrt(3 / layer.weight[0].numel())  # its filler "xavier" divides by the fan-in
+                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            elif "heads" in name:
                 # RetinaNet's start: first logits near zero whatever the scale of the maps
                 nn.init.normal_(layer.weight, std=0.01, generator=generator)
             else:
                 nn.init.xavier_uniform_(layer.weight, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+        if self.spec.initialisation == "caffe":
+            return
         # Without this the first loss is that of nine thousand undecided priors, nearly all background.
         odds = (1 - self.spec.object_probability) / (self.spec.object_probability / self.spec.classes)
         for head in self.class_heads:

@@ -10,8 +10,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from bench.detector.backbones import Backbone, FoldedConvolution, weights_fingerprint, with_folded_norms
+from bench.detector.backbones import Backbone, FoldedConvolution, with_folded_norms
 from bench.detector.ssd import SSD
+from bench.detector.weights import weights_fingerprint
 from bench.errors import UserError
 from tests import tiny
 from variants.unfreezing import Unfreezing

@@ -1,0 +1,34 @@
+"""Files of weights: read without executing anything, and told apart by their content."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.errors import UserError
+
+
+def weights_fingerprint(weights: str) -> str:
+    """Hash of a file of weights; empty for "pretrained" and "none"."""
+    if weights in ("pretrained", "none"):
+        return ""
+    path = Path(weights)
+    if not path.is_file():
+        raise UserError(f"--weights {weights}: there is no such file; or give 'pretrained' or 'none'")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file. Raises UserError for anything else; nothing in it is executed."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"--weights {path}: not a file of tensors that loads safely ({error})") from error
+    if isinstance(state, dict):
+        state = state.get("state_dict", state.get("model", state))
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"--weights {path}: holds no state dict")
+    return state
