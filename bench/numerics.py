@@ -59,6 +59,11 @@ def configure(numerics: Numerics) -> None:
         torch.set_float32_matmul_precision("high")
 
 
+def computes_bfloat16(device: str) -> bool:
+    """Whether "cpu" or "cuda" multiplies in bfloat16 itself; what does not, emulates it slowly."""
+    return torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_has_bfloat16()
+
+
 def _cpu_has_bfloat16() -> bool:
     """Whether the CPU multiplies in bfloat16; elsewhere it is emulated, ten times slower than float32."""
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)

@@ -32,8 +32,8 @@ def draw_predictions(
     Raises UserError if the run has no such finished cell, or an image cannot be read.
     """
     run = load_run(run_folder)
-    cell_id = _finished_cell(run, variant)
-    model = _load(run, cell_id)
+    cell_id = finished_cell(run, variant)
+    model = load_detector(run, cell_id)
     truth = read_json(run_folder / "ground_truth.json") or {"categories": []}
     classes = [category["name"] for category in truth["categories"]]
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def draw_predictions(
     return written
 
 
-def _finished_cell(run: Run, variant: str | None) -> str:
+def finished_cell(run: Run, variant: str | None) -> str:
     """The id of the finished cell that was asked for, or of the best one."""
     done = [(cell, record) for cell, record in run.done() if variant in (None, cell.variant)]
     if not done:
@@ -73,7 +73,11 @@ def _finished_cell(run: Run, variant: str | None) -> str:
     return max(done, key=lambda pair: pair[1]["accuracy"]["AP"] or 0.0)[0].id
 
 
-def _load(run: Run, cell_id: str) -> SSD:
+def load_detector(run: Run, cell_id: str) -> SSD:
+    """The detector of a finished cell with its trained weights, in evaluation mode, on the CPU.
+
+    Raises UserError where the weights are gone or belong to other priors.
+    """
     path = run.folder_of(cell_id) / "weights.pt"
     if not path.is_file():
         raise UserError(f"{path} is missing: the cell's weights were removed; run it again")

@@ -217,7 +217,7 @@ def _measure_batch(
             )
         return Timing(seconds=seconds, batch=batch)
     except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
     # Only here, where the error no longer holds the network's activations, can they be given back.
     if images.device.type == "cuda":
@@ -225,8 +225,8 @@ def _measure_batch(
     return None
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """torch has no class of error for the CPU's allocator."""
+def out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that memory ran out: torch has no class of error for the CPU's allocator."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 

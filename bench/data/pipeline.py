@@ -7,7 +7,7 @@ number of workers, nor on whether the run was interrupted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -171,7 +171,7 @@ def warp(image: NDArray[np.uint8], view: View, size: int) -> tuple[NDArray[np.ui
     return result, (left, int(first[1]), right, int(last[1]))
 
 
-def whole_images(pixels: PixelSource, rows: range, size: int, *, workers: int) -> Tensor:
+def whole_images(pixels: PixelSource, rows: Iterable[int], size: int, *, workers: int) -> Tensor:
     """Images at `rows` warped whole to (N, 3, size, size) uint8, channels last: what evaluation sees."""
     with ThreadPoolExecutor(workers) as pool:
         warped = list(pool.map(lambda row: warp(pixels[row], WHOLE, size)[0], rows))

@@ -31,10 +31,15 @@ from bench.report.typeset import CHECK, MISSING, Entry, Heading, Table, csv_text
 
 def write_tables(run: Run) -> list[Path]:
     """Every table as CSV, Markdown and LaTeX in the run's folder ``tables``; the files, in order."""
-    folder = run.folder / "tables"
-    folder.mkdir(exist_ok=True)
+    tables = (ablation(run), per_class(run), sizes(run), throughput(run), environment(run))
+    return write_forms(tables, run.folder / "tables")
+
+
+def write_forms(tables: Sequence[Table], folder: Path) -> list[Path]:
+    """Each table as CSV, Markdown and LaTeX in `folder`; the files, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for table in (ablation(run), per_class(run), sizes(run), throughput(run), environment(run)):
+    for table in tables:
         for ending, text in (
             ("csv", csv_text(table.frame)),
             ("md", markdown_text(table)),
@@ -215,7 +220,7 @@ def environment(run: Run) -> Table:
     for record in run.records.values():
         parts = dict(record.get("environment") or {})
         parts |= {name: (record.get("speed") or {}).get(name) for name in ("device", "threads", "precision")}
-        for name, text in _flat(parts):
+        for name, text in flat(parts):
             values = found.setdefault(name, [])
             if text not in values:
                 values.append(text)
@@ -314,11 +319,12 @@ def _printed(value: Any, show: Callable[[float], str]) -> str:
     return MISSING if _absent(value) else show(value)
 
 
-def _flat(content: Mapping[str, Any], place: str = "") -> list[tuple[str, str]]:
+def flat(content: Mapping[str, Any], place: str = "") -> list[tuple[str, str]]:
+    """Leaves of nested content as text, by their dotted places; what is None is left out."""
     lines = []
     for name, value in content.items():
         if isinstance(value, Mapping):
-            lines += _flat(value, f"{place}{name}.")
+            lines += flat(value, f"{place}{name}.")
         elif value is not None:
             lines.append((f"{place}{name}", text_of(value)))
     return lines
