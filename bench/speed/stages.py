@@ -1,0 +1,158 @@
+"""The stages of inference, apart and together, on the same real images.
+
+From a file to its final boxes an image passes through three stages; the first runs on the CPU with as
+many workers as the run has threads, the others where the detector is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bench.data.pipeline import whole_images
+from bench.data.pixels import PixelSource
+from bench.detector.detections import BatchDetections, detect
+from bench.spec import DetectorSpec, Numerics
+from bench.speed.turns import Budget, Contender, measure_in_turn
+from bench.throughput import Timing, batches_of
+from bench.training import autocast
+
+DECODE = "decode + preprocess"
+NETWORK = "network"
+BOXES = "box decoding + NMS"
+TENSORS_TO_BOXES = "tensors to final boxes"
+END_TO_END = "end to end"
+STAGES = (DECODE, NETWORK, BOXES, TENSORS_TO_BOXES, END_TO_END)
+
+Outputs = tuple[Tensor, Tensor]  # logits (N, P, C + 1) and offsets (N, P, 4)
+
+
+class Detecting(Protocol):
+    """What is needed of a detector to measure it: `bench.detector.ssd.SSD` is one."""
+
+    spec: DetectorSpec
+    priors: Tensor
+
+    def __call__(self, images: Tensor) -> Outputs: ...
+
+    def detect(self, images: Tensor) -> BatchDetections: ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pictures:
+    """The same N images as files and as tensors.
+
+    files: decodes the file of a row, 0 to N - 1, at every request.
+    tensors: (N, 3, S, S) uint8, where the detector is.
+    """
+
+    files: PixelSource
+    tensors: Tensor
+
+
+def measure_stages(
+    model: Detecting,
+    pictures: Pictures,
+    *,
+    numerics: Sequence[Numerics],
+    batches: Sequence[int],
+    made: bool,
+    budget: Budget,
+) -> list[dict[str, Any]]:
+    """A row for each stage, precision and batch size; all of them in turn, as many images of each a round.
+
+    numerics: differ in their precision alone. made: see `stage_calls`. Decoding knows no precision, its
+    rows have none. A row whose memory did not suffice has `samples` 0 and no figures.
+    """
+    contenders: dict[tuple[str, str | None, int], Contender] = {}
+    for batch in batches:
+        for each in numerics:
+            for stage, call in stage_calls(model, pictures, numerics=each, batch=batch, made=made).items():
+                precision = None if stage == DECODE else each.precision
+                often = max(1, max(batches) // batch)
+                contenders.setdefault((stage, precision, batch), Contender(call=call, batch=batch, each_round=often))
+    timings = measure_in_turn(contenders, device=pictures.tensors.device, budget=budget)
+    return [
+        {
+            "stage": stage,
+            "precision": precision,
+            "batch": batch,
+            "workers": min(batch, numerics[0].threads) if stage in (DECODE, END_TO_END) else None,
+            **figures(timings.get((stage, precision, batch))),
+        }
+        for stage, precision, batch in sorted(contenders, key=lambda key: (STAGES.index(key[0]), key[1] or "", key[2]))
+    ]
+
+
+def stage_calls(
+    model: Detecting, pictures: Pictures, *, numerics: Numerics, batch: int, made: bool
+) -> dict[str, Callable[[], object]]:
+    """Calls of the stages by name, each on the next `batch` images, round and round.
+
+    made: whether box decoding and NMS work on outputs like those of a trained network instead of the
+        model's own, which finds next to nothing while it is untrained.
+    """
+    spec, device = model.spec, pictures.tensors.device
+    rows = batches_of(torch.arange(len(pictures.tensors)), batch)
+    images = batches_of(pictures.tensors, batch)
+    if made:
+        outputs = made_outputs(spec, model.priors, len(pictures.tensors))
+    else:
+        outputs = own_outputs(model, pictures.tensors, numerics)
+    logits, offsets = (batches_of(part, batch) for part in outputs)
+
+    def load() -> Tensor:
+        warped = whole_images(pictures.files, next(rows).tolist(), spec.size, workers=numerics.threads)
+        return warped.to(device)
+
+    def on_network(work: Callable[[], object]) -> Callable[[], object]:
+        def call() -> object:
+            with torch.inference_mode(), autocast(numerics):
+                return work()
+
+        return call
+
+    return {
+        DECODE: load,
+        NETWORK: on_network(lambda: model(next(images))),
+        BOXES: on_network(lambda: detect(spec, next(logits), next(offsets), model.priors)),
+        TENSORS_TO_BOXES: on_network(lambda: model.detect(next(images))),
+        END_TO_END: on_network(lambda: model.detect(load())),
+    }
+
+
+def own_outputs(model: Detecting, images: Tensor, numerics: Numerics) -> Outputs:
+    """The model's outputs for images (N, 3, S, S), one at a time: memory for more is not taken for granted."""
+    with torch.inference_mode(), autocast(numerics):
+        parts = [model(image[None]) for image in images]
+    return torch.cat([logits for logits, _ in parts]), torch.cat([offsets for _, offsets in parts])
+
+
+def made_outputs(spec: DetectorSpec, priors: Tensor, images: int) -> Outputs:
+    """Outputs like those of a trained network: background but for one prior in a hundred, small offsets."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(images, len(priors), spec.classes + 1, generator=generator)
+    logits[..., 0] += 9
+    hit = torch.rand(images, len(priors), generator=generator) < 0.01
+    label = torch.randint(1, spec.classes + 1, (int(hit.sum()),), generator=generator)
+    image, prior = hit.nonzero(as_tuple=True)
+    logits[image, prior, label] += 9
+    offsets = torch.randn(images, len(priors), 4, generator=generator) * 0.3
+    return logits.to(priors.device), offsets.to(priors.device)
+
+
+def figures(timing: Timing | None) -> dict[str, Any]:
+    """Of a row: median and percentiles in milliseconds, images per second by the median, and n."""
+    if timing is None:
+        return {"samples": 0, "p50_ms": None, "p90_ms": None, "p99_ms": None, "images_per_second": None}
+    return {
+        "samples": timing.n,
+        "p50_ms": 1000 * timing.p50,
+        "p90_ms": 1000 * timing.p90,
+        "p99_ms": 1000 * timing.p99,
+        "images_per_second": timing.images_per_second,
+    }
