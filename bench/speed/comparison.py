@@ -1,0 +1,261 @@
+"""torchvision's SSD beside ours: the same work on the same tensors, in turn, in one process.
+
+Three contenders, each on a copy of the same weights: torchvision as its users run it (float32, its own
+loop), torchvision at its best (our precision, channels last, fused update), and ours.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.detector.boxes import to_corners
+from bench.detector.detections import detect
+from bench.detector.loss import multibox_loss
+from bench.detector.ssd import SSD
+from bench.peers import (
+    torchvision_boxes,
+    torchvision_loss,
+    torchvision_ssd,
+    torchvision_step,
+    torchvision_targets,
+)
+from bench.spec import Numerics, Phase, TrainSpec
+from bench.speed.stages import Outputs
+from bench.speed.turns import Budget, Contender, measure_in_turn
+from bench.targets import Targets
+from bench.throughput import Timing, batches_of, count_flops
+from bench.training import Trainer, autocast
+
+AS_SHIPPED = "as shipped"
+AT_ITS_BEST = "at its best"
+OURS = "ours"
+STEP, INFERENCE, LOSS, POSTPROCESSING = (
+    "training step",
+    "inference",
+    "matching + loss",
+    "post-processing",
+)
+TASKS = (STEP, INFERENCE, LOSS, POSTPROCESSING)
+HARMLESS_RATE = 1e-6  # weights stay what they are over hundreds of steps, and the arithmetic is the same
+
+Key = tuple[str, int, str, str]  # task, batch, contender, precision
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """What the contenders are given.
+
+    images: (N, 3, S, S) uint8 for inference. train_images: (B, 3, S, S) with their targets.
+    outputs: of B images, for matching, loss and post-processing alone, the same for all contenders.
+    """
+
+    images: Tensor
+    train_images: Tensor
+    targets: Targets
+    outputs: Outputs
+
+
+def measure_comparison(
+    model: SSD,
+    work: Work,
+    training: TrainSpec,
+    *,
+    numerics: Sequence[Numerics],
+    batches: Sequence[int],
+    budget: Budget,
+) -> dict[str, Any]:
+    """`rows` by task, batch and contender, the measured `ceiling`, and whether the weights are `the_same`.
+
+    numerics: differ in their precision alone. Training is plain SGD with momentum of every weight, in all
+    contenders. A row: median, quartiles and their distance, `times_as_fast` as torchvision as shipped (by
+    the medians), `GFLOP` of the call, `share_of_ceiling` those per second over the rate of one large dense
+    convolution of the same precision, measured in the same turns. GFLOP are counted forward; a training
+    step is three times that: torch's counter takes the backward pass of a depthwise convolution for that
+    of a dense one.
+    """
+    theirs, the_same = torchvision_ssd(model)
+    device = torch.device(numerics[0].device)
+    plain = replace(numerics[0], precision="float32", channels_last=False)
+    contenders: dict[Key, Contender] = {}
+    for each, name in [(plain, AS_SHIPPED), *((each, AT_ITS_BEST) for each in numerics)]:
+        calls = _torchvision_calls(theirs, model, work, training, numerics=each, best=name != AS_SHIPPED)
+        contenders |= _contenders(calls, work, name, numerics=each, batches=batches)
+    for each in numerics:
+        calls = _our_calls(model, work, training, each)
+        contenders |= _contenders(calls, work, OURS, numerics=each, batches=batches)
+    # Shapes are the same in all contenders, so is the count
+    forward = count_flops(model, work.images[:1]) / 1e9
+    dense: dict[str, tuple[Callable[[], object], int]] = {
+        each.precision: _dense_convolution(each) for each in [plain, *numerics]
+    }
+    ceilings = {
+        ("ceiling", 0, "", name): Contender(call=call, batch=1, each_round=3) for name, (call, _) in dense.items()
+    }
+    timings = measure_in_turn(contenders | ceilings, device=device, budget=budget)
+    rate = {
+        name: flop / 1e9 / timings["ceiling", 0, "", name].p50
+        for name, (_, flop) in dense.items()
+        if ("ceiling", 0, "", name) in timings
+    }
+    order = sorted(contenders, key=lambda key: (TASKS.index(key[0]), key[1]))
+    return {
+        "rows": [_row(key, timings, _gflop(key, forward), rate) for key in order],
+        "ceiling": [{"precision": name, "GFLOP_per_second": value} for name, value in rate.items()],
+        "the_same": the_same,
+    }
+
+
+def _row(key: Key, timings: Mapping[Key, Timing], gflop: float | None, rate: Mapping[str, float]) -> dict[str, Any]:
+    task, batch, contender, precision = key
+    timing, shipped = timings.get(key), timings.get((task, batch, AS_SHIPPED, "float32"))
+    quartiles = None if timing is None else 1000 * np.percentile(timing.seconds, (25, 75))
+    reached = timing is not None and gflop is not None and precision in rate
+    return {
+        "task": task,
+        "batch": batch,
+        "contender": contender,
+        "precision": precision,
+        "samples": timing.n if timing else 0,
+        "p50_ms": 1000 * timing.p50 if timing else None,
+        "p25_ms": None if quartiles is None else float(quartiles[0]),
+        "p75_ms": None if quartiles is None else float(quartiles[1]),
+        "iqr_ms": None if quartiles is None else float(quartiles[1] - quartiles[0]),
+        "times_as_fast": shipped.p50 / timing.p50 if timing and shipped else None,
+        "GFLOP": gflop,
+        "share_of_ceiling": gflop / timing.p50 / rate[precision] if reached and timing and gflop else None,
+    }
+
+
+def _gflop(key: Key, forward: float) -> float | None:
+    """Of a call, from that of one image; None where there is no network in it."""
+    task, batch, _, _ = key
+    return {STEP: 3 * batch * forward, INFERENCE: batch * forward}.get(task)
+
+
+def _torchvision_calls(
+    source: nn.Module, model: SSD, work: Work, training: TrainSpec, *, numerics: Numerics, best: bool
+) -> _Calls:
+    size = model.spec.size
+    layout = torch.channels_last if numerics.channels_last else torch.contiguous_format
+
+    def placed() -> Any:
+        return copy.deepcopy(source).to(numerics.device).to(memory_format=layout)
+
+    trained, fixed = placed().train(), placed().eval()
+    optimiser = torch.optim.SGD(
+        [value for value in trained.parameters() if value.requires_grad],
+        lr=HARMLESS_RATE,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        fused=True if best else None,
+    )
+    targets = torchvision_targets(work.targets, size)
+    train_images = [image.contiguous() / 255 for image in work.train_images]
+    anchors = [to_corners(model.priors) * size] * len(work.train_images)
+
+    def named(logits: Tensor, offsets: Tensor) -> dict[str, Tensor]:
+        return {"cls_logits": logits, "bbox_regression": offsets}
+
+    return _Calls(
+        step=lambda: torchvision_step(trained, optimiser, train_images, targets, autocast(numerics)),
+        predict=lambda images: fixed(list(images)),
+        images=work.images.contiguous() / 255,  # torchvision's users give floats of 0 to 1
+        loss=lambda logits, offsets: torchvision_loss(trained, named(logits, offsets), anchors, targets),
+        postprocess=lambda logits, offsets: torchvision_boxes(fixed, named(logits, offsets), anchors, size),
+    )
+
+
+def _our_calls(model: SSD, work: Work, training: TrainSpec, numerics: Numerics) -> _Calls:
+    fixed = copy.deepcopy(model).eval()
+    plain = replace(
+        training,
+        optimiser="sgd",
+        rate=HARMLESS_RATE,
+        bias_rate=1.0,
+        clip_norm=0.0,
+        frozen_stride=0,
+        phases=(Phase(until=1.0, trainable=1.0),),
+        stage_rate_decay=1.0,
+        backbone_rate=1.0,
+    )
+    trainer = Trainer(copy.deepcopy(model).train(), plain, numerics)
+    spec, priors, targets = model.spec, model.priors, work.targets
+    return _Calls(
+        step=lambda: trainer.step(plain.steps - 1, work.train_images, targets),
+        predict=fixed.detect,
+        images=work.images,
+        loss=lambda logits, offsets: multibox_loss(spec, logits, offsets, priors=priors, targets=targets).total,
+        postprocess=lambda logits, offsets: detect(spec, logits, offsets, priors),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Calls:
+    """What a contender can do; loss and postprocess take logits (B, P, C + 1) and offsets (B, P, 4)."""
+
+    step: Callable[[], object]
+    predict: Callable[[Tensor], object]
+    images: Tensor
+    loss: Callable[[Tensor, Tensor], Tensor]
+    postprocess: Callable[[Tensor, Tensor], object]
+
+
+def _contenders(
+    calls: _Calls, work: Work, contender: str, *, numerics: Numerics, batches: Sequence[int]
+) -> dict[Key, Contender]:
+    """The calls as tasks of the table, in the precision of the contender."""
+    outputs = [part.to(_dtype(numerics)) for part in work.outputs]
+
+    def loss() -> object:
+        leaves = [part.detach().requires_grad_() for part in outputs]
+        with autocast(numerics):
+            total = calls.loss(*leaves)
+        return torch.autograd.grad(total, leaves)
+
+    def postprocess() -> object:
+        with torch.inference_mode(), autocast(numerics):
+            return calls.postprocess(*outputs)
+
+    def infer(turns: Iterator[Tensor]) -> object:
+        with torch.inference_mode(), autocast(numerics):
+            return calls.predict(next(turns))
+
+    many, name = len(work.train_images), numerics.precision
+    found: dict[Key, Contender] = {
+        (STEP, many, contender, name): Contender(call=calls.step, batch=many),
+        (LOSS, many, contender, name): Contender(call=loss, batch=many),
+        (POSTPROCESSING, many, contender, name): Contender(call=postprocess, batch=many),
+    }
+    for batch in batches:
+        call = partial(infer, batches_of(calls.images, batch))
+        often = max(1, max(batches) // batch)
+        found[INFERENCE, batch, contender, name] = Contender(call=call, batch=batch, each_round=often)
+    return found
+
+
+def _dense_convolution(numerics: Numerics) -> tuple[Callable[[], object], int]:
+    """A 3x3 convolution that is all arithmetic, large enough for its device, and its operations."""
+    batch, channels, side = (64, 512, 64) if numerics.device == "cuda" else (8, 256, 38)
+    layout = torch.channels_last
+    dtype = _dtype(numerics)
+    images = torch.rand(batch, channels, side, side).to(numerics.device, dtype).contiguous(memory_format=layout)
+    weight = torch.rand(channels, channels, 3, 3).to(numerics.device, dtype).contiguous(memory_format=layout)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return F.conv2d(images, weight, padding=1)
+
+    return call, 2 * batch * side * side * channels * channels * 9
+
+
+def _dtype(numerics: Numerics) -> torch.dtype:
+    return torch.bfloat16 if numerics.precision == "bfloat16" else torch.float32

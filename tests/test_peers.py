@@ -1,0 +1,125 @@
+"""torchvision's detector beside ours is the same detector: then a difference in time is one of the code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bench.detector.boxes import to_corners
+from bench.detector.ssd import SSD
+from bench.errors import UserError
+from bench.peers import prior_generator, torchvision_boxes, torchvision_loss, torchvision_ssd, torchvision_targets
+from bench.spec import Numerics
+from bench.speed.comparison import TASKS, Work, measure_comparison
+from bench.speed.stages import made_outputs
+from bench.speed.turns import Budget
+from bench.targets import Targets
+from bench.throughput import count_flops
+from tests.tiny import specification
+
+BOXES = torch.tensor([[[0.1, 0.2, 0.5, 0.6], [0.5, 0.5, 0.9, 0.8]], [[0.3, 0.3, 0.4, 0.5], [0.0, 0.0, 0.0, 0.0]]])
+TARGETS = Targets(BOXES, torch.tensor([[1, 2], [1, 0]]), torch.zeros(2, 2, dtype=torch.bool))
+
+
+@pytest.fixture(scope="module")
+def ours() -> SSD:
+    return SSD(specification().detector, seed=0).eval()
+
+
+def images(count: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 3, 300, 300), dtype=torch.uint8, generator=generator)
+
+
+def test_the_two_find_the_same_boxes(ours: SSD) -> None:
+    theirs, the_same = torchvision_ssd(ours)
+    assert the_same
+    with torch.inference_mode():
+        found = ours.detect(images())
+        expected = theirs.eval()(list(images() / 255))
+    assert sum(len(each["scores"]) for each in expected) == len(found.scores) > 50
+    for place, each in enumerate(expected):
+        own = found.image == place
+        torch.testing.assert_close(found.scores[own], each["scores"], atol=1e-5, rtol=1e-4)
+
+
+def test_the_two_cost_the_same_operations(ours: SSD) -> None:
+    theirs, _ = torchvision_ssd(ours)
+    assert count_flops(theirs, images(1) / 255) == count_flops(ours, images(1))
+
+
+@pytest.mark.parametrize("preset", ["coco", "voc"])
+def test_the_two_have_the_same_priors(ours: SSD, preset: str) -> None:
+    from torchvision.models.detection.image_list import ImageList  # noqa: PLC0415
+
+    from bench.detector.priors import preset_shapes, prior_boxes  # noqa: PLC0415
+
+    spec = replace(ours.spec, priors=preset_shapes(preset))
+    maps = [torch.zeros(1, 1, side, side) for side in spec.feature_maps]
+    (generated,) = prior_generator(spec)(ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)]), maps)
+    torch.testing.assert_close(to_corners(prior_boxes(spec)) * 300, generated, atol=1e-3, rtol=0)
+
+
+def test_fitted_priors_are_refused(ours: SSD) -> None:
+    shapes = (((0.123, 0.1),) * 4, *ours.spec.priors[1:])
+    with pytest.raises(UserError, match=r"--compare torchvision.*--priors coco"):
+        prior_generator(replace(ours.spec, priors=shapes))
+
+
+def test_vgg16_is_torchvisions_own_network(ours: SSD) -> None:
+    """Ours is none here, so its weights cannot be carried over, and that is said."""
+    named = SSD(ours.spec, seed=0)
+    named.spec = replace(ours.spec, backbone="vgg16")
+    theirs, the_same = torchvision_ssd(named)
+    assert not the_same
+    assert sum(value.numel() for value in theirs.backbone.parameters()) > 20e6
+    assert [head.out_channels for head in theirs.head.classification_head.module_list] == [12, 18, 18, 18, 12, 12]
+
+
+def test_loss_and_boxes_alone_are_those_of_the_whole(ours: SSD) -> None:
+    theirs, _ = torchvision_ssd(ours)
+    sources, anchors = list(images() / 255), [to_corners(ours.priors) * 300] * 2
+    with torch.no_grad():
+        logits, offsets = ours(images())
+        outputs = {"cls_logits": logits, "bbox_regression": offsets}
+        theirs.train().backbone.eval()  # batch statistics would make other outputs
+        whole = theirs(sources, torchvision_targets(TARGETS, 300))
+        alone = torchvision_loss(theirs, outputs, anchors, torchvision_targets(TARGETS, 300))
+        torch.testing.assert_close(alone, sum(whole.values()), atol=1e-4, rtol=1e-4)
+        boxes = torchvision_boxes(theirs, outputs, anchors, 300)
+        expected = theirs.eval()(sources)
+    assert isinstance(boxes, list)
+    for got, wanted in zip(boxes, expected, strict=True):
+        torch.testing.assert_close(got["scores"], wanted["scores"], atol=1e-5, rtol=1e-4)
+
+
+def test_every_contender_does_every_task(ours: SSD) -> None:
+    before = [value.clone() for value in ours.parameters()]
+    logits, offsets = made_outputs(ours.spec, ours.priors, 2)
+    found = measure_comparison(
+        ours,
+        Work(images=images(), train_images=images().float(), targets=TARGETS, outputs=(logits, offsets)),
+        specification().training,
+        numerics=[Numerics(device="cpu", precision="float32", threads=2)],
+        batches=(1, 2),
+        budget=Budget(seconds=0.0, warmup=0, fewest=2),
+    )
+    rows = {(row["task"], row["batch"], row["contender"]): row for row in found["rows"]}
+    assert len(rows) == len(found["rows"]) == 3 * (len(TASKS) + 1)
+    assert found["the_same"]
+    ceiling = {row["precision"]: row["GFLOP_per_second"] for row in found["ceiling"]}
+    for (task, batch, _), row in rows.items():
+        assert row["samples"] >= 2
+        assert row["p25_ms"] <= row["p50_ms"] <= row["p75_ms"]
+        shipped = rows[task, batch, "as shipped"]
+        assert row["times_as_fast"] == pytest.approx(shipped["p50_ms"] / row["p50_ms"])
+        if row["GFLOP"] is not None:
+            expected = row["GFLOP"] / (row["p50_ms"] / 1000) / ceiling[row["precision"]]
+            assert row["share_of_ceiling"] == pytest.approx(expected)
+    forward = count_flops(ours, images(1)) / 1e9
+    assert rows["training step", 2, "ours"]["GFLOP"] == pytest.approx(6 * forward)
+    assert rows["inference", 2, "at its best"]["GFLOP"] == pytest.approx(2 * forward)
+    assert rows["post-processing", 2, "ours"]["GFLOP"] is None
+    assert all(torch.equal(was, now) for was, now in zip(before, ours.parameters(), strict=True))
