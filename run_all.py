@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 HOME = Path(__file__).resolve().parent
-COMMANDS = ("preflight", "report", "predict")
+COMMANDS = ("preflight", "report", "predict", "throughput")
 PROFILES = ("smoke", "quick", "standard", "paper")
 
 
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wait_passively()
     try:
         if words and words[0] in COMMANDS:
-            return {"preflight": preflight, "report": report, "predict": predict}[words[0]](words[1:])
+            commands = {"preflight": preflight, "report": report, "predict": predict, "throughput": throughput}
+            return commands[words[0]](words[1:])
         return run(words)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -188,6 +189,57 @@ def predict(words: Sequence[str]) -> int:
     return 0
 
 
+def throughput(words: Sequence[str]) -> int:
+    """Speed only: stages of inference, steps of training and, where asked for, torchvision beside them."""
+    options = parse(throughput_parser(), words)
+    keep_caches_in(options.cache)
+    from rich.console import Console
+
+    from bench.atomic import write_json
+    from bench.data.sources import data_name
+    from bench.detector.ssd import SSD
+    from bench.numerics import available_cores, choose_device
+    from bench.report.speed import print_speed, write_speed_tables
+    from bench.spec import Numerics
+    from bench.speed.request import SpeedRequest, chosen_precisions, measure_speed
+
+    console = Console()
+    device = choose_device(options.device)
+    model, variant, planned = trained_model(options)
+    options.data = options.data or planned or "scenes"
+    out = options.out or HOME / "results" / f"{data_name(options.data)}-throughput"
+    data = opened(options, options.run or out, console)
+    base = base_specification(options, data)
+    if model is not None:
+        base = replace(base, detector=model.spec)
+    schedules, notes = training_schedules(base)
+    weights = f"trained weights of {options.run.name}" if options.run else f"untrained heads, weights {options.weights}"
+    request = SpeedRequest(
+        description={
+            "data": data_name(options.data),
+            "backbone": base.detector.backbone,
+            "variant": variant,
+            "weights": weights,
+        },
+        model=SSD(base.detector, seed=0) if model is None else model,
+        trained=model is not None,
+        schedules=schedules,
+        numerics=Numerics(device=device, precision="float32", threads=available_cores()),
+        precisions=chosen_precisions(options.precision, device),
+        batches=options.batches or (1, 8, 32),
+        compare_batches=(options.batches or (1, 8)) if options.compare else None,
+        seconds=options.seconds,
+        notes=notes,
+    )
+    with console.status("measuring"):
+        content = measure_speed(request, data)
+    write_json(out / "throughput.json", content)
+    written = write_speed_tables(content, out)
+    print_speed(content, console)
+    console.print(f"throughput.json and {len(written)} tables in {out}", markup=False, highlight=False)
+    return 0
+
+
 class Parser(argparse.ArgumentParser):
     """argparse that names the nearest right option for a wrong one."""
 
@@ -238,6 +290,38 @@ def run_parser() -> Parser:
         help="times that a failed cell is tried again at once",
     )
     add("--plan", action="store_true", help="print the cells and the expected cost, run nothing")
+    return parser
+
+
+def throughput_parser() -> Parser:
+    """Options of the command that measures speed alone."""
+    parser = Parser("run_all.py throughput", "Measure inference stage by stage, and steps of training.")
+    add_data_options(parser)
+    add = parser.add_argument
+    add("--backbone", default="efficientnet_lite0", metavar="NAME", help="efficientnet_lite0 or a timm network")
+    add("--weights", default="pretrained", metavar="PATH|pretrained|none", help="weights of the backbone")
+    add("--priors", default=None, metavar="coco|voc|FILE", help="default: coco")
+    add("--run", type=Path, metavar="DIR", help="trained weights, data and split of this run, results/NAME")
+    add("--variant", default=None, help="row of that run's table (default: that of the highest AP)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--batches", type=batch_sizes, metavar="1,8,32", help="(default: 1,8,32; beside torchvision 1,8)")
+    add(
+        "--precision",
+        choices=("float32", "bfloat16", "both"),
+        default=None,
+        help="default: both where the device computes in bfloat16, else float32",
+    )
+    add("--compare", choices=("torchvision",), default=None, help="set its SSD beside ours")
+    add(
+        "--seconds",
+        type=positive_number,
+        default=60.0,
+        metavar="S",
+        help="for stages, steps and comparison each; three rounds are made however long they take (default: 60)",
+    )
+    add("--out", type=Path, metavar="DIR", help="default: results/<data>-throughput")
+    # The rest of what a baseline is made from; the number of steps only scales the schedule
+    parser.set_defaults(data=None, profile="quick", steps=None, batch=None, lr=None)
     return parser
 
 
@@ -302,6 +386,11 @@ def natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def batch_sizes(text: str) -> tuple[int, ...]:
+    """Rising whole numbers above zero, divided by commas."""
+    return tuple(sorted({positive(part.strip()) for part in text.split(",")}))
 
 
 def positive_number(text: str) -> float:
@@ -386,6 +475,38 @@ def opened(options: argparse.Namespace, out: Path, console: Any) -> Any:
     for line in summary(data.report):
         console.print(line, markup=False, highlight=False)
     return data
+
+
+def trained_model(options: argparse.Namespace) -> tuple[Any, str | None, str | None]:
+    """The trained detector of --run, its variant and the run's data; Nones without --run."""
+    from bench.errors import UserError
+
+    if options.run is None:
+        if options.variant is not None:
+            raise UserError("--variant names a row of a run: give --run results/NAME too")
+        return None, None, None
+    from bench.analysis.frame import load_run
+    from bench.prediction import finished_cell, load_detector
+
+    run = load_run(options.run)
+    cell = finished_cell(run, options.variant)
+    return load_detector(run, cell), run.records[cell]["variant"], run.plan.get("source")
+
+
+def training_schedules(base: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The baseline and every axis of the default matrix that changes the schedule; notes on those that cannot."""
+    from bench.axis import find_axes
+
+    schedules, notes = {"baseline": base}, []
+    for name, found in find_axes("variants").items():
+        if found.axis.slot != "schedule" or not found.axis.in_default_matrix:
+            continue
+        refusal = found.axis.refusal(base)
+        if refusal is None:
+            schedules[name] = found.axis.apply(base, {})
+        else:
+            notes.append(f"No training steps of {name}: {refusal}.")
+    return schedules, tuple(notes)
 
 
 def base_specification(options: argparse.Namespace, data: Any) -> Any:

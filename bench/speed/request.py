@@ -1,0 +1,236 @@
+"""All measurements that ``run_all.py throughput`` was asked for, as the content of throughput.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data.index import ImageIndex
+from bench.data.opened import OpenedData
+from bench.data.pipeline import TrainingBatches, whole_images
+from bench.data.pixels import DecodedOnDemand, open_pixels
+from bench.detector.ssd import SSD, bias_of
+from bench.errors import UserError
+from bench.numerics import computes_bfloat16, configure
+from bench.spec import Numerics, Specification
+from bench.speed.memory import measure_memory
+from bench.speed.stages import END_TO_END, TENSORS_TO_BOXES, Pictures, made_outputs, measure_stages, own_outputs
+from bench.speed.training_steps import measure_training_steps
+from bench.speed.turns import Budget
+from bench.store import SCHEMA, environment
+from bench.targets import Targets
+from bench.throughput import batches_of, count_flops, count_parameters, device_description
+
+SPEED_IMAGES = 64
+TRAINING_BATCH = 8
+QUIET = 8.0  # added to a logit: odds of an object 3,000 times smaller
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedRequest:
+    """What is to be measured, once all of it has been checked.
+
+    description: what the tables say of it: data, backbone, variant, weights.
+    trained: whether the model was trained as a detector; NMS of one that was not has nothing to do.
+    schedules: by name, specifications whose training steps are measured; the first is the baseline's.
+    numerics: what is common to the measurements; `precisions` those that they are made in.
+    batches: of the stages; compare_batches: of inference beside torchvision, None for no comparison.
+    seconds: for each of the three parts (stages, training steps, comparison), at least three rounds.
+    """
+
+    description: Mapping[str, Any]
+    model: SSD
+    trained: bool
+    schedules: Mapping[str, Specification]
+    numerics: Numerics
+    precisions: Sequence[str]
+    batches: Sequence[int]
+    compare_batches: Sequence[int] | None
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def variants(self) -> list[Numerics]:
+        """The numerics in each of the precisions."""
+        named = {"float32": self.numerics, "bfloat16": replace(self.numerics, precision="bfloat16")}
+        return [named[name] for name in self.precisions]
+
+
+def chosen_precisions(wanted: str | None, device: str) -> list[str]:
+    """The precisions of ``--precision``: "float32", "bfloat16", "both", or None for what the device computes in."""
+    if wanted == "both" or (wanted is None and computes_bfloat16(device)):
+        return ["float32", "bfloat16"]
+    return [wanted or "float32"]
+
+
+def measure_speed(request: SpeedRequest, data: OpenedData) -> dict[str, Any]:
+    """Measure everything; the content of throughput.json.
+
+    Raises UserError where the data have other classes than the model.
+    """
+    spec, numerics = request.model.spec, request.numerics
+    if len(data.index.classes) != spec.classes:
+        raise UserError(
+            f"the data have {len(data.index.classes)} classes, the detector was trained for {spec.classes}; "
+            "give --data of the run, or another --run"
+        )
+    configure(numerics)
+    before = device_description(torch.device(numerics.device))
+    model = request.model.eval().to(numerics.device).to(memory_format=torch.channels_last)
+    shown = data.val.take(np.arange(min(SPEED_IMAGES, len(data.val))))
+    if not request.trained:
+        find_nothing(model)
+    pictures = Pictures(
+        files=DecodedOnDemand(shown),
+        tensors=whole_images(
+            open_pixels(data.pixels, shown), range(len(shown)), spec.size, workers=numerics.threads
+        ).to(numerics.device),
+    )
+    budget = Budget(seconds=request.seconds)
+    stages = measure_stages(
+        model,
+        pictures,
+        numerics=request.variants,
+        batches=request.batches,
+        made=not request.trained,
+        budget=budget,
+    )
+    _add_memory(stages, measure_memory(model, pictures.tensors, numerics=request.variants, batches=request.batches))
+    images, targets = training_batch(data, model, request.schedules["baseline"], numerics)
+    steps = measure_training_steps(request.schedules, images, targets, numerics=request.variants, budget=budget)
+    comparison = None
+    if request.compare_batches is not None:
+        from bench.speed.comparison import Work, measure_comparison  # noqa: PLC0415  # torchvision is slow to import
+
+        eight = next(batches_of(pictures.tensors, TRAINING_BATCH))
+        outputs = (
+            own_outputs(model, eight, numerics) if request.trained else made_outputs(spec, model.priors, TRAINING_BATCH)
+        )
+        comparison = measure_comparison(
+            model,
+            Work(images=pictures.tensors, train_images=images, targets=targets, outputs=outputs),
+            request.schedules["baseline"].training,
+            numerics=request.variants,
+            batches=request.compare_batches,
+            budget=budget,
+        )
+        comparison["notes"] = _notes_on(comparison, made=not request.trained)
+    return {
+        "schema": SCHEMA,
+        **request.description,
+        "trained": request.trained,
+        "images": len(shown),
+        "numerics": {name: value for name, value in asdict(numerics).items() if name != "precision"},
+        "precisions": list(request.precisions),
+        "speed": {each.precision: _summary(stages, each.precision) for each in request.variants},
+        "cost": {
+            "parameters_M": count_parameters(model) / 1e6,
+            "forward_GFLOP": count_flops(model, pictures.tensors[:1]) / 1e9,
+        },
+        "stages": stages,
+        "training_steps": steps,
+        "comparison": comparison,
+        "notes": [*request.notes, *_notes(request)],
+        # Clocks fall on an idle device, so those after the work count
+        "environment": environment(device_description(torch.device(numerics.device))),
+        "device_before": before,
+    }
+
+
+def find_nothing(model: SSD) -> None:
+    """Raise the background's score so that no box passes the threshold, in place.
+
+    An untrained classifier starts near it: with few classes every box would pass, with many none, and
+    non-maximum suppression would cost all or nothing.
+    """
+    for head in model.class_heads:
+        with torch.no_grad():
+            bias_of(head).view(-1, model.spec.classes + 1)[:, 0] += QUIET
+
+
+def training_batch(data: OpenedData, model: SSD, spec: Specification, numerics: Numerics) -> tuple[Tensor, Targets]:
+    """The first augmented batch of the training split, where the model is."""
+    train: ImageIndex = data.train
+    mean = model.backbone.mean.flatten().tolist()
+    batches = TrainingBatches(
+        train,
+        open_pixels(data.pixels, train),
+        spec.training.augment,
+        seed=0,
+        batch=TRAINING_BATCH,
+        size=model.spec.size,
+        fill=(mean[0], mean[1], mean[2]),
+        workers=numerics.threads,
+    )
+    images, targets = next(batches.steps(0, 1))
+    return images.to(numerics.device), targets.to(numerics.device)
+
+
+def _add_memory(stages: list[dict[str, Any]], memory: list[dict[str, Any]]) -> None:
+    """Into the rows from tensors to final boxes, which is what memory was measured of."""
+    found = {(row["precision"], row["batch"]): row for row in memory}
+    for row in stages:
+        own = found.get((row["precision"], row["batch"]), {}) if row["stage"] == TENSORS_TO_BOXES else {}
+        for name in ("idle_memory_MiB", "peak_memory_MiB"):
+            row[name] = own.get(name)
+
+
+def _summary(stages: Sequence[Mapping[str, Any]], precision: str) -> dict[str, Any]:
+    """In the words of a record: throughput at the best batch, latency at batch 1 where it was measured."""
+
+    def best(stage: str) -> Mapping[str, Any] | None:
+        rows = [row for row in stages if (row["stage"], row["precision"]) == (stage, precision) and row["samples"]]
+        return max(rows, key=lambda row: row["images_per_second"], default=None)
+
+    fastest, whole = best(TENSORS_TO_BOXES), best(END_TO_END)
+    single = next(
+        (row for row in stages if (row["stage"], row["precision"], row["batch"]) == (TENSORS_TO_BOXES, precision, 1)),
+        {},
+    )
+    return {
+        "images_per_second": fastest and fastest["images_per_second"],
+        "best_batch": fastest and fastest["batch"],
+        "end_to_end_images_per_second": whole and whole["images_per_second"],
+        **{f"latency_{name}_ms": single.get(f"{name}_ms") for name in ("p50", "p90", "p99")},
+        "latency_samples": single.get("samples"),
+    }
+
+
+def _notes(request: SpeedRequest) -> list[str]:
+    notes = []
+    if request.trained:
+        notes.append("Trained weights on real images: box decoding and NMS have the candidates that they have in use.")
+    else:
+        notes.append(
+            "The detector is untrained. Its classifier was set to find nothing, so rows up to final boxes are without "
+            "the cost of NMS; box decoding + NMS was measured alone on made outputs, one prior in a hundred an object. "
+            "For trained weights name a run: --run results/NAME."
+        )
+    if "bfloat16" in request.precisions and not computes_bfloat16(request.numerics.device):
+        notes.append(
+            f"This {request.numerics.device} emulates bfloat16: its rows say what that costs, not what it saves."
+        )
+    if request.numerics.device == "cpu":
+        notes.append(
+            "Memory: peak of a fresh process for each row, libraries and weights included (before the first image "
+            "idle_memory_MiB in throughput.json)."
+        )
+    return notes
+
+
+def _notes_on(comparison: Mapping[str, Any], *, made: bool) -> list[str]:
+    notes = [
+        "Beside torchvision: the same tensors of the network's size for all; training is SGD with momentum of every "
+        "weight; matching and loss include the gradients of logits and offsets. Threads and the allocator's settings "
+        "are those of the process, so torchvision as shipped has them too.",
+    ]
+    if made:
+        notes.append("Loss and post-processing work on made outputs: one prior in a hundred an object.")
+    if not comparison["the_same"]:
+        notes.append("torchvision's network could not be given our weights, so what it finds differs.")
+    return notes
