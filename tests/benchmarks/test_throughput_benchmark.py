@@ -1,4 +1,4 @@
-"""Speed of the parts, apart: network, final boxes, both together, evaluation, re-accumulation.
+"""Speed of the parts, apart: stages of inference, torchvision beside ours, evaluation, re-accumulation.
 
 Not run with the other tests. To run them, and to compare with an earlier run on the same machine:
 
@@ -12,21 +12,29 @@ real images is in the records of a run.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from bench.data.index import ImageIndex
-from bench.detector.detections import detect
+from bench.data.pixels import DecodedOnDemand
 from bench.detector.priors import preset_shapes
 from bench.detector.ssd import SSD
 from bench.evaluation import Detections, evaluate
 from bench.matches import average_precision
+from bench.spec import Numerics
+from bench.speed.comparison import Work, measure_comparison
+from bench.speed.request import find_nothing
+from bench.speed.stages import STAGES, Pictures, made_outputs, measure_stages, stage_calls
+from bench.speed.turns import Budget
+from bench.targets import Targets
 from bench.throughput import SpeedSettings, device_description, measure_inference, timed_call
 from variants.baseline import baseline, training_of
 
@@ -74,39 +82,81 @@ def images(detector: SSD, device: torch.device) -> Tensor:
     return drawn.to(device, memory_format=torch.channels_last)
 
 
-def outputs_of_a_trained_network(detector: SSD, batch: int) -> tuple[Tensor, Tensor]:
-    """Logits that are background but for one prior in a hundred, and small offsets."""
-    generator = torch.Generator().manual_seed(0)
-    priors, classes = len(detector.priors), detector.spec.classes
-    logits = torch.randn(batch, priors, classes + 1, generator=generator)
-    logits[..., 0] += 9
-    hit = torch.rand(batch, priors, generator=generator) < 0.01
-    label = torch.randint(1, classes + 1, (int(hit.sum()),), generator=generator)
-    image, prior = hit.nonzero(as_tuple=True)
-    logits[image, prior, label] += 9
-    offsets = torch.randn(batch, priors, 4, generator=generator) * 0.3
-    return logits.to(detector.priors.device), offsets.to(detector.priors.device)
+@pytest.fixture
+def pictures(images: Tensor, tmp_path: Path) -> Pictures:
+    """The same pixels as JPEG files of a photograph's size."""
+    rng = np.random.default_rng(0)
+    index, _ = made_split(images=len(images), classes=CLASSES, each=1)
+    for name in index.files:
+        coarse = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC).save(tmp_path / name, quality=90)
+    return Pictures(files=DecodedOnDemand(replace(index, root=tmp_path)), tensors=images)
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.benchmark(group="network")
-def test_network(benchmark: BenchmarkFixture, detector: SSD, images: Tensor, device: torch.device, batch: int) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.benchmark(group="stages of inference")
+def test_stage(
+    benchmark: BenchmarkFixture,
+    detector: SSD,
+    pictures: Pictures,
+    device: torch.device,
+    *,
+    stage: str,
+    batch: int,
+) -> None:
+    """As `run_all.py throughput` measures it, with made outputs for box decoding and NMS."""
+    numerics = Numerics(device=device.type, precision="float32", threads=torch.get_num_threads())
+    calls = stage_calls(detector, pictures, numerics=numerics, batch=batch, made=True)
     benchmark.extra_info |= device_description(device) | {"batch": batch}
-    with torch.inference_mode():
-        call = timed_call(lambda: detector(images[:batch]), device)
-        benchmark.pedantic(call, rounds=ROUNDS, warmup_rounds=2, iterations=1)
+    benchmark.pedantic(timed_call(calls[stage], device), rounds=ROUNDS, warmup_rounds=2, iterations=1)
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.benchmark(group="final boxes")
-def test_final_boxes(benchmark: BenchmarkFixture, detector: SSD, device: torch.device, batch: int) -> None:
-    logits, offsets = outputs_of_a_trained_network(detector, batch)
-    with torch.inference_mode():
-        found = detect(detector.spec, logits, offsets, detector.priors)
-        assert len(found.scores) > 10 * batch
-        benchmark.extra_info |= device_description(device) | {"batch": batch, "boxes": len(found.scores)}
-        call = timed_call(lambda: detect(detector.spec, logits, offsets, detector.priors), device)
-        benchmark.pedantic(call, rounds=ROUNDS, warmup_rounds=2, iterations=1)
+@pytest.mark.benchmark(group="stages in turn")
+def test_all_stages_in_turn(
+    benchmark: BenchmarkFixture, detector: SSD, pictures: Pictures, device: torch.device
+) -> None:
+    numerics = Numerics(device=device.type, precision="float32", threads=torch.get_num_threads())
+    budget = Budget(seconds=5.0)
+    rows = benchmark.pedantic(
+        measure_stages,
+        args=(detector, pictures),
+        kwargs={"numerics": [numerics], "batches": BATCHES, "made": True, "budget": budget},
+        rounds=1,
+        warmup_rounds=0,
+        iterations=1,
+    )
+    benchmark.extra_info |= device_description(device) | {"rows": rows}
+    assert {row["stage"] for row in rows} == set(STAGES)
+
+
+@pytest.mark.benchmark(group="beside torchvision")
+def test_beside_torchvision(benchmark: BenchmarkFixture, detector: SSD, images: Tensor, device: torch.device) -> None:
+    count = len(images)
+    boxes = torch.tensor([0.2, 0.2, 0.6, 0.6], device=device).expand(count, 1, 4).contiguous()
+    labels = torch.ones(count, 1, dtype=torch.long, device=device)
+    targets = Targets(boxes, labels, torch.zeros_like(labels, dtype=torch.bool))
+    outputs = made_outputs(detector.spec, detector.priors, count)
+    detector = copy.deepcopy(detector)
+    find_nothing(detector)
+    found = benchmark.pedantic(
+        measure_comparison,
+        args=(
+            detector,
+            Work(images=images, train_images=images.float(), targets=targets, outputs=outputs),
+            training_of("smoke", 100, scenes=False),
+        ),
+        kwargs={
+            "numerics": [Numerics(device=device.type, precision="float32", threads=torch.get_num_threads())],
+            "batches": BATCHES,
+            "budget": Budget(seconds=5.0),
+        },
+        rounds=1,
+        warmup_rounds=0,
+        iterations=1,
+    )
+    benchmark.extra_info |= device_description(device) | {"rows": found["rows"], "ceiling": found["ceiling"]}
+    assert found["the_same"]
 
 
 @pytest.mark.benchmark(group="as in a record")
