@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -19,8 +19,10 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD as TorchvisionSSD
 from torchvision.ops import box_iou
 
+from bench.detector import vgg
 from bench.detector.priors import PRESETS, RATIOS, preset_shapes
 from bench.detector.ssd import SSD
+from bench.detector.torchvision_ssd import to_torchvision
 from bench.errors import UserError
 from bench.spec import DetectorSpec
 from bench.targets import Targets
@@ -47,10 +49,10 @@ class FeatureMaps(nn.Module):
         return OrderedDict((str(place), level) for place, level in enumerate(self.body.feature_maps(images)))
 
 
-def torchvision_ssd(ours: SSD) -> tuple[TorchvisionSSD, bool]:
-    """torchvision's detector of the same network, priors and rules, on the CPU, and whether it has our weights.
+def torchvision_ssd(ours: SSD) -> TorchvisionSSD:
+    """torchvision's detector of the same network, weights, priors and rules, on the CPU: it finds what ours finds.
 
-    With them it finds what ours finds. Raises UserError for priors that its generator cannot express.
+    Raises UserError for priors that its generator cannot express.
     """
     spec = ours.spec
     ours = copy.deepcopy(ours).cpu()
@@ -62,10 +64,13 @@ def torchvision_ssd(ours: SSD) -> tuple[TorchvisionSSD, bool]:
         "iou_thresh": spec.match_threshold,
         "positive_fraction": 1 / (1 + spec.negatives_per_positive),
     }
-    if spec.backbone == "vgg16" and spec.neck is None:
+    if spec.backbone == vgg.NAME and spec.neck is None:
         theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=spec.classes + 1, **rules)
         theirs.anchor_generator = prior_generator(spec)
-        return theirs, _carry_vgg16(ours, theirs) and _carry_heads(ours, theirs)
+        theirs.load_state_dict(to_torchvision(ours.state_dict(), theirs.state_dict()))
+        theirs.transform.image_mean = (ours.backbone.mean.flatten() / 255).tolist()
+        theirs.transform.image_std = (ours.backbone.deviation.flatten() / 255).tolist()
+        return theirs
     theirs = TorchvisionSSD(
         FeatureMaps(ours),
         prior_generator(spec),
@@ -75,7 +80,9 @@ def torchvision_ssd(ours: SSD) -> tuple[TorchvisionSSD, bool]:
         image_std=[1 / 255, 1 / 255, 1 / 255],
         **rules,
     )
-    return theirs, _carry_heads(ours, theirs)
+    theirs.head.classification_head.module_list.load_state_dict(ours.class_heads.state_dict())
+    theirs.head.regression_head.module_list.load_state_dict(ours.box_heads.state_dict())
+    return theirs
 
 
 def prior_generator(spec: DetectorSpec) -> DefaultBoxGenerator:
@@ -134,38 +141,3 @@ def torchvision_step(
     optimiser.zero_grad()
     (losses["bbox_regression"] + losses["classification"]).backward()
     optimiser.step()
-
-
-def _carry_heads(ours: SSD, theirs: TorchvisionSSD) -> bool:
-    """Both have a head of n x (C + 1) and one of n x 4 channels a level, in the same order of channels."""
-    pairs: list[tuple[Any, Any]] = [
-        *zip(ours.class_heads, theirs.head.classification_head.module_list, strict=True),
-        *zip(ours.box_heads, theirs.head.regression_head.module_list, strict=True),
-    ]
-    return _carry([(own.weight, other.weight) for own, other in pairs] + [(o.bias, t.bias) for o, t in pairs])
-
-
-def _carry_vgg16(ours: SSD, theirs: TorchvisionSSD) -> bool:
-    """Convolutions of backbone and extra levels in the order of definition, and conv4_3's scale."""
-    own = [*_convolutions(ours.backbone), *_convolutions(ours.extras)]
-    other = _convolutions(theirs.backbone)
-    scales = [part.scale for part in ours.norms if hasattr(part, "scale")]
-    if len(own) != len(other) or len(scales) != 1 or any(o.bias is None for o in own):
-        return False
-    pairs: list[tuple[Tensor, Tensor]] = [(o.weight, t.weight) for o, t in zip(own, other, strict=True)]
-    pairs += [(cast(Tensor, o.bias), cast(Tensor, t.bias)) for o, t in zip(own, other, strict=True)]
-    return _carry([*pairs, (cast(Tensor, scales[0]), cast(Tensor, theirs.backbone.scale_weight))])
-
-
-def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
-    return [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-
-
-def _carry(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
-    """Copy each first tensor into its second, if all shapes agree; False, and nothing done, otherwise."""
-    if any(own.shape != other.shape for own, other in pairs):
-        return False
-    with torch.no_grad():
-        for own, other in pairs:
-            other.copy_(own)
-    return True

@@ -73,7 +73,7 @@ def measure_comparison(
     batches: Sequence[int],
     budget: Budget,
 ) -> dict[str, Any]:
-    """`rows` by task, batch and contender, the measured `ceiling`, and whether the weights are `the_same`.
+    """`rows` by task, batch and contender, and the measured `ceiling`.
 
     numerics: differ in their precision alone. Training is plain SGD with momentum of every weight, in all
     contenders. A row: median, quartiles and their distance, `times_as_fast` as torchvision as shipped (by
@@ -82,7 +82,7 @@ def measure_comparison(
     step is three times that: torch's counter takes the backward pass of a depthwise convolution for that
     of a dense one.
     """
-    theirs, the_same = torchvision_ssd(model)
+    theirs = torchvision_ssd(model)
     device = torch.device(numerics[0].device)
     plain = replace(numerics[0], precision="float32", channels_last=False)
     contenders: dict[Key, Contender] = {}
@@ -110,7 +110,6 @@ def measure_comparison(
     return {
         "rows": [_row(key, timings, _gflop(key, forward), rate) for key in order],
         "ceiling": [{"precision": name, "GFLOP_per_second": value} for name, value in rate.items()],
-        "the_same": the_same,
     }
 
 
