@@ -1,0 +1,88 @@
+"""Sets of detections drawn from a population that is known: the same ground truths seen by several models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.matches import Matches
+
+AREAS = ("all", "small", "medium", "large", "small_network", "medium_network", "large_network")
+
+
+def draw_matches(
+    rng: np.random.Generator,
+    skills: Sequence[float],
+    *,
+    images: int = 80,
+    classes: int = 3,
+    thresholds: int = 10,
+    false: float = 12.0,
+    sizes: bool = False,
+) -> list[Matches]:
+    """Matches of a model of each skill on one draw of images.
+
+    Some images are hard, and some objects, for all models alike; each model's detections have a noise of
+    their own beside that, so two models of one skill differ on every draw and not in the population.
+    false: mean number of false detections an image. sizes: area ranges beside "all".
+    """
+    counts = 1 + rng.poisson(3, images)
+    truth_image = np.repeat(np.arange(images), counts)
+    total = len(truth_image)
+    truth_label = rng.choice(classes, total, p=_shares(classes)).astype(np.int32)
+    truth_size = rng.integers(0, 3, total)
+    hard = rng.normal(0, 0.6, images)
+    ease = hard[truth_image] + rng.normal(0, 0.7, total) + 0.3 * truth_size
+    ious = np.linspace(0.5, 0.95, thresholds)
+    areas = AREAS if sizes else AREAS[:1]
+    result = []
+    for skill in skills:
+        quality = ease + skill + rng.normal(0, 0.6, total)
+        found = quality > -1.5
+        strays = rng.poisson(false * np.exp(-0.3 * hard))
+        image = np.concatenate((truth_image[found], np.repeat(np.arange(images), strays)))
+        label = np.concatenate((truth_label[found], rng.choice(classes, strays.sum(), p=_shares(classes))))
+        size = np.concatenate((truth_size[found], rng.integers(0, 3, strays.sum())))
+        certainty = np.concatenate(
+            (0.8 * quality[found] + rng.normal(0.6, 0.7, found.sum()), rng.normal(-0.9, 0.9, strays.sum()))
+        )
+        iou = np.concatenate((1 / (1 + np.exp(-0.6 - quality[found])), np.zeros(strays.sum())))
+        score = (1 / (1 + np.exp(-certainty))).astype(np.float32)
+        order = np.lexsort((-score, label))
+        image, label, size, score, iou = image[order], label[order], size[order], score[order], iou[order]
+        right = iou >= ious[:, None]
+        outside = np.stack([_outside(size, area) for area in areas])
+        result.append(
+            Matches(
+                classes=tuple(f"class {k}" for k in range(classes)),
+                image_ids=np.arange(1, images + 1),
+                areas=areas,
+                thresholds=ious,
+                detection=order,
+                image=image,
+                label=label.astype(np.int32),
+                score=score,
+                # A ground truth outside the range that is found is ignored; so is a stray outside it.
+                matched=np.repeat(right[None], len(areas), axis=0),
+                ignored=np.repeat(outside[:, None], thresholds, axis=1),
+                truth=np.where(right, 0, -1),
+                truth_image=truth_image,
+                truth_label=truth_label,
+                truth_ignored=np.stack([_outside(truth_size, area) for area in areas]),
+            )
+        )
+    return result
+
+
+def _outside(size: NDArray[np.int64], area: str) -> NDArray[np.bool_]:
+    if area == "all":
+        return np.zeros(len(size), dtype=bool)
+    return size != ("small", "medium", "large").index(area.removesuffix("_network"))
+
+
+def _shares(classes: int) -> NDArray[np.float64]:
+    """Of the classes, unequal as in any data."""
+    weights = 1.0 / np.arange(1, classes + 1)
+    return weights / weights.sum()
