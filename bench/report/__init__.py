@@ -11,9 +11,11 @@ def build_report(folder: Path) -> list[Path]:
     Raises UserError when the folder is not a run.
     """
     # The live display is in this package too, and should not wait seconds for matplotlib.
+    from bench.analysis.effects import effects_frame  # noqa: PLC0415
     from bench.analysis.frame import load_run  # noqa: PLC0415
     from bench.report.plots import write_plots  # noqa: PLC0415
     from bench.report.tables import write_tables  # noqa: PLC0415
 
     run = load_run(folder)
-    return [*write_tables(run), *write_plots(run)]
+    effects = effects_frame(run)
+    return [*write_tables(run, effects), *write_plots(run, effects)]

@@ -1,4 +1,4 @@
-"""The tables of a run: ablation, per class, by size, throughput, environment.
+"""The tables of a run: ablation, per class, by size, throughput, environment; `effects` has a room of its own.
 
 In frames and CSV every AP is a fraction of 1 and in full precision, in print it is in per
 cent; a figure that does not exist is empty in CSV and n/a in print, never 0.
@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.analysis.effects import effects_frame
 from bench.analysis.frame import Run, cells_frame, classes_frame, sweep_frame
 from bench.report.columns import (
     AP_COLUMNS,
@@ -25,13 +26,25 @@ from bench.report.columns import (
     three_digits,
     whole,
 )
+from bench.report.effects import effects_table
 from bench.report.sentences import common, machine, samples, status, subject, text_of, unfinished
 from bench.report.typeset import CHECK, MISSING, Entry, Heading, Table, csv_text, latex_text, markdown_text
 
 
-def write_tables(run: Run) -> list[Path]:
-    """Every table as CSV, Markdown and LaTeX in the run's folder ``tables``; the files, in order."""
-    tables = (ablation(run), per_class(run), sizes(run), throughput(run), environment(run))
+def write_tables(run: Run, effects: pd.DataFrame | None = None) -> list[Path]:
+    """Every table as CSV, Markdown and LaTeX in the run's folder ``tables``; the files, in order.
+
+    effects: `effects_frame(run)`, where it has been computed already.
+    """
+    effects = effects_frame(run) if effects is None else effects
+    tables = (
+        ablation(run),
+        effects_table(run, effects),
+        per_class(run),
+        sizes(run),
+        throughput(run),
+        environment(run),
+    )
     return write_forms(tables, run.folder / "tables")
 
 

@@ -19,7 +19,7 @@ from bench.analysis.frame import load_run
 from bench.report import build_report, plots
 from tests.report.made_run import matrix, name_of, write_run
 
-NAMES = ("ap_by_variant", "ap_by_size", "ap_against_throughput", "learning_curves")
+NAMES = ("ap_by_variant", "ap_by_size", "ap_against_throughput", "learning_curves", "effects")
 
 
 def texts(figure: Figure) -> list[str]:
@@ -34,7 +34,7 @@ def test_a_report_is_tables_and_plots_of_what_there_is(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     written = build_report(folder)
     assert dict(mpl.rcParams) == before
-    assert len(written) == 23 and all(path.stat().st_size > 0 for path in written)
+    assert len(written) == 28 and all(path.stat().st_size > 0 for path in written)
     assert {path.name for path in written if path.parent.name == "plots"} == {
         f"{name}.{ending}" for name in NAMES for ending in ("png", "svg")
     }

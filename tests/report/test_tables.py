@@ -39,7 +39,7 @@ def values_of(folder: Path, variant: str, part: str, name: str) -> list[float]:
 
 
 def test_no_torch_is_needed() -> None:
-    modules = "bench.report, bench.report.tables, bench.report.plots, bench.report.display, bench.analysis.frame"
+    modules = "bench.report, bench.report.tables, bench.report.plots, bench.report.display, bench.analysis.effects"
     code = f"import sys, {modules}; print(sorted({{'torch', 'torchvision', 'timm'}} & set(sys.modules)))"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
@@ -157,7 +157,7 @@ def test_environment_names_values_that_differ(tmp_path: Path) -> None:
 def test_every_table_is_made_of_any_number_of_variants(tmp_path: Path, count: int) -> None:
     axes = ("fpn", "anchors", "unfreezing", "giou")
     run = load_run(write_run(tmp_path / "run", factors=matrix(axes)[:count]))
-    assert len(tables.write_tables(run)) == 15
+    assert len(tables.write_tables(run)) == 18
     lines = (tmp_path / "run/tables/ablation.md").read_text().splitlines()
     header = next(line for line in lines if line.startswith("| variant"))
     body = lines[lines.index(header) + 2 :]
