@@ -36,6 +36,7 @@ from bench.throughput import (
     peak_memory_mib,
 )
 from bench.training import NotFinite, Progress, Trained, Trainer, autocast
+from bench.voc_evaluation import evaluate_voc
 
 EVALUATION_BATCH = 16
 SPEED_IMAGES = 64
@@ -141,7 +142,7 @@ def _figures(job: CellJob) -> dict[str, Any]:
         torch.save({"priors": model.priors_fingerprint(), "model": model.state_dict()}, file)
     (job.folder / "checkpoint.pt").unlink(missing_ok=True)
     return {
-        "accuracy": evaluation.accuracy,
+        "accuracy": evaluation.accuracy | {"voc": evaluate_voc(job.val, detections)},
         "speed": speed,
         "cost": {
             "parameters_M": count_parameters(model) / 1e6,
