@@ -85,7 +85,8 @@ def random_case(seed: int) -> tuple[ImageIndex, Detections]:
         low = generator.integers(0, 60, size=(generator.integers(0, 6), 2))
         side = generator.integers(3, 35, size=low.shape)
         labels = generator.integers(0, 2, size=len(low))
-        boxes_of.append([(int(k), *map(float, (*a, *(a + s)))) for k, a, s in zip(labels, low, side, strict=True)])
+        corners = np.concatenate((low, low + side), axis=1).astype(float).tolist()
+        boxes_of.append([(label, a, b, c, d) for label, (a, b, c, d) in zip(labels.tolist(), corners, strict=True)])
     index = index_of(boxes_of, classes=3)
     index = replace(index, difficult=generator.random(len(index.boxes)) < 0.2)
     found = []
