@@ -65,7 +65,7 @@ class DetectorSpec:
     size: int = 300
     feature_maps: tuple[int, ...] = (38, 19, 10, 5, 3, 1)
     steps: tuple[int, ...] = (8, 16, 32, 64, 100, 300)
-    level_norms: tuple[float, ...] = (1.0, 1.0, 1.0)
+    level_norms: tuple[float, ...] = (0.5, 0.5, 0.5)
     extras: tuple[ExtraLevel, ...]
     neck: NeckSpec | None = None
     priors: tuple[tuple[Shape, ...], ...]
