@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.atomic import replacing, write_json
@@ -21,6 +22,8 @@ from bench.axis import derive, find_axes
 from bench.data.index import ImageIndex
 from bench.data.pipeline import TrainingBatches, whole_images
 from bench.data.pixels import PixelSource, open_pixels
+from bench.detector.prior_fitting import recall
+from bench.detector.priors import write_priors
 from bench.detector.ssd import SSD
 from bench.errors import UserError
 from bench.evaluation import Detections, detections_coco, evaluate
@@ -122,6 +125,8 @@ def _figures(job: CellJob) -> dict[str, Any]:
     train = shared_part(job.train, cell.base.training.data_share)
     axes = find_axes(job.axes_package, job.axis_files)
     spec, prepared = derive(cell.base, [axes[name].axis for name in cell.active], train)
+    matchable = {"train": matchable_boxes(train), "val": matchable_boxes(job.val)}
+    write_priors(job.folder / "priors.json", spec.detector, matchable)
     model = build(spec, cell.seed, numerics)
     trained = _train(job, train, model, spec, log)
 
@@ -154,6 +159,7 @@ def _figures(job: CellJob) -> dict[str, Any]:
             "peak_memory_MiB": peak_memory_mib(torch.device(numerics.device)),
         },
         "prepared": prepared,
+        "prior_recall": prior_recall(cell.base, spec, matchable),
         "detector": asdict(spec.detector),
         "training": asdict(spec.training),
         "pretrained": {
@@ -176,6 +182,21 @@ def build(spec: Specification, seed: int, numerics: Numerics) -> SSD:
     """The detector, where and how the run computes."""
     model = SSD(spec.detector, seed=seed).to(numerics.device)
     return model.to(memory_format=torch.channels_last) if numerics.channels_last else model
+
+
+def matchable_boxes(index: ImageIndex) -> NDArray[np.float64]:
+    """(M, 4) boxes that priors are matched to, as fractions of their images: all but crowds."""
+    return index.fractions()[~index.crowd]
+
+
+def prior_recall(
+    base: Specification, spec: Specification, boxes: Mapping[str, NDArray[np.float64]]
+) -> dict[str, dict[str, Any]]:
+    """For each split its `recall` before the axes were applied and after; measured, nothing is fitted."""
+    return {
+        split: {"before": recall(own, base.detector), "after": recall(own, spec.detector)}
+        for split, own in boxes.items()
+    }
 
 
 def shared_part(train: ImageIndex, share: float) -> ImageIndex:

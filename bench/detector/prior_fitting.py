@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from bench.spec import DetectorSpec, Shape
 SAMPLE = 40_000  # boxes that the fit looks at: the shapes of more do not move
 ROUNDS = 40
 RESEEDS = 60
+PART = 100_000  # boxes whose overlaps with all shapes are in memory at a time
 
 Floats = NDArray[np.float64]
 
@@ -94,19 +97,79 @@ def fit_shapes(boxes: Floats, spec: DetectorSpec) -> tuple[tuple[Shape, ...], ..
     return fitted if matched[1] >= matched[0] else spec.priors
 
 
-def recall(boxes: Floats, spec: DetectorSpec) -> dict[str, float | list[float]]:
-    """Share of boxes (M, 4) that some prior matches at the threshold, in all and by level, and mean best IoU."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Coverage:
+    """How K shapes match M boxes on their real grid.
+
+    best: (M,) IoU of each box with its best prior; shape: (M,) which shape that is; matches: (M, K) bool,
+    whether a prior of the shape reaches the threshold.
+    """
+
+    best: Floats
+    shape: NDArray[np.int64]
+    matches: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, boxes: Floats, spec: DetectorSpec) -> Coverage:
+        """The coverage of boxes (M, 4), xyxy in fractions, by the detector's shapes."""
+        grid, shapes = Grid.of(spec), flat(spec.priors)
+        best, shape, matches = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros((0, len(shapes)), bool)]
+        for start in range(0, len(boxes), PART):  # COCO's 860,000 boxes at once would take gigabytes
+            overlap = best_overlaps(boxes[start : start + PART], shapes, grid)
+            best.append(overlap.max(axis=1))
+            shape.append(overlap.argmax(axis=1))
+            matches.append(overlap >= spec.match_threshold)
+        return cls(best=np.concatenate(best), shape=np.concatenate(shape), matches=np.concatenate(matches))
+
+
+def recall(boxes: Floats, spec: DetectorSpec) -> dict[str, Any]:
+    """Share of boxes (M, 4) xyxy in fractions that some prior matches at the threshold; JSON data.
+
+    boxes: M; without any there is nothing else. matched: the share; mean_best_iou: of all boxes.
+    matched_by_level: the share that each level's own priors match, which overlap; best_by_level: matched,
+        and the best prior is on that level, which add up to `matched`; only_by_level: no other level
+        matches it, what would be lost without the level's priors.
+    by_size_network: boxes and matched of "small" (under 32^2 pixels of the network's input), "medium" and
+        "large" (over 96^2) ones.
+    """
     if not len(boxes):
         return {"boxes": 0}
-    grid = Grid.of(spec)
-    overlap = best_overlaps(boxes, flat(spec.priors), grid)
-    levels = [overlap[:, grid.level == level].max(axis=1) for level in range(len(spec.priors))]
+    found = Coverage.of(boxes, spec)
+    level = Grid.of(spec).level
+    matched = found.matches.any(axis=1)
+    levels = np.stack([found.matches[:, level == each].any(axis=1) for each in range(len(spec.priors))], axis=1)
+    only = levels & (levels.sum(axis=1, keepdims=True) == 1)
+    best = np.bincount(level[found.shape[matched]], minlength=levels.shape[1]) / len(boxes)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) * spec.size**2
+    sizes = {"small": area < 32**2, "medium": (area >= 32**2) & (area <= 96**2), "large": area > 96**2}
     return {
         "boxes": len(boxes),
-        "matched": float((overlap.max(axis=1) >= spec.match_threshold).mean()),
-        "mean_best_iou": float(overlap.max(axis=1).mean()),
-        "matched_by_level": [float((level >= spec.match_threshold).mean()) for level in levels],
+        "matched": float(matched.mean()),
+        "mean_best_iou": float(found.best.mean()),
+        "matched_by_level": levels.mean(axis=0).tolist(),
+        "best_by_level": best.tolist(),
+        "only_by_level": only.mean(axis=0).tolist(),
+        "by_size_network": {
+            name: {"boxes": int(of_size.sum()), "matched": float(matched[of_size].mean()) if of_size.any() else None}
+            for name, of_size in sizes.items()
+        },
     }
+
+
+def recall_by_shape(boxes: Floats, spec: DetectorSpec) -> list[list[dict[str, float]]]:
+    """For each level and shape the shares of boxes (M, 4) that it is needed for; empty without boxes.
+
+    best: it matches the box, and no shape does so better; these add up to `recall`'s `matched`.
+    only: no other shape matches the box, of this level or another: what would be lost without it.
+    """
+    if not len(boxes):
+        return []
+    found = Coverage.of(boxes, spec)
+    shapes = found.matches.shape[1]
+    best = np.bincount(found.shape[found.matches.any(axis=1)], minlength=shapes) / len(boxes)
+    only = (found.matches & (found.matches.sum(axis=1, keepdims=True) == 1)).mean(axis=0)
+    pairs = iter(zip(best.tolist(), only.tolist(), strict=True))
+    return [[{"best": b, "only": o} for b, o in islice(pairs, len(level))] for level in spec.priors]
 
 
 def _score(overlap: Floats, threshold: float) -> float:

@@ -7,14 +7,24 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from bench.detector.priors import PRESETS, RATIOS, preset_shapes, prior_boxes, read_shapes, write_shapes
+from bench.detector.priors import (
+    PRESETS,
+    RATIOS,
+    described,
+    preset_shapes,
+    prior_boxes,
+    read_shapes,
+    write_priors,
+    write_shapes,
+)
 from bench.errors import UserError
 from bench.spec import DetectorSpec, Shape
 from variants.baseline import LIGHT_EXTRAS
@@ -78,27 +88,64 @@ def test_order_is_level_row_column_shape() -> None:
     assert boxes[-1].tolist() == pytest.approx([0.5, 0.5, *shapes[5][3]], abs=1e-7)
 
 
-@given(
-    sides=st.lists(st.floats(0.5, 400), min_size=60, max_size=60),
-    size=st.sampled_from([300, 512]),
-)
-def test_shapes_survive_their_file(sides: list[float], size: int, tmp_path_factory: pytest.TempPathFactory) -> None:
-    values = iter(sides)
-    shapes = tuple(tuple((next(values) / size, next(values) / size) for _ in range(count)) for count in COUNTS)
+SHAPES = st.tuples(*(st.tuples(*[st.tuples(*[st.floats(1e-6, 4)] * 2)] * count) for count in COUNTS))
+
+
+@settings(max_examples=60)
+@given(shapes=SHAPES, size=st.sampled_from([300, 512, 7]))
+def test_shapes_survive_their_file_to_the_last_bit(
+    shapes: tuple[tuple[Shape, ...], ...], size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("priors") / "priors.json"
     write_shapes(path, shapes, size=size)
+    assert read_shapes(path) == shapes  # equality of tuples of floats: every bit
+    first = json.loads(path.read_text())["levels"][0][0]
+    assert first["width"] == pytest.approx(shapes[0][0][0] * size, abs=1e-6)
+
+
+def test_what_a_person_changes_in_pixels_counts(tmp_path: Path) -> None:
+    path = tmp_path / "priors.json"
+    write_shapes(path, preset_shapes("coco"), size=300)
+    content = json.loads(path.read_text())
+    content["levels"][1][2]["width"] = 99
+    del content["levels"][1][3]["fractions"]
+    path.write_text(json.dumps(content))
     back = read_shapes(path)
-    for level, other in zip(shapes, back, strict=True):
-        for shape, read in zip(level, other, strict=True):
-            assert read == pytest.approx(shape, rel=1e-12)
-    assert json.loads(path.read_text())["levels"][0][0]["width"] == pytest.approx(sides[0])
+    assert back[1][2] == (99 / 300, content["levels"][1][2]["height"] / 300)
+    assert back[1][3] == pytest.approx(preset_shapes("coco")[1][3], abs=1e-8)
+    assert [back[0], *back[2:]] == [preset_shapes("coco")[0], *preset_shapes("coco")[2:]]
 
 
-def test_presets_keep_their_priors_through_the_file(tmp_path: Path) -> None:
-    for name in PRESETS:
-        shapes = preset_shapes(name)
-        write_shapes(tmp_path / "priors.json", shapes, size=300)
-        assert torch.equal(prior_boxes(detector(read_shapes(tmp_path / "priors.json"))), prior_boxes(detector(shapes)))
+def test_a_shape_is_described_in_the_field_s_words() -> None:
+    found = described((0.3, 0.1), 300)
+    assert (found["width"], found["height"], found["fractions"]) == (90, 30, [0.3, 0.1])
+    assert (found["scale"], found["ratio"]) == (51.96, 3.0)  # sqrt(90 * 30), 90 / 30
+    assert found["nearest"] == {"scale": 0.15, "ratio": "3:1"}
+    assert described((0.05, 0.055), 300)["nearest"] == {"scale": 0.07, "ratio": "1:1"}
+    assert described((0.1, 0.5), 300)["nearest"]["ratio"] == "1:3"
+    # The preset's own shapes are nearest to what they were made from
+    for level, shapes in enumerate(preset_shapes("voc")[:5]):
+        names = [described(shape, 300)["nearest"]["ratio"] for shape in shapes]
+        assert names == ["1:1", "1:1", "2:1", "1:2", "3:1", "1:3"][: COUNTS[level]]
+
+
+def test_a_detector_s_file_says_what_each_level_and_shape_matches(tmp_path: Path) -> None:
+    spec = detector(preset_shapes("coco"))
+    boxes = {
+        "train": np.array([[0.4, 0.4, 0.47, 0.47], [0.1, 0.1, 0.9, 0.9], [0.5, 0.5, 0.51, 0.51]]),
+        "val": np.zeros((0, 4)),
+    }
+    path = tmp_path / "cell" / "priors.json"
+    write_priors(path, spec, boxes)
+    assert read_shapes(path) == spec.priors
+    content = json.loads(path.read_text())
+    assert content["recall"]["val"] == {"boxes": 0}
+    assert content["recall"]["train"]["boxes"] == 3
+    assert content["recall"]["train"]["matched"] == pytest.approx(2 / 3)
+    shares = [[shape["share"]["train"] for shape in level] for level in content["levels"]]
+    assert sum(share["best"] for level in shares for share in level) == pytest.approx(2 / 3)
+    assert shares[0][0]["best"] == pytest.approx(1 / 3)  # 21 pixels: the smallest square
+    assert all(set(shape["share"]) == {"train"} for level in content["levels"] for shape in level)
 
 
 def good_content() -> dict[str, Any]:
@@ -112,6 +159,12 @@ def changed(**change: Any) -> dict[str, Any]:
 def with_width(value: Any) -> dict[str, Any]:
     content = good_content()
     content["levels"][3] = [{"width": value, "height": 30}, *content["levels"][3][1:]]
+    return content
+
+
+def with_fractions(value: Any) -> dict[str, Any]:
+    content = good_content()
+    content["levels"][0] = [{"width": 20, "height": 30, "fractions": value}, *content["levels"][0][1:]]
     return content
 
 
@@ -132,6 +185,8 @@ def with_width(value: Any) -> dict[str, Any]:
         (json.dumps(with_width(float("nan"))), "positive"),
         (json.dumps(with_width(float("inf"))), "positive"),
         (json.dumps(with_width(None)), "not a file of priors"),
+        (json.dumps(with_fractions("ab")), "not a file of priors"),
+        (json.dumps(with_fractions([0.1])), "not a file of priors"),
         ("10" * 300, "not a file of priors"),
         (json.dumps(with_width(10**400)), "not a file of priors"),
     ],
