@@ -127,6 +127,7 @@ def preflight(words: Sequence[str]) -> int:
     parser = Parser("run_all.py preflight", "Read all of the data once and list every problem.")
     add_data_options(parser)
     parser.add_argument("--out", type=Path, help="folder for preflight.json (default: results/<data>-preflight)")
+    parser.add_argument("--sheet", action="store_true", help="also draw 20 images, and 20 training views, with boxes")
     options = parse(parser, words)
     keep_caches_in(options.cache)
     from rich.console import Console
@@ -138,13 +139,21 @@ def preflight(words: Sequence[str]) -> int:
 
     console = Console()
     reading = read_source(options.data, cache=options.cache)
-    found, _ = check(reading, cache=options.cache, workers=available_cores())
+    found, pixels = check(reading, cache=options.cache, workers=available_cores())
     for line in summary(found):
         console.print(line, markup=False, highlight=False)
     out = options.out or HOME / "results" / f"{data_name(options.data)}-preflight"
     write_report(found, out / "preflight.json")
     console.print(f"written: {out / 'preflight.json'}", markup=False)
     enforce(found.reading, skip_invalid=options.skip_invalid)
+    if options.sheet:
+        from bench.data.sheet import write_sheets
+        from bench.data.split import make_split
+
+        index = found.reading.index
+        split = make_split(found.reading, val_fraction=options.val_fraction, eval_list=options.eval_list)
+        for path in write_sheets(out, index, index.take(split.train), pixels):
+            console.print(f"written: {path}", markup=False)
     return 0
 
 

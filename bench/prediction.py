@@ -7,20 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from bench.analysis.frame import Run, load_run
 from bench.data.augment import WHOLE
 from bench.data.decode import decode
 from bench.data.pipeline import warp
 from bench.detector.ssd import SSD
+from bench.drawing import draw_boxes
 from bench.errors import UserError
 from bench.spec import detector_from
 from bench.store import read_json
-
-# Okabe and Ito's palette, told apart by colour-blind people too
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
 
 def draw_predictions(
@@ -45,15 +42,10 @@ def draw_predictions(
             found = model.detect(warped)
         shown = found.scores >= threshold
         scale = np.tile(np.array(pixels.shape[1::-1]), 2)
-        picture = _drawn(
-            pixels,
-            found.boxes[shown].numpy() * scale,
-            [
-                f"{classes[label]} {score:.2f}"
-                for label, score in zip(found.labels[shown], found.scores[shown], strict=True)
-            ],
-            [COLOURS[int(label) % len(COLOURS)] for label in found.labels[shown]],
-        )
+        picture = Image.fromarray(pixels)
+        labels, scores = found.labels[shown].tolist(), found.scores[shown].tolist()
+        texts = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+        draw_boxes(picture, found.boxes[shown].numpy() * scale, texts, labels)
         target = folder / f"{path.stem}.{run.records[cell_id]['variant']}.png"
         picture.save(target)
         written.append(target)
@@ -88,15 +80,3 @@ def load_detector(run: Run, cell_id: str) -> SSD:
         raise UserError(f"{path}: was trained with other priors than its record says")
     model.load_state_dict(content["model"])
     return model.eval()
-
-
-def _drawn(pixels: NDArray[np.uint8], boxes: NDArray[np.float64], texts: list[str], colours: list[str]) -> Image.Image:
-    picture = Image.fromarray(pixels)
-    draw = ImageDraw.Draw(picture)
-    width = max(2, round(max(picture.size) / 300))
-    for box, text, colour in zip(boxes.tolist(), texts, colours, strict=True):
-        draw.rectangle(box, outline=colour, width=width)
-        place = draw.textbbox((box[0], max(0, box[1] - 12)), text)
-        draw.rectangle(place, fill=colour)
-        draw.text(place[:2], text, fill="black")
-    return picture

@@ -1,0 +1,65 @@
+"""Boxes with their names on pictures: what `predict` and the contact sheets show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+# Okabe and Ito's palette, told apart by colour-blind people too
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+DARK = frozenset({"#009E73", "#0072B2", "#D55E00"})  # behind white letters; the others behind black ones
+
+Place = tuple[float, float, float, float]  # xyxy in pixels of the picture
+
+
+def draw_boxes(picture: Image.Image, boxes: NDArray[np.float64], texts: Sequence[str], labels: Sequence[int]) -> int:
+    """Draw boxes (K, 4) xyxy in pixels onto the RGB picture, each in its label's colour with its text.
+
+    A text stands above its box, or where that is taken or outside, at one of the box's other edges; one
+    that would cover another text is left out, since neither could be read. Returns how many were.
+    Texts of the first boxes are placed first; outlines are drawn beneath all texts.
+    """
+    draw = ImageDraw.Draw(picture)
+    font = letters(max(11, round(max(picture.size) / 45)))
+    line = max(1, round(max(picture.size) / 300))
+    colours = [COLOURS[label % len(COLOURS)] for label in labels]
+    for box, colour in zip(boxes.tolist(), colours, strict=True):
+        draw.rectangle(box, outline=colour, width=line)
+    taken: list[Place] = []
+    for box, text, colour in zip(boxes.tolist(), texts, colours, strict=True):
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        plate = (right + 4, bottom - top + 4)
+        place = _free_place(box, plate, picture.size, taken)
+        if place is None:
+            continue
+        taken.append(place)
+        draw.rectangle(place, fill=colour)
+        ink = "white" if colour in DARK else "black"
+        draw.text((place[0] + 2 - left, place[1] + 2 - top), text, fill=ink, font=font)
+    return len(texts) - len(taken)
+
+
+@cache
+def letters(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Pillow's own font has no letters beyond English ones."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+
+
+def _free_place(
+    box: Sequence[float], plate: tuple[float, float], picture: tuple[int, int], taken: Sequence[Place]
+) -> Place | None:
+    """Where a plate (width, height) fits at a box: above, below, or inside at the top or bottom."""
+    width, height = plate
+    x = min(max(0.0, box[0]), picture[0] - width)
+    for y in (box[1] - height, box[3], box[1], box[3] - height):
+        if x < 0 or y < 0 or y + height > picture[1]:
+            continue
+        if not any(x < t[2] and t[0] < x + width and y < t[3] and t[1] < y + height for t in taken):
+            return x, y, x + width, y + height
+    return None
