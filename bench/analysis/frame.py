@@ -92,7 +92,7 @@ def load_run(folder: Path) -> Run:
             f"{folder} is not the folder of a run: there is no plan.json in it; "
             "name a folder that run_all.py wrote, such as results/NAME"
         )
-    plan = _object(path)
+    plan = read_object(path)
     try:
         cells = tuple(_planned(cell) for cell in plan["cells"])
         run = Run(
@@ -191,7 +191,7 @@ def log_frame(run: Run) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame([], columns=columns)
 
 
-def _object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, of a schema that is known here."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -224,7 +224,7 @@ def _record(folder: Path, cell: PlannedCell) -> dict[str, Any] | None:
     path = folder / "cells" / cell.id / "record.json"
     if not path.is_file():
         return None
-    record = _object(path)
+    record = read_object(path)
     if record.get("status") not in ("done", "failed") or record.get("id", cell.id) != cell.id:
         raise UserError(
             f"{path} is not the record of cell {cell.id} (id {record.get('id')!r}, status "

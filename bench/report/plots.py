@@ -1,4 +1,4 @@
-"""The plots of a run as PNG and SVG: AP by variant, by size, against speed, effects, and the learning curves.
+"""The plots of a run as PNG and SVG: AP by variant, by size, against speed, curves, effects, and priors.
 
 A variant has the same marker and colour in every plot. Markers and dashes tell the variants apart in
 grey; the colours are seaborn's "colorblind". Figures are made without pyplot, so no global state is
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from bench.analysis.effects import BOOTSTRAP, STUDENT, effects_frame
 from bench.analysis.frame import Run, cells_frame, log_frame
+from bench.analysis.prior_shapes import PriorSet, ground_truth_shapes, prior_sets
 from bench.report.columns import SIZES
 from bench.report.effects import points
 from bench.report.sentences import one_line, status, subject
@@ -36,6 +37,7 @@ from bench.report.tables import summary
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 3)))
 GREY = "0.45"
+MOST_TRUTHS = 4000  # ground truths that a plot shows: more are a black cloud
 WIDTH = 7.0  # inches: a text width, so that 8 pt in the figure is 8 pt in the paper
 
 
@@ -70,6 +72,7 @@ def write_plots(run: Run, effects: pd.DataFrame | None = None) -> list[Path]:
         "ap_against_throughput": ap_against_throughput,
         "learning_curves": learning_curves,
         "effects": partial(effect_intervals, effects=computed),
+        "priors_over_ground_truths": priors_over_ground_truths,
     }
     written = []
     # The salt and the missing date make equal figures equal files.
@@ -346,6 +349,68 @@ def _meaning(effects: pd.DataFrame) -> str:
     bars = f"bars: 95% intervals, each for itself ({'; '.join(said)})" if said else ""
     shapes = ", ".join(f"{NAMES_OF_MARKERS[KINDS[kind].marker]}: {kind}" for kind in kinds)
     return "; ".join(part for part in (shapes, bars) if part)
+
+
+def priors_over_ground_truths(run: Run) -> Figure:
+    """The priors of each level over the shapes of the validation ground truths, before and after they change.
+
+    Width and height at the network's input, in pixels, on logarithmic axes: equal distances are equal
+    factors, which is how IoU sees them. One panel where no finished variant has other priors.
+    """
+    sets = prior_sets(run)
+    figure, panels = _figure(run, columns=max(1, len(sets)), height=3.9 if len(sets) > 1 else 5.2, sharey=True)
+    if not sets:
+        _nothing(panels[0], "no finished cell has said its priors")
+        _annotate(figure, run)
+        return figure
+    truths = [ground_truth_shapes(run, each.size) for each in sets]
+    sides = pd.concat([*(each.shapes[["width", "height"]] for each in sets), *truths]).to_numpy(dtype=float)
+    limits = sides.min() / 1.25, sides.max() * 1.25
+    for axes, each, truth, when in zip(panels, sets, truths, ("before", "after"), strict=False):
+        _draw_priors(axes, each, truth)
+        named = f"{when}: {each.variant}" if len(sets) > 1 else each.variant
+        axes.set_title(f"{named}\n{_matched(each)}", fontsize="small").set_parse_math(False)
+        axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
+        axes.plot(limits, limits, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(ScalarFormatter())
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(f"width at {each.size} × {each.size}, pixels")
+    panels[0].set_ylabel(f"height at {sets[0].size} × {sets[0].size}, pixels")
+    _legend(figure, panels[0])
+    most = max(len(truth) for truth in truths)
+    shown = f"{MOST_TRUTHS} of {most} ground truths" if most > MOST_TRUTHS else "ground truths"
+    _annotate(figure, run, f"grey: {shown} of the validation split, to which nothing is fitted; dotted: squares")
+    return figure
+
+
+def _draw_priors(axes: Axes, priors: PriorSet, truth: pd.DataFrame) -> None:
+    """Ground truths as a light cloud, and the shapes with a marker and a colour for each level."""
+    seen = truth.iloc[np.linspace(0, len(truth) - 1, min(len(truth), MOST_TRUTHS)).astype(int)]
+    # A cloud of thousands would make the SVG megabytes: it is a picture within it.
+    axes.scatter(seen["width"], seen["height"], s=5, color="0.55", alpha=0.35, linewidths=0, zorder=2, rasterized=True)
+    colours = [colour for place, colour in enumerate(sns.color_palette("colorblind")) if place != 8]
+    for place, (side, level) in enumerate(priors.shapes.groupby("side", sort=False)):
+        axes.plot(
+            level["width"],
+            level["height"],
+            MARKERS[place % len(MARKERS)],
+            color=colours[place % len(colours)],
+            markersize=5.5,
+            mec="black",
+            mew=0.6,
+            zorder=3,
+            label=f"{side} × {side} map",
+        )
+
+
+def _matched(priors: PriorSet) -> str:
+    """What share of the validation ground truths the priors match, in words for a title."""
+    if priors.matched is None:
+        return "validation ground truths matched: n/a"
+    counted = f"{100 * priors.matched:.1f}% of {priors.boxes} validation ground truths"
+    return f"{counted}\nhave a prior of IoU ≥ {priors.threshold:g}"
 
 
 def looks(run: Run) -> dict[str, Look]:

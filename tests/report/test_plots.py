@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import matplotlib as mpl
@@ -19,7 +20,23 @@ from bench.analysis.frame import load_run
 from bench.report import build_report, plots
 from tests.report.made_run import matrix, name_of, write_run
 
-NAMES = ("ap_by_variant", "ap_by_size", "ap_against_throughput", "learning_curves", "effects")
+NAMES = (
+    "ap_by_variant",
+    "ap_by_size",
+    "ap_against_throughput",
+    "learning_curves",
+    "effects",
+    "priors_over_ground_truths",
+)
+
+
+DRAWN = (
+    plots.ap_by_variant,
+    plots.ap_by_size,
+    plots.ap_against_throughput,
+    plots.learning_curves,
+    plots.priors_over_ground_truths,
+)
 
 
 def texts(figure: Figure) -> list[str]:
@@ -34,7 +51,7 @@ def test_a_report_is_tables_and_plots_of_what_there_is(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     written = build_report(folder)
     assert dict(mpl.rcParams) == before
-    assert len(written) == 28 and all(path.stat().st_size > 0 for path in written)
+    assert len(written) == 30 and all(path.stat().st_size > 0 for path in written)
     assert {path.name for path in written if path.parent.name == "plots"} == {
         f"{name}.{ending}" for name in NAMES for ending in ("png", "svg")
     }
@@ -50,14 +67,14 @@ def test_any_number_of_variants_with_or_without_figures(tmp_path: Path, count: i
     rows = matrix(("fpn", "anchors", "unfreezing", "giou"))[:count]
     pending = [(name_of(row), 0) for row in rows] if state == "pending" else []
     run = load_run(write_run(tmp_path / "run", factors=rows, pending=pending))
-    for draw in (plots.ap_by_variant, plots.ap_by_size, plots.ap_against_throughput, plots.learning_curves):
+    for draw in DRAWN:
         draw(run).draw_without_rendering()
 
 
 def test_failed_and_pending_variants_are_named(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", failed={("fpn", 0): "loss is not finite"}, pending=[("anchors", 0)])
     run = load_run(folder)
-    for draw in (plots.ap_by_variant, plots.ap_by_size, plots.ap_against_throughput, plots.learning_curves):
+    for draw in DRAWN:
         said = "\n".join(texts(draw(run)))
         assert "failed: fpn (loss is not finite)" in said and "pending: anchors" in said
     rows = texts(plots.ap_by_variant(run))
@@ -128,3 +145,68 @@ def test_labels_cover_neither_each_other_nor_a_point(seed: int, spread: float) -
     assert not any(box.contains(*point) for box in boxes for point in points)
     frame = axes.get_window_extent(renderer)
     assert all(frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1) for box in boxes)
+
+
+def write_priors(folder: Path, variant: str, priors: list[list[list[float]]], matched: float) -> None:
+    """Give the record of `variant` a detector of two levels."""
+    for path in folder.glob("cells/*/record.json"):
+        record = json.loads(path.read_text())
+        if record["variant"] == variant:
+            detector = {"size": 300, "feature_maps": [38, 19], "priors": priors, "match_threshold": 0.5}
+            recall = {"val": {"after": {"boxes": 8, "matched": matched}}}
+            path.write_text(json.dumps(record | {"detector": detector, "prior_recall": recall}))
+
+
+def write_truth(folder: Path) -> None:
+    """Nine boxes of 30 x 20 pixels on an image of 600 x 100, one of them a crowd."""
+    boxes = [{"image_id": 7, "bbox": [0, 0, 30, 20], "iscrowd": int(place == 0)} for place in range(9)]
+    truth = {"images": [{"id": 7, "width": 600, "height": 100}], "annotations": boxes}
+    (folder / "ground_truth.json").write_text(json.dumps(truth))
+
+
+def test_priors_stand_over_the_ground_truths_before_and_after(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", factors=matrix(("fpn", "anchors")), failed={("fpn+anchors", 0): "lost"})
+    plain, fitted = [[[0.1, 0.1]], [[0.2, 0.4], [0.4, 0.2]]], [[[0.05, 0.2]], [[0.2, 0.4], [0.4, 0.2]]]
+    for variant, priors, matched in (("baseline", plain, 0.25), ("fpn", plain, 0.25), ("anchors", fitted, 1.0)):
+        write_priors(folder, variant, priors, matched)
+    write_truth(folder)
+    figure = plots.priors_over_ground_truths(load_run(folder))
+    before, after = figure.axes
+    assert before.get_title().startswith("before: baseline\n25.0% of 8 validation ground truths")
+    assert after.get_title().startswith("after: anchors\n100.0% of 8 validation ground truths")
+    for axes, first in ((before, (30.0, 30.0)), (after, (15.0, 60.0))):
+        assert np.asarray(axes.collections[0].get_offsets()).tolist() == [[15.0, 60.0]] * 8  # at 300, no crowd
+        levels = {str(line.get_label()): line for line in axes.get_lines() if line.get_marker() not in ("None", "")}
+        assert list(levels) == ["38 × 38 map", "19 × 19 map"]
+        assert np.asarray(levels["38 × 38 map"].get_xydata()).ravel().tolist() == pytest.approx(first)
+        assert np.asarray(levels["19 × 19 map"].get_xydata()).ravel().tolist() == pytest.approx([60, 120, 120, 60])
+        assert len({str(line.get_marker()) for line in levels.values()}) == 2
+    assert before.get_xlim() == after.get_xlim() == before.get_ylim()
+
+
+def test_one_panel_where_no_variant_has_other_priors(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", factors=matrix(("fpn",)))
+    for variant in ("baseline", "fpn"):
+        write_priors(folder, variant, [[[0.1, 0.1]], [[0.2, 0.4]]], 0.5)
+    figure = plots.priors_over_ground_truths(load_run(folder))  # nor are there ground truths
+    assert [axes.get_title().splitlines()[0] for axes in figure.axes] == ["baseline"]
+
+
+def test_before_any_cell_is_done_the_plan_s_priors_are_shown(tmp_path: Path) -> None:
+    detector = {"size": 300, "feature_maps": [38], "priors": [[[0.1, 0.1]]], "match_threshold": 0.5}
+    rows = matrix(("fpn",))
+    pending = [(name_of(row), 0) for row in rows]
+    folder = write_run(tmp_path / "run", factors=rows, pending=pending, changes={"base": {"detector": detector}})
+    write_truth(folder)
+    (axes,) = plots.priors_over_ground_truths(load_run(folder)).axes
+    assert axes.get_title() == "baseline\nvalidation ground truths matched: n/a"
+
+
+def test_a_crowded_set_is_thinned_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "MOST_TRUTHS", 5)
+    folder = write_run(tmp_path / "run", factors=matrix(("fpn",)))
+    write_priors(folder, "baseline", [[[0.1, 0.1]], [[0.2, 0.4]]], 0.5)
+    write_truth(folder)
+    figure = plots.priors_over_ground_truths(load_run(folder))
+    assert len(np.asarray(figure.axes[0].collections[0].get_offsets())) == 5
+    assert "5 of 8 ground truths" in figure.get_supxlabel()
