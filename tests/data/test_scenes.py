@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,13 @@ from PIL import Image
 
 from bench.data import scenes
 from bench.data.reading import Reading
-from bench.data.scenes import SceneKnobs, read_scenes
+from bench.data.scenes import SceneKnobs, _is_validation, read_scenes
 from bench.data.scenes.camera import Photograph, annotate, photograph
 from bench.data.scenes.knobs import RANGES
 from bench.data.scenes.packages import PACKAGES
+from bench.detector.prior_fitting import fit_shapes, recall
 from bench.errors import UserError
+from tests import tiny
 
 SMALL_PICTURES = {"width": 240, "height": 180}
 
@@ -321,3 +323,38 @@ def test_occlusion_follows_its_knob(photographs: list[Photograph]) -> None:
     for knobs in (SceneKnobs(occlusion=0.0, **SMALL_PICTURES), square):
         assert hidden([photograph(knobs, number) for number in range(10)]) < 0.03
     assert hidden(photographs) > 0.25
+
+
+def validation_recall(knobs: SceneKnobs) -> tuple[float, float]:
+    """Share of the validation boxes that a prior of COCO's preset matches, and one fitted to the training boxes."""
+    numbers = [*range(knobs.images)]
+    drawn = [photograph(knobs, number).objects.boxes for number in numbers]
+    extent = np.tile([knobs.width, knobs.height], 2)
+    held_out = _is_validation(knobs.images)
+    train, val = (
+        np.concatenate([drawn[number] for number in numbers if held_out[number] == side]) / extent
+        for side in (False, True)
+    )
+    spec = tiny.specification().detector
+    fitted = replace(spec, priors=fit_shapes(train, spec))
+    return recall(val, spec)["matched"], recall(val, fitted)["matched"]
+
+
+def test_priors_fitted_to_extreme_shapes_match_many_more_held_out_boxes() -> None:
+    before, after = validation_recall(SceneKnobs(images=80, shapes=1.0, **SMALL_PICTURES))
+    assert after >= before + 0.15
+
+
+def test_squares_of_60_pixels_leave_fitted_priors_nothing_to_gain() -> None:
+    before, after = validation_recall(SceneKnobs(images=24, shapes=0.0, size=60.0, **SMALL_PICTURES))
+    assert before > 0.98
+    assert abs(after - before) <= 0.01
+
+
+def test_the_number_of_classes_and_pictures_follows_its_knob(tmp_path: Path) -> None:
+    for images, classes in ((8, 2), (12, 18)):
+        made = read_scenes(SceneKnobs(images=images, classes=classes, **SMALL_PICTURES), tmp_path, jobs=1)
+        assert len(made.index) == images
+        assert made.index.classes == tuple(package.name for package in PACKAGES[:classes])
+        assert set(made.index.labels.tolist()) <= set(range(classes))
+        assert len(set(made.index.labels.tolist())) > min(classes, 9) - 1

@@ -93,6 +93,16 @@ def test_fitting_loses_no_match_on_data_of_any_kind(seed: int) -> None:
     assert [len(level) for level in fitted.priors] == [4, 6, 6, 6, 4, 4]
 
 
+def test_small_boxes_are_left_to_the_fine_maps() -> None:
+    """On a map whose step is twice their smaller side and more they would be matched by chance."""
+    small, large = boxes_of(14, 14, 400), boxes_of(40, 200, 100)
+    fitted = fit_shapes(np.concatenate((small, large)), SPEC)
+    for step, shapes, before in zip(SPEC.steps, fitted, SPEC.priors, strict=True):
+        moved = [shape for shape in shapes if min(abs(shape[0] - b[0]) for b in before) > 1e-6]
+        assert all(300 * min(shape) >= 0.85 * step / 2 for shape in moved)
+    assert 300 * min(min(shape) for shape in fitted[0]) < 20
+
+
 def test_squares_that_the_preset_suits_lose_nothing() -> None:
     held_out = boxes_of(60, 60, 500, seed=1)
     fitted = replace(SPEC, priors=fit_shapes(boxes_of(60, 60, 500), SPEC))
