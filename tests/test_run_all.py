@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,6 +21,7 @@ from PIL import Image
 
 import run_all
 from bench.detector.backbones import Backbone
+from bench.detector.priors import read_shapes
 from tests.conftest import REPOSITORY
 
 COLUMNS = (
@@ -362,6 +364,46 @@ def test_preflight_lists_every_problem(photographs: Path, tmp_path: Path, capsys
     problems = json.loads((tmp_path / "o/preflight.json").read_text())["problems"]
     assert {"cut", "gone"} <= {Path(problem["where"].split(",")[0]).stem for problem in problems}
     assert "cut.jpg" in capsys.readouterr().err
+
+
+def test_preflight_draws_contact_sheets_of_any_source(photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sheets"
+    words = ["preflight", "--sheet", "--data", f"voc:{photographs}", "--cache", str(tmp_path / "c"), "--out", str(out)]
+    assert run_all.main(words) == 0
+    assert {path.name for path in out.iterdir()} == {"preflight.json", "sheet-images.png", "sheet-training.png"}
+    with Image.open(out / "sheet-images.png") as images, Image.open(out / "sheet-training.png") as views:
+        assert images.height < views.height  # ten images; twenty views of the six that are trained on
+        # The objects' yellow
+        red, _, blue = np.asarray(images).astype(int).reshape(-1, 3).T
+        assert ((red > 150) & (blue < 80)).sum() > 10_000
+
+
+def test_every_cell_says_what_its_priors_match_and_its_file_reads_back(words: list[str], tmp_path: Path) -> None:
+    assert run_all.main([*words, "--axes", "anchors"]) == 0
+    run = tmp_path / "run"
+    found = records(run)
+    for variant, record in found.items():
+        file = run / "cells" / record["id"] / "priors.json"
+        content = json.loads(file.read_text())
+        assert [[list(shape) for shape in level] for level in read_shapes(file)] == record["detector"]["priors"]
+        for split, images in (("train", 6), ("val", 4)):
+            before, after = (record["prior_recall"][split][when] for when in ("before", "after"))
+            assert content["recall"][split] == after
+            assert before["boxes"] == after["boxes"] == images
+            assert variant == "anchors" or before == after
+    for split in ("train", "val"):
+        baseline, fitted = (found[variant]["prior_recall"][split] for variant in ("baseline", "anchors"))
+        assert fitted["before"] == baseline["after"]
+    assert found["anchors"]["prior_recall"]["train"]["after"] == found["anchors"]["prepared"]["anchors"]["recall_after"]
+
+    # A run that starts from the exported file has the very same priors
+    exported = run / "cells" / found["anchors"]["id"] / "priors.json"
+    words[words.index("--out") + 1] = str(tmp_path / "second")
+    assert run_all.main([*words, "--axes", "none", "--priors", str(exported)]) == 0
+    again = records(tmp_path / "second")["baseline"]
+    assert again["fingerprints"]["priors"] == found["anchors"]["fingerprints"]["priors"]
+    assert again["detector"]["priors"] == found["anchors"]["detector"]["priors"]
+    assert (run / "plots/priors_over_ground_truths.svg").stat().st_size > 10_000
 
 
 def test_nothing_outside_the_named_folders_is_written(words: list[str], tmp_path: Path) -> None:
