@@ -22,11 +22,12 @@ from bench.axis import derive, find_axes
 from bench.data.index import ImageIndex
 from bench.data.pipeline import TrainingBatches, whole_images
 from bench.data.pixels import PixelSource, open_pixels
+from bench.detections import Detections
 from bench.detector.prior_fitting import recall
 from bench.detector.priors import write_priors
 from bench.detector.ssd import SSD
 from bench.errors import UserError
-from bench.evaluation import Detections, detections_coco, evaluate
+from bench.evaluation import detections_coco, evaluate
 from bench.numerics import configure
 from bench.spec import Cell, Numerics, Specification
 from bench.store import SCHEMA, cell_folder, environment, failed_record, read_log

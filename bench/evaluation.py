@@ -7,52 +7,21 @@ network's resolution, and what does not exist is None instead of -1.
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
-from collections import defaultdict
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.cocoeval import COCOeval
 
+from bench.coco_evaluator import MAX_DETECTIONS, CocoEvaluator
 from bench.data.index import UNKNOWN, ImageIndex
+from bench.detections import Detections, check_rows, xywh
 from bench.matches import Matches
 
 SIZES = ("small", "medium", "large")
 NETWORK_SIZES = tuple(f"{size}_network" for size in SIZES)
-MAX_DETECTIONS = (1, 10, 100)  # of one image and class
 
 Accuracy = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Detections:
-    """D final boxes of a split, in any order.
-
-    image: (D,) int64, row in the index. boxes: (D, 4) float32, xyxy, pixels of the original image.
-    scores: (D,) float32. labels: (D,) int32 in [0, C): background is not counted.
-
-    Raises ValueError if lengths differ or a number is not finite (a network that diverged).
-    """
-
-    image: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int32]
-
-    def __post_init__(self) -> None:
-        count = len(self.image)
-        if self.boxes.shape != (count, 4) or self.scores.shape != (count,) or self.labels.shape != (count,):
-            raise ValueError(
-                f"detections of unequal length: image {self.image.shape}, boxes {self.boxes.shape}, "
-                f"scores {self.scores.shape}, labels {self.labels.shape}"
-            )
-        if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
-            raise ValueError("detections hold boxes or scores that are not finite numbers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +48,12 @@ def evaluate(index: ImageIndex, detections: Detections, *, network_size: tuple[i
     Difficult ground truths are ignored as those outside an area range are: finding one is neither right
     nor wrong, and not finding it costs nothing.
     """
-    _check_rows(index, detections)
+    check_rows(index, detections)
     scale = np.prod(np.asarray(network_size) / index.sizes, axis=1)
     truth_areas = _box_areas(index.boxes) * scale[index.image_of_box]
     detection_areas = _box_areas(detections.boxes) * scale[detections.image]
-    original = _Evaluator(index, detections, (index.areas, _box_areas(detections.boxes)), ("all", *SIZES))
-    network = _Evaluator(index, detections, (truth_areas, detection_areas), SIZES)
+    original = CocoEvaluator(index, detections, (index.areas, _box_areas(detections.boxes)), ("all", *SIZES))
+    network = CocoEvaluator(index, detections, (truth_areas, detection_areas), SIZES)
     matches = _matches(index, detections, original, network)
     return Evaluation(accuracy=_accuracy(index, original, network, matches), matches=matches)
 
@@ -99,7 +68,7 @@ def ground_truth_coco(index: ImageIndex) -> dict[str, Any]:
     columns = zip(
         index.image_ids[index.image_of_box].tolist(),
         index.category_ids[index.labels].tolist(),
-        _xywh(index.boxes).tolist(),
+        xywh(index.boxes).tolist(),
         index.areas.tolist(),
         index.crowd.astype(int).tolist(),
         index.difficult.astype(int).tolist(),
@@ -144,121 +113,20 @@ def detections_coco(detections: Detections, index: ImageIndex) -> list[dict[str,
 
     Every float32 is written in full: reading the file back gives the very numbers evaluated here.
     """
-    _check_rows(index, detections)
+    check_rows(index, detections)
     return [
         {"image_id": image, "category_id": category, "bbox": box, "score": score}
         for image, category, box, score in zip(
             index.image_ids[detections.image].tolist(),
             index.category_ids[detections.labels].tolist(),
-            _xywh(detections.boxes).tolist(),
+            xywh(detections.boxes).tolist(),
             detections.scores.tolist(),
             strict=True,
         )
     ]
 
 
-class _Evaluator(COCOeval):  # type: ignore[misc]
-    """COCOeval fed from arrays, spared the searches that cannot find anything.
-
-    Matching and accumulation are pycocotools' own. But a detection whose IoU with every ground truth of
-    its image and class is below the lowest threshold stays unmatched whatever else happens, and most are
-    such: they are taken out before the search, and put back after it. The same figures in half the time.
-    """
-
-    def __init__(
-        self,
-        index: ImageIndex,
-        detections: Detections,
-        areas: tuple[NDArray[np.float64], NDArray[np.float64]],
-        ranges: tuple[str, ...],
-    ) -> None:
-        """areas: those of the ground truths (M,) and of the detections (D,), by which `ranges` divide."""
-        super().__init__(iouType="bbox")
-        limits = dict(zip(self.params.areaRngLbl, self.params.areaRng, strict=True))
-        self.params.areaRngLbl, self.params.areaRng = list(ranges), [limits[name] for name in ranges]
-        self.params.maxDets = list(MAX_DETECTIONS)
-        self.params.imgIds = sorted(index.image_ids.tolist())
-        self.params.catIds = sorted(index.category_ids.tolist())
-        truth_areas, detection_areas = areas
-        self._truths = [
-            # not `ignore` as COCOeval prepares it: that would be `iscrowd` again, and difficult would count
-            truth | {"area": area, "ignore": truth["iscrowd"] or truth["difficult"]}
-            for truth, area in zip(ground_truth_coco(index)["annotations"], truth_areas.tolist(), strict=True)
-        ]
-        self.rows, starts = _best_of_pairs(detections, len(index.classes))
-        self._areas = detection_areas[self.rows]
-        self._scores = detections.scores[self.rows].astype(np.float64)
-        self._boxes = _xywh(detections.boxes[self.rows])
-        heads = self.rows[starts[:-1]]
-        images = index.image_ids[detections.image[heads]].tolist()
-        categories = index.category_ids[detections.labels[heads]].tolist()
-        spans = [slice(*span) for span in pairwise(starts.tolist())]
-        self._spans = dict(zip(zip(images, categories, strict=True), spans, strict=True))
-        self._near: dict[tuple[int, int], NDArray[np.int64]] = {}
-        # Start: nothing is matched, and what is outside the range is ignored.
-        shape = (len(ranges), len(self.params.iouThrs), len(self.rows))
-        low, high = np.asarray(self.params.areaRng).T[:, :, None]
-        self.truth = np.zeros(shape, dtype=np.int32)
-        self.ignored = np.empty(shape, dtype=bool)
-        self.ignored[:] = ((self._areas < low) | (self._areas > high))[:, None]
-        self.truth_ignored = np.zeros((len(ranges), len(self._truths)), dtype=bool)
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.evaluate()
-
-    def _prepare(self) -> None:
-        self._gts, self._dts = defaultdict(list), defaultdict(list)
-        for truth in self._truths:
-            self._gts[truth["image_id"], truth["category_id"]].append(truth)
-        for pair in self._gts.keys() & self._spans.keys():
-            span = self._spans[pair]
-            columns = (self.rows[span], self._boxes[span], self._areas[span], self._scores[span])
-            self._dts[pair] = [
-                {"id": row + 1, "bbox": box, "area": area, "score": score}
-                for row, box, area, score in zip(*(column.tolist() for column in columns), strict=True)
-            ]
-
-    def computeIoU(self, image: int, category: int) -> Any:
-        pair = image, category
-        if not self._dts.get(pair):
-            return []
-        ious = super().computeIoU(image, category)
-        self._near[pair] = near = np.flatnonzero(ious.max(axis=1) >= self.params.iouThrs[0])
-        self._dts[pair] = [self._dts[pair][place] for place in near]
-        return ious[near]
-
-    def evaluateImg(self, image: int, category: int, limits: list[float], most: int) -> dict[str, Any] | None:
-        pair, area = (image, category), self.params.areaRng.index(limits)
-        span = self._spans.get(pair, slice(0))
-        entry: dict[str, Any] = {"gtIgnore": np.zeros(0)}
-        if pair in self._gts:
-            entry = super().evaluateImg(image, category, limits, most)
-            self.truth_ignored[area, np.asarray(entry["gtIds"]) - 1] = entry["gtIgnore"]
-        elif pair not in self._spans:
-            return None
-        truth, ignored = self.truth[area, :, span], self.ignored[area, :, span]
-        if entry.get("dtIds"):
-            near = self._near[pair]
-            truth[:, near], ignored[:, near] = entry["dtMatches"], entry["dtIgnore"]
-        return {
-            "gtIgnore": entry["gtIgnore"],
-            "dtScores": self._scores[span],
-            "dtMatches": truth,
-            "dtIgnore": ignored,
-        }
-
-    def curves(self, areas: int, max_detections: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Precision (T, 101, C, A, M) and recall (T, C, A, M) of the first A area ranges.
-
-        Classes are by category id; -1 stands where there is no ground truth.
-        """
-        params = copy.copy(self.params)
-        params.areaRng, params.maxDets = params.areaRng[:areas], list(max_detections)
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.accumulate(params)
-        return self.eval["precision"], self.eval["recall"]
-
-
-def _accuracy(index: ImageIndex, original: _Evaluator, network: _Evaluator, matches: Matches) -> Accuracy:
+def _accuracy(index: ImageIndex, original: CocoEvaluator, network: CocoEvaluator, matches: Matches) -> Accuracy:
     precision, recall = (values[..., 0] for values in original.curves(4, MAX_DETECTIONS[-1:]))
     _, recall_few = original.curves(1, MAX_DETECTIONS[:-1])
     precision_network, _ = network.curves(len(SIZES), MAX_DETECTIONS[-1:])
@@ -296,7 +164,7 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(existing.mean()) if existing.size else None
 
 
-def _matches(index: ImageIndex, detections: Detections, original: _Evaluator, network: _Evaluator) -> Matches:
+def _matches(index: ImageIndex, detections: Detections, original: CocoEvaluator, network: CocoEvaluator) -> Matches:
     rows = original.rows
     # Ties as `accumulate` has them: by image id, and within an image as they stand.
     ids = index.image_ids[detections.image[rows]]
@@ -320,33 +188,6 @@ def _matches(index: ImageIndex, detections: Detections, original: _Evaluator, ne
     )
 
 
-def _best_of_pairs(detections: Detections, classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the 100 best of each image and class, best first; where each pair starts, and the end."""
-    pair = detections.image * classes + detections.labels
-    order = np.lexsort((-detections.scores, pair))  # stable: ties stay in the order of the file
-    changes = np.diff(pair[order], prepend=-1) != 0
-    starts = np.flatnonzero(changes)
-    rank = np.arange(len(order)) - starts[np.cumsum(changes) - 1]
-    kept = rank < MAX_DETECTIONS[-1]
-    return order[kept], np.append(np.flatnonzero(changes[kept]), np.count_nonzero(kept))
-
-
-def _xywh(boxes: NDArray[Any]) -> NDArray[np.float64]:
-    """(D, 4) xyxy to xywh in double precision: no +1."""
-    corners = boxes.astype(np.float64)
-    return np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
-
-
 def _box_areas(boxes: NDArray[Any]) -> NDArray[np.float64]:
-    sides = _xywh(boxes)[:, 2:]
+    sides = xywh(boxes)[:, 2:]
     return sides[:, 0] * sides[:, 1]
-
-
-def _check_rows(index: ImageIndex, detections: Detections) -> None:
-    """Otherwise pycocotools drops them without a word."""
-    for name, values, end in (
-        ("image rows", detections.image, len(index)),
-        ("labels", detections.labels, len(index.classes)),
-    ):
-        if len(values) and not (values.min() >= 0 and values.max() < end):
-            raise ValueError(f"detections name {name} {values.min()} to {values.max()}; there are {end}")

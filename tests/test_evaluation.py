@@ -20,7 +20,8 @@ from pycocotools.cocoeval import COCOeval
 
 from bench.atomic import write_json
 from bench.data.index import ImageIndex
-from bench.evaluation import Detections, detections_coco, evaluate, ground_truth_coco
+from bench.detections import Detections
+from bench.evaluation import detections_coco, evaluate, ground_truth_coco
 from bench.matches import Matches, average_precision
 
 STATS = (

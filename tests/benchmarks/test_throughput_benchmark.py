@@ -25,9 +25,10 @@ from torch import Tensor
 
 from bench.data.index import ImageIndex
 from bench.data.pixels import DecodedOnDemand
+from bench.detections import Detections
 from bench.detector.priors import preset_shapes
 from bench.detector.ssd import SSD
-from bench.evaluation import Detections, evaluate
+from bench.evaluation import evaluate
 from bench.matches import average_precision
 from bench.spec import Numerics
 from bench.speed.comparison import Work, measure_comparison
