@@ -6,6 +6,8 @@ import contextlib
 import copy
 import io
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,45 +21,52 @@ from bench.detections import Detections, xywh
 MAX_DETECTIONS = (1, 10, 100)  # of one image and class
 
 
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """The ground truths that figures are asked of, as COCO asks of an area range.
+
+    truths: (M,) bool. The others are ignored: they are not to be found, and finding one is no error.
+    detections: (D,) bool. These are wrong if they are matched to nothing; the others are then ignored.
+    """
+
+    truths: NDArray[np.bool_]
+    detections: NDArray[np.bool_]
+
+
 class CocoEvaluator(COCOeval):  # type: ignore[misc]
-    """COCOeval fed from arrays, spared the searches that cannot find anything.
+    """COCOeval fed from arrays, for any subsets of the ground truths, spared the searches that cannot find anything.
 
     Matching and accumulation are pycocotools' own. But a detection whose IoU with every ground truth of
     its image and class is below the lowest threshold stays unmatched whatever else happens, and most are
-    such: they are taken out before the search, and put back after it. The same figures in half the time.
+    such: they are taken out before the search, and put back after it. And subsets that ignore the same of
+    the few ground truths of an image and class share one search. The same figures in a fraction of the time.
+
+    rows: (K,) rows of the detections that took part: the 100 best of each image and class.
+    truth: (A, T, K) int32, id (row + 1) of the ground truth matched in each of A subsets and at each of T
+        thresholds, 0 for none. ignored: (A, T, K) bool. truth_ignored: (A, M) bool.
     """
 
-    def __init__(
-        self,
-        index: ImageIndex,
-        detections: Detections,
-        areas: tuple[NDArray[np.float64], NDArray[np.float64]],
-        ranges: tuple[str, ...],
-    ) -> None:
-        """areas: those of the ground truths (M,) and of the detections (D,), by which `ranges` divide."""
+    def __init__(self, index: ImageIndex, detections: Detections, subsets: Sequence[Subset]) -> None:
+        """At least one subset. Crowds and difficult ground truths are ignored in every one."""
         super().__init__(iouType="bbox")
-        limits = dict(zip(self.params.areaRngLbl, self.params.areaRng, strict=True))
-        self.params.areaRngLbl, self.params.areaRng = list(ranges), [limits[name] for name in ranges]
+        # COCOeval's own name for a subset is its area range. All areas are 0 here, and so in each of them.
+        self.params.areaRng = [[-place, place] for place in range(len(subsets))]
         self.params.maxDets = list(MAX_DETECTIONS)
         self.params.imgIds = sorted(index.image_ids.tolist())
         self.params.catIds = sorted(index.category_ids.tolist())
-        truth_areas, detection_areas = areas
         columns = (
             np.arange(1, len(index.boxes) + 1),  # pycocotools takes id 0 for "unmatched"
             index.image_ids[index.image_of_box],
             index.category_ids[index.labels],
             xywh(index.boxes),
-            truth_areas,
             index.crowd,
-            # not `ignore` as COCOeval prepares it: that would be `iscrowd` again, and difficult would count
-            index.crowd | index.difficult,
         )
-        names = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore")
+        names = ("id", "image_id", "category_id", "bbox", "iscrowd")
         self._truths = [
-            dict(zip(names, truth, strict=True)) for truth in zip(*(column.tolist() for column in columns), strict=True)
+            dict(zip(names, truth, strict=True)) | {"area": 0}
+            for truth in zip(*(column.tolist() for column in columns), strict=True)
         ]
         self.rows, starts = _best_of_pairs(detections, len(index.classes))
-        self._areas = detection_areas[self.rows]
         self._scores = detections.scores[self.rows].astype(np.float64)
         self._boxes = xywh(detections.boxes[self.rows])
         heads = self.rows[starts[:-1]]
@@ -66,13 +75,15 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
         spans = [slice(*span) for span in pairwise(starts.tolist())]
         self._spans = dict(zip(zip(images, categories, strict=True), spans, strict=True))
         self._near: dict[tuple[int, int], NDArray[np.int64]] = {}
-        # Start: nothing is matched, and what is outside the range is ignored.
-        shape = (len(ranges), len(self.params.iouThrs), len(self.rows))
-        low, high = np.asarray(self.params.areaRng).T[:, :, None]
-        self.truth = np.zeros(shape, dtype=np.int32)
-        self.ignored = np.empty(shape, dtype=bool)
-        self.ignored[:] = ((self._areas < low) | (self._areas > high))[:, None]
-        self.truth_ignored = np.zeros((len(ranges), len(self._truths)), dtype=bool)
+        self._entries: dict[tuple[tuple[int, int], tuple[bool, ...]], dict[str, Any]] = {}
+        # Not `ignore` as COCOeval prepares it: that would be `iscrowd` again, and difficult would count.
+        never = index.crowd | index.difficult
+        self.truth_ignored = np.stack([never | ~subset.truths for subset in subsets])
+        self._truth_ignored = self.truth_ignored.tolist()
+        # Start: nothing is matched.
+        forgiven = np.stack([~subset.detections[self.rows] for subset in subsets])
+        self.ignored = np.repeat(forgiven[:, None], len(self.params.iouThrs), axis=1)
+        self.truth = np.zeros(self.ignored.shape, dtype=np.int32)
         with contextlib.redirect_stdout(io.StringIO()):
             self.evaluate()
 
@@ -82,10 +93,10 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
             self._gts[truth["image_id"], truth["category_id"]].append(truth)
         for pair in self._gts.keys() & self._spans.keys():
             span = self._spans[pair]
-            columns = (self.rows[span], self._boxes[span], self._areas[span], self._scores[span])
+            columns = (self.rows[span], self._boxes[span], self._scores[span])
             self._dts[pair] = [
-                {"id": row + 1, "bbox": box, "area": area, "score": score}
-                for row, box, area, score in zip(*(column.tolist() for column in columns), strict=True)
+                {"id": row + 1, "bbox": box, "area": 0, "score": score}
+                for row, box, score in zip(*(column.tolist() for column in columns), strict=True)
             ]
 
     def computeIoU(self, image: int, category: int) -> Any:
@@ -97,33 +108,38 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
         self._dts[pair] = [self._dts[pair][place] for place in near]
         return ious[near]
 
-    def evaluateImg(self, image: int, category: int, limits: list[float], most: int) -> dict[str, Any] | None:
-        pair, area = (image, category), self.params.areaRng.index(limits)
+    def evaluateImg(self, image: int, category: int, limits: list[int], most: int) -> dict[str, Any] | None:
+        pair, subset = (image, category), limits[1]
         span = self._spans.get(pair, slice(0))
         entry: dict[str, Any] = {"gtIgnore": np.zeros(0)}
         if pair in self._gts:
-            entry = super().evaluateImg(image, category, limits, most)
-            self.truth_ignored[area, np.asarray(entry["gtIds"]) - 1] = entry["gtIgnore"]
+            flags = tuple(self._truth_ignored[subset][truth["id"] - 1] for truth in self._gts[pair])
+            if (pair, flags) not in self._entries:
+                for truth, flag in zip(self._gts[pair], flags, strict=True):
+                    truth["ignore"] = flag
+                self._entries[pair, flags] = super().evaluateImg(image, category, limits, most)
+            entry = self._entries[pair, flags]
         elif pair not in self._spans:
             return None
-        truth, ignored = self.truth[area, :, span], self.ignored[area, :, span]
+        matched, ignored = self.truth[subset, :, span], self.ignored[subset, :, span]
         if entry.get("dtIds"):
             near = self._near[pair]
-            truth[:, near], ignored[:, near] = entry["dtMatches"], entry["dtIgnore"]
+            matched[:, near] = entry["dtMatches"]
+            ignored[:, near] = np.where(matched[:, near] > 0, entry["dtIgnore"], ignored[:, near])
         return {
             "gtIgnore": entry["gtIgnore"],
             "dtScores": self._scores[span],
-            "dtMatches": truth,
+            "dtMatches": matched,
             "dtIgnore": ignored,
         }
 
-    def curves(self, areas: int, max_detections: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Precision (T, 101, C, A, M) and recall (T, C, A, M) of the first A area ranges.
+    def curves(self, subsets: int, max_detections: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Precision (T, 101, C, A, M) and recall (T, C, A, M) of the first A subsets.
 
         Classes are by category id; -1 stands where there is no ground truth.
         """
         params = copy.copy(self.params)
-        params.areaRng, params.maxDets = params.areaRng[:areas], list(max_detections)
+        params.areaRng, params.maxDets = params.areaRng[:subsets], list(max_detections)
         with contextlib.redirect_stdout(io.StringIO()):
             self.accumulate(params)
         return self.eval["precision"], self.eval["recall"]

@@ -2,24 +2,28 @@
 
 `evaluate` gives the figures of a record and the matches behind them. What is added to pycocotools is
 preparation alone: VOC's `difficult` is ignored without becoming a crowd, sizes are also measured at the
-network's resolution, and what does not exist is None instead of -1.
+network's resolution, truncated and occluded objects are asked of apart, and what does not exist is None
+instead of -1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools.cocoeval import Params
 
-from bench.coco_evaluator import MAX_DETECTIONS, CocoEvaluator
+from bench.coco_evaluator import MAX_DETECTIONS, CocoEvaluator, Subset
 from bench.data.index import UNKNOWN, ImageIndex
 from bench.detections import Detections, check_rows, xywh
 from bench.matches import Matches
 
 SIZES = ("small", "medium", "large")
 NETWORK_SIZES = tuple(f"{size}_network" for size in SIZES)
+CONDITIONS = ("truncated", "untruncated", "occluded", "unoccluded")
 
 Accuracy = dict[str, Any]
 
@@ -31,8 +35,9 @@ class Evaluation:
     accuracy: fractions of 1, None where there is no ground truth to ask about: AP, AP50, AP75,
         AP_small/medium/large (by `area` in original pixels), AR_1/10/100, AR_small/medium/large,
         AP_small_network and so on (by the area of the box at the network's resolution),
-        ground_truths {all, small, ..., large_network}, per_class {name: {AP, AP50, AP75, AR_100,
-        ground_truths}}, images.
+        AP_truncated/untruncated/occluded/unoccluded and AR_ of the same,
+        ground_truths {all, small, ..., large_network, truncated, ...} (of a condition that no box
+        states: None), per_class {name: {AP, AP50, AP75, AR_100, ground_truths}}, images.
     matches: what the figures were counted from.
     """
 
@@ -47,15 +52,17 @@ def evaluate(index: ImageIndex, detections: Detections, *, network_size: tuple[i
         32^2 and 96^2, on boxes as they are there.
     Difficult ground truths are ignored as those outside an area range are: finding one is neither right
     nor wrong, and not finding it costs nothing.
+
+    Of a condition (truncated, occluded, and their opposites) the other ground truths, and those of which
+    it is unknown, are ignored in that way. A detection that matches nothing has no condition: it is wrong
+    in all of them. So the rarer condition has the lower AP at equal recall. Compare the AP of a condition
+    between detectors; between conditions compare AR, which no wrong detection lowers.
     """
     check_rows(index, detections)
-    scale = np.prod(np.asarray(network_size) / index.sizes, axis=1)
-    truth_areas = _box_areas(index.boxes) * scale[index.image_of_box]
-    detection_areas = _box_areas(detections.boxes) * scale[detections.image]
-    original = CocoEvaluator(index, detections, (index.areas, _box_areas(detections.boxes)), ("all", *SIZES))
-    network = CocoEvaluator(index, detections, (truth_areas, detection_areas), SIZES)
-    matches = _matches(index, detections, original, network)
-    return Evaluation(accuracy=_accuracy(index, original, network, matches), matches=matches)
+    subsets = _subsets(index, detections, network_size)
+    evaluator = CocoEvaluator(index, detections, tuple(subsets.values()))
+    matches = _matches(index, detections, evaluator, tuple(subsets))
+    return Evaluation(accuracy=_accuracy(index, evaluator, matches), matches=matches)
 
 
 def ground_truth_coco(index: ImageIndex) -> dict[str, Any]:
@@ -126,21 +133,45 @@ def detections_coco(detections: Detections, index: ImageIndex) -> list[dict[str,
     ]
 
 
-def _accuracy(index: ImageIndex, original: CocoEvaluator, network: CocoEvaluator, matches: Matches) -> Accuracy:
-    precision, recall = (values[..., 0] for values in original.curves(4, MAX_DETECTIONS[-1:]))
-    _, recall_few = original.curves(1, MAX_DETECTIONS[:-1])
-    precision_network, _ = network.curves(len(SIZES), MAX_DETECTIONS[-1:])
+def _subsets(index: ImageIndex, detections: Detections, network_size: tuple[int, int]) -> dict[str, Subset]:
+    """ "all", the sizes, and the conditions that the boxes state."""
+    params = Params(iouType="bbox")
+    limits = dict(zip(params.areaRngLbl, params.areaRng, strict=True))
+    scale = np.prod(np.asarray(network_size) / index.sizes, axis=1)
+    found = _box_areas(detections.boxes)
+    areas = index.areas, found
+    network_areas = _box_areas(index.boxes) * scale[index.image_of_box], found * scale[detections.image]
+    subsets = {name: Subset(*(_within(column, limits[name]) for column in areas)) for name in ("all", *SIZES)}
+    subsets |= {
+        f"{name}_network": Subset(*(_within(column, limits[name]) for column in network_areas)) for name in SIZES
+    }
+    everywhere = np.ones(len(detections.image), dtype=np.bool_)
+    for flags, (name, opposite) in ((index.truncated, CONDITIONS[:2]), (index.occluded, CONDITIONS[2:])):
+        if (flags != UNKNOWN).any():
+            subsets |= {name: Subset(flags == 1, everywhere), opposite: Subset(flags == 0, everywhere)}
+    return subsets
+
+
+def _within(areas: NDArray[np.float64], limits: Sequence[float]) -> NDArray[np.bool_]:
+    return (areas >= limits[0]) & (areas <= limits[1])
+
+
+def _accuracy(index: ImageIndex, evaluator: CocoEvaluator, matches: Matches) -> Accuracy:
+    precision, recall = (values[..., 0] for values in evaluator.curves(len(matches.areas), MAX_DETECTIONS[-1:]))
+    _, recall_few = evaluator.curves(1, MAX_DETECTIONS[:-1])
     half, three_quarters = 0, 5  # of the thresholds .50, .55, ..., .95
+    place = {area: number for number, area in enumerate(matches.areas)}
+    absent: dict[str, int | None] = {name: None for name in CONDITIONS if name not in place}
     accuracy: Accuracy = {
         "AP": _mean(precision[..., 0]),
         "AP50": _mean(precision[half, ..., 0]),
         "AP75": _mean(precision[three_quarters, ..., 0]),
-        **{f"AP_{size}": _mean(precision[..., 1 + place]) for place, size in enumerate(SIZES)},
-        **{f"AR_{most}": _mean(recall_few[..., 0, place]) for place, most in enumerate(MAX_DETECTIONS[:-1])},
+        **{f"AP_{area}": _mean(precision[..., number]) for area, number in place.items() if area != "all"},
+        **{f"AR_{most}": _mean(recall_few[..., 0, number]) for number, most in enumerate(MAX_DETECTIONS[:-1])},
         f"AR_{MAX_DETECTIONS[-1]}": _mean(recall[..., 0]),
-        **{f"AR_{size}": _mean(recall[..., 1 + place]) for place, size in enumerate(SIZES)},
-        **{f"AP_{size}": _mean(precision_network[..., place, 0]) for place, size in enumerate(NETWORK_SIZES)},
-        "ground_truths": {area: int(matches.ground_truths(area).sum()) for area in matches.areas},
+        **{f"AR_{area}": _mean(recall[..., place[area]]) for area in (*SIZES, *CONDITIONS) if area in place},
+        **{f"{measure}_{name}": None for name in absent for measure in ("AP", "AR")},
+        "ground_truths": {area: int(matches.ground_truths(area).sum()) for area in matches.areas} | absent,
     }
     counts = matches.ground_truths().tolist()
     by_id = np.argsort(index.category_ids)
@@ -164,8 +195,8 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(existing.mean()) if existing.size else None
 
 
-def _matches(index: ImageIndex, detections: Detections, original: CocoEvaluator, network: CocoEvaluator) -> Matches:
-    rows = original.rows
+def _matches(index: ImageIndex, detections: Detections, evaluator: CocoEvaluator, areas: tuple[str, ...]) -> Matches:
+    rows = evaluator.rows
     # Ties as `accumulate` has them: by image id, and within an image as they stand.
     ids = index.image_ids[detections.image[rows]]
     order = np.lexsort((ids, -detections.scores[rows], detections.labels[rows]))
@@ -173,18 +204,18 @@ def _matches(index: ImageIndex, detections: Detections, original: CocoEvaluator,
     return Matches(
         classes=index.classes,
         image_ids=index.image_ids,
-        areas=(*original.params.areaRngLbl, *NETWORK_SIZES),
-        thresholds=original.params.iouThrs,
+        areas=areas,
+        thresholds=evaluator.params.iouThrs,
         detection=rows,
         image=detections.image[rows],
         label=detections.labels[rows],
         score=detections.scores[rows],
-        matched=np.concatenate((original.truth, network.truth))[..., order] > 0,
-        ignored=np.concatenate((original.ignored, network.ignored))[..., order],
-        truth=original.truth[0][:, order].astype(np.int64) - 1,
+        matched=evaluator.truth[..., order] > 0,
+        ignored=evaluator.ignored[..., order],
+        truth=evaluator.truth[0][:, order].astype(np.int64) - 1,
         truth_image=index.image_of_box,
         truth_label=index.labels,
-        truth_ignored=np.concatenate((original.truth_ignored, network.truth_ignored)),
+        truth_ignored=evaluator.truth_ignored,
     )
 
 

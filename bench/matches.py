@@ -30,6 +30,7 @@ class Matches:
 
     classes: C names. image_ids: (N,) int64, as in ground_truth.json.
     areas: A names of area ranges; those that end in "_network" are measured at the network's resolution.
+        After them, where the data state it: "truncated", "untruncated", "occluded", "unoccluded".
     thresholds: (T,) float64, IoU.
     detection: (D,) int64, place in detections.json, from 0.
     image: (D,) int64, row of the image. label: (D,) int32. score: (D,) float32.
@@ -39,7 +40,7 @@ class Matches:
     truth: (T, D) int64, range "all": place in ground_truth.json's annotations, from 0 (annotation id - 1),
         of the ground truth that was matched, or -1.
     truth_image: (M,) int64. truth_label: (M,) int32.
-    truth_ignored: (A, M) bool: crowd, difficult, or outside the area range.
+    truth_ignored: (A, M) bool: crowd, difficult, or outside the area range (without the condition).
 
     In the file the three (A, ...) arrays of flags are `numpy.packbits` along their last axis; all else is
     stored as it is here.

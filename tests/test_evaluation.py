@@ -29,6 +29,7 @@ STATS = (
     *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
 )  # in the order of COCOeval.stats
 AREAS = ("all", "small", "medium", "large", "small_network", "medium_network", "large_network")
+CONDITIONS = ("truncated", "untruncated", "occluded", "unoccluded")
 
 
 def index_of(
@@ -242,6 +243,56 @@ def test_difficult_is_ignored_and_not_a_crowd(seed: int) -> None:
     assert accuracy["AP"] != crowds["AP"]
 
 
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_conditions_are_plain_pycocotools_with_the_others_ignored(seed: int) -> None:
+    """Plain pycocotools can be made to ignore, without a crowd's overlap, what is outside every area range."""
+    rng = np.random.default_rng(seed)
+    index = random_index(rng, images=20)
+    count = len(index.boxes)
+    truncated, occluded = rng.choice(np.array([-1, 0, 1], dtype=np.int8), (2, count))
+    index = replace(index, difficult=rng.random(count) < 0.2, truncated=truncated, occluded=occluded)
+    detections = jittered(rng, index)
+    evaluation = evaluate(index, detections)
+    differences = [0.0]
+    having = (truncated == 1, truncated == 0, occluded == 1, occluded == 0)
+    for name, flag in zip(CONDITIONS, having, strict=True):
+        asked = flag & ~index.difficult
+        truth = ground_truth_coco(replace(index, areas=np.where(asked, 1e5, 1e12)))
+        plain = plain_pycocotools(truth, detections_coco(detections, index))
+        figures = [evaluation.accuracy[f"{measure}_{name}"] for measure in ("AP", "AR")]
+        expected = none_for_missing(plain.stats[[0, 8]])
+        assert figures == expected, name
+        differences += [abs(a - b) for a, b in zip(figures, expected, strict=True) if a is not None and b is not None]
+        assert evaluation.accuracy["ground_truths"][name] == (asked & ~index.crowd).sum()
+        if figures[0] is not None:
+            again = np.nanmean(average_precision(evaluation.matches, area=name))
+            assert again == pytest.approx(figures[0], abs=1e-12)
+    print(f"largest difference to plain pycocotools: {max(differences)}")
+
+
+def test_what_matches_nothing_is_wrong_in_every_condition() -> None:
+    boxes = [(0, 10.0, 10.0, 60.0, 60.0), (0, 100.0, 100.0, 160.0, 160.0)]
+    index = replace(index_of([boxes]), occluded=np.array([1, 0], dtype=np.int8))
+    right = [(0, 0, 0.7, *box[1:]) for box in boxes]
+    stray = (0, 0, 0.9, 200.0, 200.0, 260.0, 260.0)
+    alone, with_stray = (evaluate(index, detections_of(*found)).accuracy for found in (right, [stray, *right]))
+    assert alone["AP_occluded"] == alone["AP_unoccluded"] == pytest.approx(1, abs=1e-12)
+    assert alone["AP_truncated"] is None
+    # The stray comes first: precision 1/2 at every recall, while what is found of the other condition is ignored.
+    assert with_stray["AP_occluded"] == with_stray["AP_unoccluded"] == pytest.approx(0.5, abs=1e-12)
+    assert with_stray["AR_occluded"] == with_stray["AR_unoccluded"] == 1
+    assert alone["ground_truths"]["occluded"] == alone["ground_truths"]["unoccluded"] == 1
+    assert alone["ground_truths"]["truncated"] is None
+
+
+def test_a_condition_that_no_object_has_is_none_with_the_number_0() -> None:
+    index = replace(index_of([[(0, 10, 10, 60, 60)]]), truncated=np.zeros(1, dtype=np.int8))
+    accuracy = evaluate(index, detections_of()).accuracy
+    assert (accuracy["AP_truncated"], accuracy["ground_truths"]["truncated"]) == (None, 0)
+    assert (accuracy["AP_untruncated"], accuracy["ground_truths"]["untruncated"]) == (0, 1)
+
+
 def test_ap_of_a_curve_worked_by_hand() -> None:
     index = index_of([[(0, 10, 10, 60, 60), (0, 100, 100, 160, 160)]])
     detections = detections_of(
@@ -272,7 +323,8 @@ def test_what_does_not_exist_is_none() -> None:
     assert (accuracy["AP"], accuracy["AR_100"], accuracy["AP_medium"]) == (0, 0, 0)
     assert accuracy["AP_small"] is None
     assert accuracy["AP_large_network"] is None
-    assert accuracy["ground_truths"] == dict(zip(AREAS, (1, 0, 1, 0, 0, 1, 0), strict=True))
+    assert accuracy["ground_truths"] == dict(zip(AREAS, (1, 0, 1, 0, 0, 1, 0), strict=True)) | dict.fromkeys(CONDITIONS)
+    assert all(accuracy[f"{measure}_{name}"] is None for measure in ("AP", "AR") for name in CONDITIONS)
     assert accuracy["per_class"]["class 1"] == dict.fromkeys(("AP", "AP50", "AP75", "AR_100")) | {"ground_truths": 0}
     json.dumps(accuracy, allow_nan=False)
 
