@@ -40,7 +40,7 @@ from bench.throughput import (
     peak_memory_mib,
 )
 from bench.training import NotFinite, Progress, Trained, Trainer, autocast
-from bench.voc_evaluation import evaluate_voc
+from bench.voc_evaluation import with_voc
 
 EVALUATION_BATCH = 16
 SPEED_IMAGES = 64
@@ -148,7 +148,7 @@ def _figures(job: CellJob) -> dict[str, Any]:
         torch.save({"priors": model.priors_fingerprint(), "model": model.state_dict()}, file)
     (job.folder / "checkpoint.pt").unlink(missing_ok=True)
     return {
-        "accuracy": evaluation.accuracy | {"voc": evaluate_voc(job.val, detections)},
+        "accuracy": with_voc(evaluation.accuracy, job.val, detections),
         "speed": speed,
         "cost": {
             "parameters_M": count_parameters(model) / 1e6,

@@ -71,17 +71,6 @@ _ALL = (
     *(_accuracy(f"AP_{size}", f"AP\n{size}", "size") for size in SIZES),
     *(_accuracy(f"AP_{size}_network", f"AP\n{size}", "network size") for size in SIZES),
     *(_accuracy(f"AR_{size}", f"AR100\n{size}", "recall") for size in SIZES),
-    *(
-        Column(
-            name=f"voc_{kind}",
-            path=f"accuracy.voc.{kind}",
-            header=f"VOC AP50\n{header}",
-            show=per_cent,
-            spread=True,
-            group="VOC",
-        )
-        for kind, header in (("AP_11point", "11 points"), ("AP_area", "area"))
-    ),
     *(_count(bucket) for size in SIZES for bucket in (size, f"{size}_network")),
     _count("all"),
     _measured("speed.images_per_second", "speed\nimages/s"),
@@ -129,6 +118,4 @@ FURTHER_COLUMNS = (
     "best_batch",
     "step_seconds_median",
     *(f"ground_truths_{size}_network" for size in SIZES),
-    "voc_AP_11point",
-    "voc_AP_area",
 )
