@@ -31,8 +31,8 @@ from bench.analysis.frame import Run, cells_frame, log_frame
 from bench.analysis.prior_shapes import PriorSet, ground_truth_shapes, prior_sets
 from bench.report.columns import SIZES
 from bench.report.effects import points
+from bench.report.figures import summary
 from bench.report.sentences import one_line, status, subject
-from bench.report.tables import summary
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 3)))

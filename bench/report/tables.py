@@ -7,7 +7,7 @@ cent; a figure that does not exist is empty in CSV and n/a in print, never 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from bench.report.columns import (
     COST_COLUMNS,
     FURTHER_COLUMNS,
     SIZES,
-    Column,
     per_cent,
     three_digits,
     whole,
 )
 from bench.report.effects import effects_table
+from bench.report.figures import absent, best, entries, heading, printed, spread, summary
 from bench.report.sentences import common, machine, samples, status, subject, text_of, unfinished
 from bench.report.typeset import CHECK, MISSING, Entry, Heading, Table, csv_text, latex_text, markdown_text
 
@@ -84,14 +84,14 @@ def ablation(run: Run) -> Table:
     frame = pd.concat([frame, figures[rest]], axis=1).astype(object)
 
     counts = {size: common(figures[f"ground_truths_{size}"]) for size in SIZES}
-    printed = [*AP_COLUMNS, *COST_COLUMNS]
+    shown = [*AP_COLUMNS, *COST_COLUMNS]
     headings = [
         Heading(name="variant", text="variant", left=True),
         *(Heading(name=axis, text=axis, group="AP") for axis in run.axes),
-        *(_heading(COLUMNS[name], counts.get(name.removeprefix("AP_"))) for name in printed),
+        *(heading(COLUMNS[name], counts.get(name.removeprefix("AP_"))) for name in shown),
     ]
     marks = [[Entry(CHECK if on else "") for on in frame[axis]] for axis in run.axes]
-    columns = [[Entry(name) for name in run.variants], *marks, *(entries(figures, name) for name in printed)]
+    columns = [[Entry(name) for name in run.variants], *marks, *(entries(figures, name) for name in shown)]
     if run.baseline is not None and len(run.variants) > 1:
         at = 1 + len(run.axes) + 1
         headings.insert(at, Heading(name="AP_delta", text="ΔAP", group="AP"))
@@ -126,8 +126,8 @@ def per_class(run: Run) -> Table:
     rows = [
         (
             Entry(name),
-            Entry(_printed(frame["ground_truths"][name], whole)),
-            *best([_spread(frame.loc[name], variant, per_cent) for variant in run.variants]),
+            Entry(printed(frame["ground_truths"][name], whole)),
+            *best([spread(frame.loc[name], variant, per_cent) for variant in run.variants]),
         )
         for name in names
     ]
@@ -157,9 +157,9 @@ def sizes(run: Run) -> Table:
     headings = [Heading(name="variant", text="variant", left=True)]
     for name in (*accuracy, *recall):
         bucket = name.split("_", 1)[1]
-        heading = _heading(COLUMNS[name], number[f"ground_truths_{bucket}"])
+        of_bucket = heading(COLUMNS[name], number[f"ground_truths_{bucket}"])
         where = "network" if name.endswith("_network") else "original"
-        headings.append(Heading(name=name, text=f"{where}\n{heading.text}", group=heading.group))
+        headings.append(Heading(name=name, text=f"{where}\n{of_bucket.text}", group=of_bucket.group))
     columns = [
         [Entry(name) for name in run.variants],
         *(entries(figures, name) for name in (*accuracy, *recall)),
@@ -189,7 +189,7 @@ def throughput(run: Run) -> Table:
     batches = sorted(set(sweep["batch"]))
     several = len(run.seeds) > 1
     lines: list[dict[str, Any]] = []
-    printed: list[list[Entry]] = []
+    body: list[list[Entry]] = []
     for variant in run.variants:
         row = [Entry(variant)]
         for batch in batches:
@@ -200,9 +200,9 @@ def throughput(run: Run) -> Table:
                 line["images_per_second_std"] = float(speeds.std(ddof=1)) if len(speeds) > 1 else None
             line |= {name: figures.loc[variant, name] if batch == 1 else None for name in latencies}
             lines.append(line)
-            row.append(Entry(_printed(mean, three_digits)))
-        row += [Entry(_printed(figures.loc[variant, name], COLUMNS[name].show)) for name in latencies]
-        printed.append(row)
+            row.append(Entry(printed(mean, three_digits)))
+        row += [Entry(printed(figures.loc[variant, name], COLUMNS[name].show)) for name in latencies]
+        body.append(row)
     names = [
         "variant",
         "batch",
@@ -218,9 +218,9 @@ def throughput(run: Run) -> Table:
         headings=(
             Heading(name="variant", text="variant", left=True),
             *(Heading(name=f"batch_{batch}", text=f"images/s\nbatch {batch}", group="sweep") for batch in batches),
-            *(_heading(COLUMNS[name]) for name in latencies),
+            *(heading(COLUMNS[name]) for name in latencies),
         ),
-        rows=tuple(tuple(row) for row in printed),
+        rows=tuple(tuple(row) for row in body),
         notes=unfinished(run),
     )
 
@@ -250,54 +250,6 @@ def environment(run: Run) -> Table:
     )
 
 
-def summary(run: Run, names: Sequence[str]) -> pd.DataFrame:
-    """Figures of `COLUMNS` by variant (index, order of the plan) over the finished seeds; None where there is none.
-
-    Columns: `names`, each that has a spread followed by its ``_std`` when the plan has several seeds.
-    """
-    cells = cells_frame(run)
-    table: dict[str, list[Any]] = {}
-    for name in names:
-        column = COLUMNS[name]
-        values = cells[column.path] if column.path in cells else pd.Series(math.nan, index=cells.index)
-        by_variant = [values[cells["variant"] == variant].dropna() for variant in run.variants]
-        if column.over_seeds == "mean":
-            table[name] = [float(seeds.mean()) if len(seeds) else None for seeds in by_variant]
-        elif column.over_seeds == "common":
-            table[name] = [common(seeds) for seeds in by_variant]
-        else:
-            table[name] = [int(seeds.min()) if len(seeds) else None for seeds in by_variant]
-        if column.spread and len(run.seeds) > 1:
-            table[f"{name}_std"] = [float(seeds.std(ddof=1)) if len(seeds) > 1 else None for seeds in by_variant]
-    return pd.DataFrame(table, index=pd.Index(run.variants, dtype=object), dtype=object)
-
-
-def entries(figures: pd.DataFrame, name: str) -> list[Entry]:
-    """The printed column of a figure, best AP in bold."""
-    column = COLUMNS[name]
-    texts = [_spread(row, name, column.show) for _, row in figures.iterrows()]
-    return best(texts) if column.spread else [Entry(text) for text in texts]
-
-
-def best(texts: Sequence[str]) -> list[Entry]:
-    """Entries with the highest figure marked, and all that print the same; nothing where there is no choice."""
-    values = [float(text.split()[0]) if text != MISSING else -math.inf for text in texts]
-    top = max(values, default=-math.inf)
-    choice = len(set(values)) > 1 and sum(math.isfinite(value) for value in values) > 1
-    return [Entry(text, best=choice and value == top) for text, value in zip(texts, values, strict=True)]
-
-
-def _heading(column: Column, ground_truths: int | None = None) -> Heading:
-    count = "" if ground_truths is None else f"\nn={ground_truths}"
-    return Heading(name=column.name, text=column.header + count, group=column.group)
-
-
-def _spread(row: pd.Series, name: str, show: Callable[[float], str]) -> str:
-    text = _printed(row[name], show)
-    deviation = row.get(f"{name}_std")
-    return text if _absent(deviation) else f"{text} ± {_printed(deviation, show)}"
-
-
 def _deltas(run: Run) -> list[str]:
     """Percentage points of AP above the baseline, over the seeds that are done in both."""
     cells = cells_frame(run)
@@ -321,15 +273,7 @@ def _finished(run: Run, variant: str) -> int:
 
 
 def _count_or_none(value: Any) -> int | None:
-    return None if _absent(value) else int(value)
-
-
-def _absent(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _printed(value: Any, show: Callable[[float], str]) -> str:
-    return MISSING if _absent(value) else show(value)
+    return None if absent(value) else int(value)
 
 
 def flat(content: Mapping[str, Any], place: str = "") -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.frame import load_run
-from bench.report import columns, tables
+from bench.report import columns, figures, tables
 from bench.report.typeset import MISSING, escape_latex, escape_markdown, latex_text
 from tests.report.made_run import AXES, CLASSES, matrix, write_run
 
@@ -114,11 +114,11 @@ def test_the_difference_is_of_the_seeds_that_both_have(tmp_path: Path) -> None:
 
 
 def test_best_marks_all_that_print_the_same_and_nothing_without_a_choice() -> None:
-    assert [entry.best for entry in tables.best(["8.1", "n/a", "8.1", "7.9"])] == [True, False, True, False]
-    assert [entry.best for entry in tables.best(["9.9 ± 3.0", "10.1 ± 0.2"])] == [False, True]
-    assert not any(entry.best for entry in tables.best(["8.1", "n/a"]))
-    assert not any(entry.best for entry in tables.best(["8.1", "8.1"]))
-    assert tables.best([]) == []
+    assert [entry.best for entry in figures.best(["8.1", "n/a", "8.1", "7.9"])] == [True, False, True, False]
+    assert [entry.best for entry in figures.best(["9.9 ± 3.0", "10.1 ± 0.2"])] == [False, True]
+    assert not any(entry.best for entry in figures.best(["8.1", "n/a"]))
+    assert not any(entry.best for entry in figures.best(["8.1", "8.1"]))
+    assert figures.best([]) == []
 
 
 def test_per_class_has_counts_and_every_variant(tmp_path: Path) -> None:
