@@ -44,6 +44,7 @@ class Column:
 
 
 SIZES = ("small", "medium", "large")
+CONDITIONS = ("truncated", "untruncated", "occluded", "unoccluded")
 
 
 def _accuracy(name: str, header: str, group: str) -> Column:
@@ -71,7 +72,12 @@ _ALL = (
     *(_accuracy(f"AP_{size}", f"AP\n{size}", "size") for size in SIZES),
     *(_accuracy(f"AP_{size}_network", f"AP\n{size}", "network size") for size in SIZES),
     *(_accuracy(f"AR_{size}", f"AR100\n{size}", "recall") for size in SIZES),
+    *(_accuracy(f"AP_{name}", f"AP\n{name}", "AP") for name in CONDITIONS),
+    *(_accuracy(f"AR_{name}", f"AR100\n{name}", "recall") for name in CONDITIONS),
+    _accuracy("voc_AP_11point", "VOC AP\n11 points", "VOC"),
+    _accuracy("voc_AP_area", "VOC AP\narea", "VOC"),
     *(_count(bucket) for size in SIZES for bucket in (size, f"{size}_network")),
+    *(_count(name) for name in CONDITIONS),
     _count("all"),
     _measured("speed.images_per_second", "speed\nimages/s"),
     _measured("speed.latency_p50_ms", "latency\np50 ms"),
@@ -110,6 +116,7 @@ COST_COLUMNS = (
     "forward_GFLOP",
     "train_seconds",
 )
+VOC_COLUMNS = ("voc_AP_11point", "voc_AP_area")
 FURTHER_COLUMNS = (
     *(f"ground_truths_{bucket}" for bucket in (*SIZES, "all")),
     "latency_samples",
@@ -118,4 +125,5 @@ FURTHER_COLUMNS = (
     "best_batch",
     "step_seconds_median",
     *(f"ground_truths_{size}_network" for size in SIZES),
+    *VOC_COLUMNS,
 )

@@ -1,4 +1,4 @@
-"""The tables of a run: ablation, per class, by size, throughput, environment; `effects` has a room of its own.
+"""The tables of a run: ablation, per class, by size, throughput, environment; `effects` and `conditions` have more.
 
 In frames and CSV every AP is a fraction of 1 and in full precision, in print it is in per
 cent; a figure that does not exist is empty in CSV and n/a in print, never 0.
@@ -25,6 +25,7 @@ from bench.report.columns import (
     three_digits,
     whole,
 )
+from bench.report.conditions import conditions, voc
 from bench.report.effects import effects_table
 from bench.report.figures import absent, best, entries, heading, printed, spread, summary
 from bench.report.sentences import common, machine, samples, status, subject, text_of, unfinished
@@ -42,6 +43,8 @@ def write_tables(run: Run, effects: pd.DataFrame | None = None) -> list[Path]:
         effects_table(run, effects),
         per_class(run),
         sizes(run),
+        conditions(run),
+        voc(run),
         throughput(run),
         environment(run),
     )

@@ -105,13 +105,17 @@ def record(cell: Mapping[str, Any], *, cause: str | None = None) -> dict[str, An
             "AP": 1, "AP50": 1.8, "AP75": 0.9, "AP_small": 0.3, "AP_medium": 1.0, "AP_large": 1.7,
             "AR_1": 0.9, "AR_10": 1.3, "AR_100": 1.4, "AR_small": 0.5, "AR_medium": 1.2, "AR_large": 1.9,
             "AP_small_network": 0.4, "AP_medium_network": 1.3,
+            "AP_truncated": 0.6, "AP_untruncated": 1.0, "AR_truncated": 1.2, "AR_untruncated": 1.4,
+            "voc_AP_11point": 1.9, "voc_AP_area": 1.85,
         }.items()
     }  # fmt: skip
     accuracy["AP_large_network"] = None
     accuracy["ground_truths"] = {
         "all": 372, "small": 118, "medium": 160, "large": 94,
         "small_network": 201, "medium_network": 171, "large_network": 0,
+        "truncated": 90, "untruncated": 282, "occluded": None, "unoccluded": None,
     }  # fmt: skip
+    accuracy |= dict.fromkeys(("AP_occluded", "AP_unoccluded", "AR_occluded", "AR_unoccluded"))
     accuracy["per_class"] = {
         name: {
             "AP": ap * (1 + 0.1 * place),

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.frame import load_run
-from bench.report import columns, figures, tables
+from bench.report import columns, conditions, figures, tables
 from bench.report.typeset import MISSING, escape_latex, escape_markdown, latex_text
 from tests.report.made_run import AXES, CLASSES, matrix, write_run
 
@@ -131,6 +131,46 @@ def test_per_class_has_counts_and_every_variant(tmp_path: Path) -> None:
     assert rows[0]["fpn"] == "" and float(rows[1]["fpn"]) > 0
 
 
+def test_conditions_stand_beside_their_numbers_and_what_is_not_stated_is_empty(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", pending=[("anchors", 0)])
+    run = load_run(folder)
+    tables.write_tables(run)
+    rows = {row["variant"]: row for row in read_csv(folder / "tables/conditions.csv")}
+    assert [float(rows["fpn"]["AP_truncated"])] == values_of(folder, "fpn", "accuracy", "AP_truncated")
+    assert [float(rows["fpn"]["AR_untruncated"])] == values_of(folder, "fpn", "accuracy", "AR_untruncated")
+    assert (rows["fpn"]["ground_truths_truncated"], rows["fpn"]["ground_truths_untruncated"]) == ("90", "282")
+    assert rows["fpn"]["AP_occluded"] == rows["fpn"]["ground_truths_occluded"] == rows["anchors"]["AP_truncated"] == ""
+    table = conditions.conditions(run)
+    headings = {heading.name: heading.text for heading in table.headings}
+    assert headings["AP_truncated"] == "AP\ntruncated\nn=90" and headings["AP_occluded"] == "AP\noccluded"
+    at = list(headings).index("AP_occluded")
+    assert {row[at].text for row in table.rows} == {MISSING}
+    assert table.notes == ("The data do not state whether objects are occluded.", "Pending: anchors (seed 0)")
+
+
+def test_records_older_than_the_conditions_are_not_said_to_be_silent_data(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    for path in folder.glob("cells/*/record.json"):
+        content = json.loads(path.read_text())
+        older = {name: value for name, value in content["accuracy"].items() if "truncated" not in name}
+        older["ground_truths"] = {"all": 372}
+        path.write_text(json.dumps(content | {"accuracy": older}))
+    table = conditions.conditions(load_run(folder))
+    assert table.notes == () and {entry.text for row in table.rows for entry in row[1:]} == {MISSING}
+
+
+def test_voc_has_both_measures_and_they_end_the_ablation(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", seeds=(0, 1))
+    tables.write_tables(load_run(folder))
+    expected = ["voc_AP_11point", "voc_AP_11point_std", "voc_AP_area", "voc_AP_area_std"]
+    for name in ("voc", "ablation"):
+        rows = {row["variant"]: row for row in read_csv(folder / f"tables/{name}.csv")}
+        assert list(rows["fpn"])[-4:] == expected
+        values = values_of(folder, "fpn", "accuracy", "voc_AP_11point")
+        assert math.isclose(float(rows["fpn"]["voc_AP_11point"]), statistics.mean(values))
+        assert math.isclose(float(rows["fpn"]["voc_AP_11point_std"]), statistics.stdev(values))
+
+
 def test_throughput_has_a_row_per_batch_and_latency_at_batch_one(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", seeds=(0, 1)))
     tables.write_tables(run)
@@ -157,7 +197,7 @@ def test_environment_names_values_that_differ(tmp_path: Path) -> None:
 def test_every_table_is_made_of_any_number_of_variants(tmp_path: Path, count: int) -> None:
     axes = ("fpn", "anchors", "unfreezing", "giou")
     run = load_run(write_run(tmp_path / "run", factors=matrix(axes)[:count]))
-    assert len(tables.write_tables(run)) == 18
+    assert len(tables.write_tables(run)) == 24
     lines = (tmp_path / "run/tables/ablation.md").read_text().splitlines()
     header = next(line for line in lines if line.startswith("| variant"))
     body = lines[lines.index(header) + 2 :]
