@@ -20,6 +20,7 @@ from pycocotools.cocoeval import COCOeval
 
 from bench.atomic import write_json
 from bench.data.index import ImageIndex
+from bench.data.scenes import SceneKnobs, read_scenes
 from bench.detections import Detections
 from bench.evaluation import detections_coco, evaluate, ground_truth_coco
 from bench.matches import Matches, average_precision
@@ -284,6 +285,26 @@ def test_what_matches_nothing_is_wrong_in_every_condition() -> None:
     assert with_stray["AR_occluded"] == with_stray["AR_unoccluded"] == 1
     assert alone["ground_truths"]["occluded"] == alone["ground_truths"]["unoccluded"] == 1
     assert alone["ground_truths"]["truncated"] is None
+
+
+def test_scenes_state_both_conditions(tmp_path: Path) -> None:
+    index = read_scenes(SceneKnobs(images=8, occlusion=1.0, width=240, height=180), tmp_path, jobs=1).index
+    whole = index.truncated == 0
+    # All that is not cut by the border is found, and nothing else.
+    found = Detections(
+        image=index.image_of_box[whole],
+        boxes=index.boxes[whole].astype(np.float32),
+        scores=np.ones(whole.sum(), dtype=np.float32),
+        labels=index.labels[whole],
+    )
+    accuracy = evaluate(index, found).accuracy
+    counts = accuracy["ground_truths"]
+    assert counts["truncated"] == (index.truncated == 1).sum() > 0
+    assert counts["occluded"] == (index.occluded == 1).sum() > 0
+    assert counts["truncated"] + counts["untruncated"] == counts["occluded"] + counts["unoccluded"] == counts["all"]
+    assert (accuracy["AP_truncated"], accuracy["AR_truncated"]) == (0, 0)
+    assert accuracy["AP_untruncated"] == pytest.approx(1, abs=1e-12)
+    assert 0 < accuracy["AR_occluded"] < 1 and 0 < accuracy["AR_unoccluded"] < 1
 
 
 def test_a_condition_that_no_object_has_is_none_with_the_number_0() -> None:

@@ -250,11 +250,18 @@ def test_the_visibility_rule_holds_on_the_instance_masks(photographs: list[Photo
             ys, xs = np.nonzero(photo.instances == number)
             if len(ys) >= 0.4 * complete and len(ys):
                 box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-                expected.append((*box, label, len(ys) < 0.85 * complete))
+                height, width = photo.instances.shape
+                cut = 0 in (xs.min(), ys.min()) or xs.max() == width - 1 or ys.max() == height - 1
+                expected.append((*box, label, len(ys) < 0.85 * complete, cut))
             else:
                 left_out += 1
         objects = photo.objects
-        columns = (*objects.boxes.T.tolist(), objects.labels.tolist(), objects.occluded.tolist())
+        columns = (
+            *objects.boxes.T.tolist(),
+            objects.labels.tolist(),
+            objects.occluded.tolist(),
+            objects.truncated.tolist(),
+        )
         assert list(zip(*columns, strict=True)) == expected
     assert left_out > 10  # the rule was put to the test
 
