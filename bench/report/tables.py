@@ -7,7 +7,7 @@ cent; a figure that does not exist is empty in CSV and n/a in print, never 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 

@@ -18,8 +18,9 @@ from bench.analysis.bootstrap import draws, paired_interval, resample, support, 
 from bench.analysis.factorial import factorial_contrasts
 from bench.analysis.frame import load_run
 from bench.analysis.statistics import student
+from bench.detections import Detections
 from bench.errors import UserError
-from bench.evaluation import Detections, detections_coco, evaluate, ground_truth_coco
+from bench.evaluation import detections_coco, evaluate, ground_truth_coco
 from bench.matches import Matches, average_precision
 from tests.analysis.made_matches import draw_matches
 from tests.analysis.made_run import write_matches
