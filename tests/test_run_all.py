@@ -322,7 +322,7 @@ def test_the_report_is_rebuilt_without_torch(words: list[str], tmp_path: Path) -
         (["--priors", "nowhere.json"], "no such file"),
         (["--axis-file", "nowhere.py"], "no such file"),
         (["--data", "voc:nowhere"], "nowhere"),
-        (["--backbone", "efficientnet_lite9"], "neither efficientnet_lite0 nor a timm network"),
+        (["--backbone", "efficientnet_lite9"], "neither efficientnet_lite0 nor vgg16 nor a timm network"),
         (["--config", "nowhere.toml"], "nowhere.toml"),
         (["--eval-list", "holdout"], "holdout"),
     ],

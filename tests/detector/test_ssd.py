@@ -60,7 +60,7 @@ def test_any_network_with_the_strides_will_do(name: str, channels: list[int]) ->
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [
-        ("resnet1", "none", "neither efficientnet_lite0 nor a timm network"),
+        ("resnet1", "none", "neither efficientnet_lite0 nor vgg16 nor a timm network"),
         ("test_vit", "none", r"strides \[16, 16, 16\]"),
         (tiny.NAME, "nowhere.pth", "not a file of tensors"),
     ],
