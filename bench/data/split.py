@@ -2,7 +2,8 @@
 
 The data's own lists come first. Without them the images are divided by iterative stratification
 (Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", algorithm 1):
-a random split of a small set leaves rare classes on one side only, and their AP undefined.
+a random split of a small set leaves rare classes on one side only, and their AP undefined. What is
+dealt out are groups of near-duplicates, whole: a mirrored copy of a trained image must not be scored.
 """
 
 from __future__ import annotations
@@ -40,35 +41,41 @@ class Split:
     fingerprint: str
 
 
-def make_split(reading: Reading, *, val_fraction: float = 0.2, seed: int = 0, eval_list: str | None = None) -> Split:
+def make_split(
+    reading: Reading,
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    eval_list: str | None = None,
+    groups: NDArray[np.int64] | None = None,
+) -> Split:
     """The data's own train and val lists where both exist, else a stratified split.
 
     eval_list: evaluate on this list of the data (say "test") instead of val.
+    groups: (N,) group of each image (duplicates.groups_of); a stratified split keeps each on one side.
     Raises UserError if that list does not exist, a side would be empty, or val_fraction is not
     between 0 and 1.
     """
-    index, lists = reading.index, reading.lists
-    if eval_list is not None and eval_list not in lists:
-        existing = ", ".join(lists) or "none"
-        raise UserError(f"The data have no list {eval_list!r} to evaluate on. Lists that exist: {existing}.")
-    evaluated = eval_list or "val"
-    if evaluated in lists and evaluated != "train" and ("train" in lists or "trainval" in lists):
-        trained = "train" if "train" in lists else "trainval"
-        val = lists[evaluated]
-        train = np.setdiff1d(lists[trained], val)
-        origin = f"the data's own lists {trained} and {evaluated}"
-    elif eval_list is not None:
-        raise UserError(
-            f"With --eval-list {eval_list} there is nothing to train on: the data's lists are "
-            f"{', '.join(lists)}. Evaluate on another list than the one trained on."
-        )
+    index = reading.index
+    own = own_lists(reading, eval_list)
+    if own is not None:
+        train, val, origin = own
     else:
         if not 0 < val_fraction < 1:
             raise UserError(f"The validation fraction is {val_fraction}. It must be between 0 and 1, for example 0.2.")
-        pool = _pool(lists, len(index))
-        sides = stratify(_presence(index, pool), val_fraction, seed)
+        pool = _pool(reading.lists, len(index))
+        grouped = (np.arange(len(index)) if groups is None else groups)[pool]
+        sides = stratify(_presence(index, pool), val_fraction, seed, grouped)
         train, val = pool[sides == TRAIN], pool[sides == VAL]
         origin = f"stratified by class, seed {seed}, fraction {val_fraction:g}"
+        together = _grouped_images(grouped)
+        if together:
+            origin += f", {together} near-duplicates kept together"
+        if together and len(np.unique(grouped)) == 1:
+            raise UserError(
+                f"All {together} images are near-duplicates of one another: what is scored would have been trained "
+                "on. Add other images, or give the data train and val lists of their own."
+            )
     for name, rows in (("training", train), ("validation", val)):
         if not len(rows):
             raise UserError(
@@ -78,40 +85,75 @@ def make_split(reading: Reading, *, val_fraction: float = 0.2, seed: int = 0, ev
     return Split(train=train, val=val, origin=origin, fingerprint=_fingerprint(index, train, val))
 
 
-def stratify(presence: NDArray[np.bool_], val_fraction: float, seed: int) -> NDArray[np.int8]:
+def own_lists(reading: Reading, eval_list: str | None) -> tuple[NDArray[np.int64], NDArray[np.int64], str] | None:
+    """Training rows, validation rows and their origin by the data's own lists; None where they have not both.
+
+    Raises UserError if `eval_list` does not exist, or nothing would be left to train on.
+    """
+    lists = reading.lists
+    if eval_list is not None and eval_list not in lists:
+        existing = ", ".join(lists) or "none"
+        raise UserError(f"The data have no list {eval_list!r} to evaluate on. Lists that exist: {existing}.")
+    evaluated = eval_list or "val"
+    if evaluated in lists and evaluated != "train" and ("train" in lists or "trainval" in lists):
+        trained = "train" if "train" in lists else "trainval"
+        val = lists[evaluated]
+        return np.setdiff1d(lists[trained], val), val, f"the data's own lists {trained} and {evaluated}"
+    if eval_list is not None:
+        raise UserError(
+            f"With --eval-list {eval_list} there is nothing to train on: the data's lists are "
+            f"{', '.join(lists)}. Evaluate on another list than the one trained on."
+        )
+    return None
+
+
+def stratify(
+    presence: NDArray[np.bool_], val_fraction: float, seed: int, groups: NDArray[np.int64] | None = None
+) -> NDArray[np.int8]:
     """(N,) TRAIN or VAL for each image. presence: (N, C), which classes each image holds.
 
-    Classes are dealt out from the rarest to the commonest, each image to the side that still wants
-    most of that class; images without boxes last. A class of two or more images is then brought to
-    both sides wherever moving one image can do that without taking another class from a side.
+    groups: (N,), images of one number stay on one side; without it each image is a group.
+    Classes are dealt out from the rarest to the commonest, each group to the side that still wants
+    most of that class, large groups first; images without boxes last. A class of two or more groups is
+    then brought to both sides wherever moving one group can do that without taking another class from
+    a side. The sides have the images asked for, up to a group.
     """
-    count, class_count = presence.shape
-    shuffled = np.random.default_rng(seed).permutation(count)
-    rows, labels = np.nonzero(presence[shuffled])
-    starts = np.searchsorted(rows, np.arange(count + 1)).tolist()
-    all_labels = labels.tolist()
-    classes_of = [all_labels[starts[at] : starts[at + 1]] for at in range(count)]
-    images_of = [np.flatnonzero(presence[shuffled, label]).tolist() for label in range(class_count)]
+    units = np.arange(len(presence)) if groups is None else _by_first_image(groups)
+    count, class_count = int(units.max(initial=-1)) + 1, presence.shape[1]
+    sizes = np.bincount(units, minlength=count)
+    images_with: NDArray[np.int64] = np.zeros((count, class_count), dtype=np.int64)
+    np.add.at(images_with, units, presence)
 
-    totals = presence.sum(axis=0).astype(np.float64)
-    # A class of two or more images wants one on each side, however small its share would be.
-    val_wanted = np.where(totals >= 2, np.clip(totals * val_fraction, 1, np.maximum(totals - 1, 1)), 0)
+    shuffled = np.random.default_rng(seed).permutation(count)
+    # What comes last evens out what came before, so it must be small.
+    shuffled = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    rows, labels = np.nonzero(images_with[shuffled])
+    starts = np.searchsorted(rows, np.arange(count + 1)).tolist()
+    classes_and_images = list(zip(labels.tolist(), images_with[shuffled[rows], labels].tolist(), strict=True))
+    classes_of = [classes_and_images[starts[at] : starts[at + 1]] for at in range(count)]
+    groups_with = [np.flatnonzero(images_with[shuffled, label]).tolist() for label in range(class_count)]
+    size_of = sizes[shuffled].tolist()
+
+    totals = images_with.sum(axis=0).astype(np.float64)
+    # A class of two or more groups wants one on each side, however small its share would be.
+    divisible = (images_with > 0).sum(axis=0) >= 2
+    val_wanted = np.where(divisible, np.clip(totals * val_fraction, 1, np.maximum(totals - 1, 1)), 0)
     wanted = [(totals - val_wanted).tolist(), val_wanted.tolist()]
-    val_room = min(max(count * val_fraction, 1), count - 1)
-    room = [count - val_room, val_room]
+    val_room = min(max(len(presence) * val_fraction, 1), len(presence) - 1)
+    room = [len(presence) - val_room, val_room]
     sides: list[int | None] = [None] * count
 
     def place(at: int, side: int) -> None:
         sides[at] = side
-        room[side] -= 1
-        for label in classes_of[at]:
-            wanted[side][label] -= 1
+        room[side] -= size_of[at]
+        for label, images in classes_of[at]:
+            wanted[side][label] -= images
             remaining[label] -= 1
 
-    remaining = [len(images) for images in images_of]
+    remaining = [len(having) for having in groups_with]
     while any(remaining):
         rarest = min((label for label in range(class_count) if remaining[label]), key=lambda label: remaining[label])
-        for at in images_of[rarest]:
+        for at in groups_with[rarest]:
             if sides[at] is None:
                 more = (wanted[VAL][rarest], room[VAL]) > (wanted[TRAIN][rarest], room[TRAIN])
                 place(at, VAL if more else TRAIN)
@@ -121,10 +163,16 @@ def stratify(presence: NDArray[np.bool_], val_fraction: float, seed: int) -> NDA
 
     result = np.empty(count, dtype=np.int8)
     result[shuffled] = np.array(sides, dtype=np.int8)
-    return _bring_to_both_sides(presence, result)
+    if 1 < count < len(presence) and len(set(result.tolist())) == 1:
+        # Few large groups: the one with the fewest classes, and of those the smallest, fills the empty side.
+        result[np.lexsort((sizes, (images_with > 0).sum(axis=1)))[0]] ^= 1
+    return _bring_to_both_sides(images_with > 0, result, sizes)[units]
 
 
-def _bring_to_both_sides(presence: NDArray[np.bool_], sides: NDArray[np.int8]) -> NDArray[np.int8]:
+def _bring_to_both_sides(
+    presence: NDArray[np.bool_], sides: NDArray[np.int8], sizes: NDArray[np.int64]
+) -> NDArray[np.int8]:
+    """Sides of the groups (G,) after the moves; presence: (G, C), sizes: (G,) images."""
     sides = sides.copy()
     on = np.stack([presence[sides == side].sum(axis=0) for side in (TRAIN, VAL)])
     moved = True
@@ -139,7 +187,7 @@ def _bring_to_both_sides(presence: NDArray[np.bool_], sides: NDArray[np.int8]) -
             candidates = np.flatnonzero(presence[:, label] & (sides == origin))
             candidates = candidates[~presence[candidates][:, last_there].any(axis=1)]
             if len(candidates):
-                chosen = candidates[np.argmin(presence[candidates].sum(axis=1))]
+                chosen = candidates[np.lexsort((presence[candidates].sum(axis=1), sizes[candidates]))[0]]
                 sides[chosen] = to
                 on[to] += presence[chosen]
                 on[origin] -= presence[chosen]
@@ -229,6 +277,18 @@ def _presence(index: ImageIndex, pool: NDArray[np.int64]) -> NDArray[np.bool_]:
     presence = np.zeros((len(index), len(index.classes)), dtype=np.bool_)
     presence[index.image_of_box, index.labels] = True
     return presence[pool]
+
+
+def _by_first_image(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) the groups numbered from 0 in the order of their first images."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]
+
+
+def _grouped_images(groups: NDArray[np.int64]) -> int:
+    """How many images share their group with another."""
+    _, sizes = np.unique(groups, return_counts=True)
+    return int(sizes[sizes > 1].sum())
 
 
 def _pool(lists: dict[str, NDArray[np.int64]], count: int) -> NDArray[np.int64]:

@@ -135,6 +135,60 @@ def test_no_single_move_would_serve_a_class_better(presence: NDArray[np.bool_], 
         assert served_by_move <= 0 or not takes_none_away
 
 
+@given(
+    presence=arrays(np.bool_, st.tuples(st.integers(2, 40), st.integers(1, 6)), elements=st.booleans()),
+    groups=st.lists(st.integers(0, 14), min_size=40, max_size=40),
+    val_fraction=st.floats(0.05, 0.95),
+    seed=st.integers(0, 9),
+)
+def test_groups_stay_on_one_side(
+    presence: NDArray[np.bool_], groups: list[int], val_fraction: float, seed: int
+) -> None:
+    grouped = np.array(groups[: len(presence)])
+    sides = stratify(presence, val_fraction, seed, grouped)
+    assert np.array_equal(sides, stratify(presence, val_fraction, seed, grouped * 7))  # their numbers say nothing
+    for group in np.unique(grouped):
+        assert len(set(sides[grouped == group].tolist())) == 1
+    if 1 < len(np.unique(grouped)) < len(grouped):
+        assert set(sides.tolist()) == {TRAIN, VAL}
+
+
+@given(groups=st.lists(st.integers(0, 25), min_size=2, max_size=80), val_fraction=st.floats(0.05, 0.95))
+def test_the_fraction_is_met_to_a_group(groups: list[int], val_fraction: float) -> None:
+    grouped = np.array(groups)
+    _, sizes = np.unique(grouped, return_counts=True)
+    for presence in (np.zeros((len(groups), 1), np.bool_), np.ones((len(groups), 1), np.bool_)):
+        sides = stratify(presence, val_fraction, 0, grouped)
+        assert abs(np.sum(sides == VAL) - val_fraction * len(groups)) <= sizes.max()
+        assert len(sizes) == 1 or set(sides.tolist()) == {TRAIN, VAL}
+
+
+@given(
+    presence=arrays(np.bool_, st.tuples(st.integers(2, 40), st.integers(1, 6)), elements=st.booleans()),
+    val_fraction=st.floats(0.05, 0.95),
+)
+def test_groups_of_one_image_change_nothing(presence: NDArray[np.bool_], val_fraction: float) -> None:
+    alone = np.random.default_rng(0).permutation(len(presence))
+    assert np.array_equal(stratify(presence, val_fraction, 3, alone), stratify(presence, val_fraction, 3))
+
+
+def test_a_class_of_two_groups_is_on_both_sides() -> None:
+    # Ten images of one class, but two recordings: five copies each
+    presence = np.zeros((60, 2), np.bool_)
+    presence[:10, 0] = presence[10:, 1] = True
+    grouped = np.concatenate((np.repeat([100, 101], 5), np.arange(50)))
+    sides = stratify(presence, 0.2, 0, grouped)
+    assert sides[0] != sides[5]
+    assert np.sum(sides[10:] == VAL) == 10
+
+
+def test_images_that_are_all_alike_cannot_be_split() -> None:
+    with pytest.raises(UserError, match="All 6 images are near-duplicates of one another"):
+        make_split(reading_of([[0]] * 6), groups=np.zeros(6, dtype=np.int64))
+    lists = {"train": [0, 1], "val": [2, 3]}
+    assert make_split(reading_of([[0]] * 6, lists), groups=np.zeros(6, dtype=np.int64)).val.tolist() == [2, 3]
+
+
 def test_images_without_boxes_are_divided_too() -> None:
     split = make_split(reading_of([[0]] * 50 + [[]] * 50))
     assert 8 <= np.sum(split.val >= 50) <= 12
