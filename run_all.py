@@ -133,13 +133,17 @@ def preflight(words: Sequence[str]) -> int:
     from rich.console import Console
 
     from bench.data.opened import check
-    from bench.data.preflight import enforce, summary, write_report
+    from bench.data.preflight import enforce, summary, warn_of_leaks, write_report
     from bench.data.sources import data_name, read_source
+    from bench.data.split import own_lists
     from bench.numerics import available_cores
 
     console = Console()
     reading = read_source(options.data, cache=options.cache)
     found, pixels = check(reading, cache=options.cache, workers=available_cores())
+    sides = own_lists(found.reading, options.eval_list)
+    if sides is not None:
+        found = warn_of_leaks(found, sides[0], sides[1])
     for line in summary(found):
         console.print(line, markup=False, highlight=False)
     out = options.out or HOME / "results" / f"{data_name(options.data)}-preflight"
@@ -151,7 +155,9 @@ def preflight(words: Sequence[str]) -> int:
         from bench.data.split import make_split
 
         index = found.reading.index
-        split = make_split(found.reading, val_fraction=options.val_fraction, eval_list=options.eval_list)
+        split = make_split(
+            found.reading, val_fraction=options.val_fraction, eval_list=options.eval_list, groups=found.groups
+        )
         for path in write_sheets(out, index, index.take(split.train), pixels):
             console.print(f"written: {path}", markup=False)
     return 0

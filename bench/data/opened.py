@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from bench.atomic import write_json
+from bench.atomic import replacing, write_json
 from bench.data import split as splits
+from bench.data.duplicates import SIDE, near_duplicates, thumbnail
 from bench.data.index import ImageIndex
-from bench.data.pixels import LONGEST_SIDE, PixelWriter, fits_budget, pixels_file
-from bench.data.preflight import Report, enforce, preflight, whole_set_problems
+from bench.data.pixels import LONGEST_SIDE, PixelWriter, fits_budget, open_pixels, pixels_file
+from bench.data.preflight import Report, enforce, preflight, warn_of_leaks, whole_set_problems
 from bench.data.problems import Problem
 from bench.data.reading import Reading
 from bench.data.sources import read_source
@@ -65,7 +67,8 @@ def open_data(
     if frozen is not None and frozen.is_file():
         split = splits.load(frozen, report.reading.index)
     else:
-        split = splits.make_split(report.reading, val_fraction=val_fraction, eval_list=eval_list)
+        split = splits.make_split(report.reading, val_fraction=val_fraction, eval_list=eval_list, groups=report.groups)
+    report = warn_of_leaks(report, split.train, split.val)
     return OpenedData(index=report.reading.index, split=split, pixels=pixels, report=report)
 
 
@@ -74,29 +77,67 @@ def check(
 ) -> tuple[Report, Path | None]:
     """The preflight, which fills the file of decoded pixels on its way; that file, if there is one.
 
-    Images that were decoded before and have not been touched since are not decoded again.
+    Images that were decoded before and have not been touched since are not decoded again. Beside the
+    pixels are kept what decoding found and the thumbnails that near-duplicates are found by.
     """
     path = pixels_file(reading.index, cache)
-    verdict = path.with_suffix(".json")
+    verdict, thumbnails_file = path.with_suffix(".json"), path.with_suffix(".thumbnails.npy")
     stored = fits_budget(reading.index, cache)
     if verdict.is_file() and (path.is_file() or not stored):
-        return _remembered(reading, verdict), path if path.is_file() else None
+        report, pixels = _remembered(reading, verdict), path if path.is_file() else None
+        if thumbnails_file.is_file():
+            thumbnails = np.load(thumbnails_file)
+        else:
+            thumbnails = _thumbnails(reading, report.reading.index, pixels, workers=workers)
+            _keep_thumbnails(thumbnails, thumbnails_file)
+        return _with_alike(report, reading, thumbnails), pixels
+    thumbnails = np.zeros((len(reading.index), SIDE, SIDE), dtype=np.uint8)
     writer = PixelWriter(path, reading.index) if stored and len(reading.index) else None
+
+    def keep(row: int, image: NDArray[np.uint8]) -> None:
+        thumbnails[row] = thumbnail(image)
+        if writer is not None:
+            writer.put(row, image)
+
     try:
         report = preflight(
             reading,
             workers=workers,
             progress=progress,
             max_side=LONGEST_SIDE,
-            on_image=None if writer is None else writer.put,
+            on_image=keep,
         )
         if writer is not None:
             writer.close()
     finally:
         if writer is not None:
             writer.discard()  # gigabytes, if it was interrupted
+    _keep_thumbnails(thumbnails, thumbnails_file)
     _remember(reading, report, verdict)
-    return report, path if writer is not None else None
+    return _with_alike(report, reading, thumbnails), path if writer is not None else None
+
+
+def _with_alike(report: Report, reading: Reading, thumbnails: NDArray[np.uint8]) -> Report:
+    """The report with the near-duplicates among its usable images; thumbnails: of all that were read."""
+    usable = np.isin(np.array(reading.index.files), np.array(report.reading.index.files))
+    return replace(report, alike=near_duplicates(thumbnails[usable]))
+
+
+def _thumbnails(reading: Reading, usable: ImageIndex, pixels: Path | None, *, workers: int) -> NDArray[np.uint8]:
+    """(N, 16, 16) thumbnails of images that were decoded by a version that kept none; 0 for unusable ones."""
+    source, row_of = open_pixels(pixels, usable), {name: row for row, name in enumerate(reading.index.files)}
+    made = Parallel(n_jobs=workers, backend="threading")(
+        delayed(lambda row: thumbnail(source[row]))(row) for row in range(len(usable))
+    )
+    thumbnails = np.zeros((len(reading.index), SIDE, SIDE), dtype=np.uint8)
+    for name, each in zip(usable.files, made, strict=True):
+        thumbnails[row_of[name]] = each
+    return thumbnails
+
+
+def _keep_thumbnails(thumbnails: NDArray[np.uint8], path: Path) -> None:
+    with replacing(path) as file:
+        np.save(file, thumbnails)
 
 
 def _remember(reading: Reading, report: Report, verdict: Path) -> None:

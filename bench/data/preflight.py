@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 
 from bench.atomic import write_json
 from bench.data.decode import ImageError, decode_image
-from bench.data.problems import Problem
+from bench.data.duplicates import across, groups_of
+from bench.data.problems import Problem, Severity
 from bench.data.reading import Reading, problem_of_image
 from bench.errors import UserError
 
 SCHEMA = 1
 IMAGES_A_TASK = 16  # so that scheduling costs nothing beside decoding
 SHOWN = 20  # problems that an error names one by one
+SHOWN_PAIRS = 3  # near-duplicates across the split that a warning names
+SEVERITIES: tuple[Severity, ...] = ("fatal", "drop", "repair", "warning")
 
 # What decode_image had to do, and what that means for the user.
 CONVERSIONS = {
@@ -50,12 +53,29 @@ CONVERSIONS = {
 OF_THE_WHOLE_SET = frozenset({"no-images", "no-training-images", "no-boxes"})
 
 
+def _no_pairs() -> NDArray[np.int64]:
+    return np.zeros((0, 2), dtype=np.int64)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """reading: what can be used, with all problems. images_checked: how many files were decoded."""
+    """What checking a data set found.
+
+    reading: what can be used, with all problems. images_checked: how many files were decoded.
+    alike: (P, 2) rows of `reading.index` that are near-duplicates (duplicates.near_duplicates).
+    leaking: (K, 2) rows of validation images and of a training image that each is alike
+        (duplicates.across); empty until the sides are known (`warn_of_leaks`).
+    """
 
     reading: Reading
     images_checked: int
+    alike: NDArray[np.int64] = field(default_factory=_no_pairs)
+    leaking: NDArray[np.int64] = field(default_factory=_no_pairs)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """(N,) number of each usable image's group of near-duplicates."""
+        return groups_of(self.alike, len(self.reading.index))
 
 
 def preflight(
@@ -153,6 +173,30 @@ def whole_set_problems(reading: Reading) -> list[Problem]:
     ]
 
 
+def warn_of_leaks(report: Report, train: NDArray[np.int64], val: NDArray[np.int64]) -> Report:
+    """The report with its near-duplicates across the sides of a split, as a list and as one warning.
+
+    train, val: rows of `report.reading.index`. The split itself is left as it is.
+    """
+    leaking = across(report.alike, train, val)
+    if not len(leaking):
+        return report
+    files = report.reading.index.files
+    named = "; ".join(f"{files[scored]} is like {files[trained]}" for scored, trained in leaking[:SHOWN_PAIRS].tolist())
+    more = f"; and {len(leaking) - SHOWN_PAIRS} more" if len(leaking) > SHOWN_PAIRS else ""
+    warning = Problem(
+        severity="warning",
+        kind="near-duplicates-across-split",
+        where="train and val",
+        what=f"{len(leaking)} of {len(val)} validation images ({len(leaking) / len(val):.1%}) are near-duplicates "
+        f"of training images: {named}{more}",
+        remedy="AP measures memory on them; move them to the training list or remove them from one side (all are "
+        "in preflight.json), or remove the lists: the split made here keeps on one side what is alike",
+    )
+    reading = replace(report.reading, problems=[*report.reading.problems, warning])
+    return replace(report, reading=reading, leaking=leaking)
+
+
 def enforce(reading: Reading, *, skip_invalid: bool) -> None:
     """Raise UserError listing all fatal problems, unless their items may simply be left out.
 
@@ -184,11 +228,17 @@ def summary(report: Report) -> list[str]:
         f"{len(index.classes)} classes",
         *(f"  {name}: {len(rows)} images" for name, rows in reading.lists.items()),
     ]
-    for severity in ("fatal", "drop", "repair"):
+    together = _groups_of_several(report)
+    if together:
+        lines.append(f"{sum(map(len, together))} images are near-duplicates; groups of them: {len(together)}")
+    for severity in SEVERITIES:
         of_severity = [each for each in reading.problems if each.severity == severity]
         first = {each.kind: each for each in reversed(of_severity)}
         for kind, count in Counter(each.kind for each in of_severity).most_common():
             example = first[kind]
+            if severity == "warning":
+                lines.append(f"{severity} {kind}: {example.what}. What to do: {example.remedy}")
+                continue
             lines.append(f"{severity} {kind}: {count}, e.g. {example.where}: {example.what}; {example.remedy}")
     if not reading.problems:
         lines.append("no problems")
@@ -198,7 +248,8 @@ def summary(report: Report) -> list[str]:
 def write_report(report: Report, path: Path) -> None:
     """Write everything as JSON: sizes, counts by severity and kind, and all problems."""
     reading = report.reading
-    counts: dict[str, dict[str, int]] = {"fatal": {}, "drop": {}, "repair": {}}
+    files = reading.index.files
+    counts: dict[str, dict[str, int]] = {severity: {} for severity in SEVERITIES}
     for each in reading.problems:
         of_severity = counts[each.severity]
         of_severity[each.kind] = of_severity.get(each.kind, 0) + 1
@@ -212,8 +263,22 @@ def write_report(report: Report, path: Path) -> None:
         "lists": {name: len(rows) for name, rows in reading.lists.items()},
         "counts": counts,
         "problems": [asdict(each) for each in reading.problems],
+        "near_duplicates": [[files[row] for row in rows] for rows in _groups_of_several(report)],
+        "near_duplicates_across_split": [
+            {"val": files[scored], "train": files[trained]} for scored, trained in report.leaking.tolist()
+        ],
     }
     write_json(path, content)
+
+
+def _groups_of_several(report: Report) -> list[list[int]]:
+    """Rows of the images of each group of near-duplicates."""
+    groups = report.groups
+    sizes = np.bincount(groups)
+    rows = np.flatnonzero(sizes[groups] > 1)
+    rows = rows[np.argsort(groups[rows], kind="stable")]
+    ends = np.cumsum(sizes[sizes > 1])[:-1]
+    return [part.tolist() for part in np.split(rows, ends)] if len(rows) else []
 
 
 def _conversion(kind: str, file: str) -> Problem:

@@ -5,7 +5,8 @@ everything at once. The severities are those of the design:
 
 fatal   stops with exit status 2, or leaves the item out with ``--skip-invalid``;
 drop    the box or image is left out, and counted;
-repair  mended in memory, and counted. Files are never rewritten.
+repair  mended in memory, and counted. Files are never rewritten;
+warning nothing is left out or changed, but the figures would mislead.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Severity = Literal["fatal", "drop", "repair"]
+Severity = Literal["fatal", "drop", "repair", "warning"]
 
 
 @dataclass(frozen=True, kw_only=True)

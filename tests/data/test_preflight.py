@@ -125,6 +125,7 @@ def test_report_is_machine_readable_and_summary_has_a_line_a_kind(tmp_path: Path
         "fatal": {"truncated-image": 1, "size-disagrees": 1},
         "drop": {},
         "repair": {"grey-image": 1, "exif-orientation": 1},
+        "warning": {},
     }
     assert [each["where"] for each in content["problems"]] == [each.where for each in report.reading.problems]
     assert (content["images_checked"], content["images_usable"], content["boxes_usable"]) == (6, 4, 4)
