@@ -52,7 +52,8 @@ def make_split(
     """The data's own train and val lists where both exist, else a stratified split.
 
     eval_list: evaluate on this list of the data (say "test") instead of val.
-    groups: (N,) group of each image (duplicates.groups_of); a stratified split keeps each on one side.
+    groups: (N,) group of each image (duplicates.groups_of); a stratified split keeps each on one side,
+        unless it is larger than the training side: pictures of one fixed camera may all be alike.
     Raises UserError if that list does not exist, a side would be empty, or val_fraction is not
     between 0 and 1.
     """
@@ -64,18 +65,13 @@ def make_split(
         if not 0 < val_fraction < 1:
             raise UserError(f"The validation fraction is {val_fraction}. It must be between 0 and 1, for example 0.2.")
         pool = _pool(reading.lists, len(index))
-        grouped = (np.arange(len(index)) if groups is None else groups)[pool]
+        grouped = _divisible((np.arange(len(index)) if groups is None else groups)[pool], val_fraction)
         sides = stratify(_presence(index, pool), val_fraction, seed, grouped)
         train, val = pool[sides == TRAIN], pool[sides == VAL]
         origin = f"stratified by class, seed {seed}, fraction {val_fraction:g}"
         together = _grouped_images(grouped)
         if together:
             origin += f", {together} near-duplicates kept together"
-        if together and len(np.unique(grouped)) == 1:
-            raise UserError(
-                f"All {together} images are near-duplicates of one another: what is scored would have been trained "
-                "on. Add other images, or give the data train and val lists of their own."
-            )
     for name, rows in (("training", train), ("validation", val)):
         if not len(rows):
             raise UserError(
@@ -283,6 +279,13 @@ def _by_first_image(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """(N,) the groups numbered from 0 in the order of their first images."""
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse]
+
+
+def _divisible(groups: NDArray[np.int64], val_fraction: float) -> NDArray[np.int64]:
+    """(N,) groups, with the images of one that no side could hold each as a group of its own."""
+    _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    too_large = sizes[inverse] > max(len(groups) * (1 - val_fraction), 1)
+    return np.where(too_large, len(sizes) + np.arange(len(groups)), inverse)
 
 
 def _grouped_images(groups: NDArray[np.int64]) -> int:

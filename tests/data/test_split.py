@@ -182,9 +182,18 @@ def test_a_class_of_two_groups_is_on_both_sides() -> None:
     assert np.sum(sides[10:] == VAL) == 10
 
 
-def test_images_that_are_all_alike_cannot_be_split() -> None:
-    with pytest.raises(UserError, match="All 6 images are near-duplicates of one another"):
-        make_split(reading_of([[0]] * 6), groups=np.zeros(6, dtype=np.int64))
+def test_a_group_that_no_side_could_hold_is_divided() -> None:
+    # One fixed camera: nothing could be scored if all of its pictures had to be trained on.
+    fixed_camera = np.zeros(20, dtype=np.int64)
+    assert len(make_split(reading_of([[0]] * 20), groups=fixed_camera).val) == 4
+    fixed_camera[:3] = 1
+    split = make_split(reading_of([[0]] * 20), groups=fixed_camera)
+    assert len({row in split.val for row in range(3)}) == 1  # the small group is whole all the same
+    fixed_camera[:4] = 1
+    assert make_split(reading_of([[0]] * 20), groups=fixed_camera).val.tolist() == [0, 1, 2, 3]
+
+
+def test_lists_of_the_data_are_kept_to_however_alike() -> None:
     lists = {"train": [0, 1], "val": [2, 3]}
     assert make_split(reading_of([[0]] * 6, lists), groups=np.zeros(6, dtype=np.int64)).val.tolist() == [2, 3]
 
