@@ -11,8 +11,9 @@ import pytest
 
 from bench.analysis.effects import COLUMNS, effects_frame
 from bench.analysis.frame import load_run
-from bench.report import build_report, plots
+from bench.report import build_report
 from bench.report.effects import effects_table, points, remarks
+from bench.report.plots.effects import effect_intervals
 from bench.report.typeset import MISSING
 from tests.analysis.made_run import write_matches
 from tests.report.made_run import matrix, write_run
@@ -89,7 +90,7 @@ def test_the_plot_draws_each_interval_and_names_its_source(tmp_path: Path) -> No
     folder = write_matches(tmp_path / "run", controls=("half-data",))
     run = load_run(folder)
     effects = effects_frame(run)
-    figure = plots.effect_intervals(run, effects)
+    figure = effect_intervals(run, effects)
     axes = figure.axes[0]
     rows = effects[(effects["measure"] == "AP") & (effects["class"] == "")]
     assert [label.get_text() for label in axes.get_yticklabels()] == rows["contrast"].tolist()
@@ -102,7 +103,7 @@ def test_the_plot_draws_each_interval_and_names_its_source(tmp_path: Path) -> No
 @pytest.mark.parametrize(("factors", "said"), [([{}], "no effects"), (matrix(("fpn",)), "no interval")])
 def test_a_plot_without_intervals_says_so(tmp_path: Path, factors: list[dict[str, bool]], said: str) -> None:
     run = load_run(write_run(tmp_path / "run", factors=factors))
-    figure = plots.effect_intervals(run, effects_frame(run))
+    figure = effect_intervals(run, effects_frame(run))
     figure.draw_without_rendering()
     assert any(said in text.get_text() for text in figure.axes[0].texts)
 

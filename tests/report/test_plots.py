@@ -17,7 +17,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from bench.analysis.frame import load_run
-from bench.report import build_report, plots
+from bench.report import build_report
+from bench.report.plots import ablation, canvas, curves
+from bench.report.plots import priors as prior_plot
 from tests.report.made_run import matrix, name_of, write_run
 
 NAMES = (
@@ -31,11 +33,11 @@ NAMES = (
 
 
 DRAWN = (
-    plots.ap_by_variant,
-    plots.ap_by_size,
-    plots.ap_against_throughput,
-    plots.learning_curves,
-    plots.priors_over_ground_truths,
+    ablation.ap_by_variant,
+    ablation.ap_by_size,
+    ablation.ap_against_throughput,
+    curves.learning_curves,
+    prior_plot.priors_over_ground_truths,
 )
 
 
@@ -77,15 +79,15 @@ def test_failed_and_pending_variants_are_named(tmp_path: Path) -> None:
     for draw in DRAWN:
         said = "\n".join(texts(draw(run)))
         assert "failed: fpn (loss is not finite)" in said and "pending: anchors" in said
-    rows = texts(plots.ap_by_variant(run))
+    rows = texts(ablation.ap_by_variant(run))
     assert rows.count("n/a (failed)") == rows.count("n/a (pending)") == 2
-    ticks = [label.get_text() for label in plots.ap_by_size(run).axes[1].get_xticklabels()]
+    ticks = [label.get_text() for label in ablation.ap_by_size(run).axes[1].get_xticklabels()]
     assert ticks == ["small\nn = 201", "medium\nn = 171", "large\nn = 0"]
 
 
 def test_each_seed_is_a_point(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", seeds=(0, 1, 2)))
-    axes = plots.ap_by_variant(run).axes[0]
+    axes = ablation.ap_by_variant(run).axes[0]
     strokes = [line for line in axes.get_lines() if line.get_marker() == "|"]
     assert len(strokes) == 8
     expected = [100 * record["accuracy"]["AP"] for cell, record in run.done() if cell.variant == "baseline"]
@@ -94,7 +96,7 @@ def test_each_seed_is_a_point(tmp_path: Path) -> None:
 
 def test_looks_differ_in_grey_too(tmp_path: Path) -> None:
     rows = matrix(("fpn", "anchors", "unfreezing", "giou"))[:12]
-    looks = plots.looks(load_run(write_run(tmp_path / "run", factors=rows)))
+    looks = canvas.looks(load_run(write_run(tmp_path / "run", factors=rows)))
     assert len({look.marker for look in looks.values()}) == 12
 
 
@@ -106,7 +108,7 @@ def test_the_front_is_what_nothing_beats(x: np.ndarray, y: np.ndarray) -> None:
     def beaten(place: int) -> bool:
         return bool(np.any((x >= x[place]) & (y >= y[place]) & ((x > x[place]) | (y > y[place]))))
 
-    front = plots.pareto(x, y)
+    front = ablation.pareto(x, y)
     kept = {(x[place], y[place]) for place in front}
     assert kept == {(x[place], y[place]) for place in range(len(x)) if not beaten(place)}
     assert len(kept) == len(front)
@@ -116,7 +118,7 @@ def test_the_front_is_what_nothing_beats(x: np.ndarray, y: np.ndarray) -> None:
 def test_smoothing_keeps_a_constant_and_leaves_gaps_open() -> None:
     losses = np.full(50, 3.0)
     losses[[0, 20]] = np.nan
-    smooth = plots.smoothed(losses)
+    smooth = curves.smoothed(losses)
     assert np.isnan(smooth[[0, 20]]).all() and np.allclose(np.delete(smooth, [0, 20]), 3.0)
 
 
@@ -134,7 +136,7 @@ def test_labels_cover_neither_each_other_nor_a_point(seed: int, spread: float) -
     x, y = np.clip(x, 28.2, 31.8), np.clip(y, 23.2, 26.8)
     names = [name_of(row) for row in matrix(("fpn", "anchors", "unfreezing", "giou"))[:12]]
     figure.draw_without_rendering()
-    plots._label_points(axes, x, y, names)
+    canvas.label_points(axes, x, y, names)
     figure.draw_without_rendering()
     renderer = FigureCanvasAgg(figure).get_renderer()
     # Without the line that leads to the point, which an annotation's own extent would include.
@@ -170,7 +172,7 @@ def test_priors_stand_over_the_ground_truths_before_and_after(tmp_path: Path) ->
     for variant, priors, matched in (("baseline", plain, 0.25), ("fpn", plain, 0.25), ("anchors", fitted, 1.0)):
         write_priors(folder, variant, priors, matched)
     write_truth(folder)
-    figure = plots.priors_over_ground_truths(load_run(folder))
+    figure = prior_plot.priors_over_ground_truths(load_run(folder))
     before, after = figure.axes
     assert before.get_title().startswith("before: baseline\n25.0% of 8 validation ground truths")
     assert after.get_title().startswith("after: anchors\n100.0% of 8 validation ground truths")
@@ -188,7 +190,7 @@ def test_one_panel_where_no_variant_has_other_priors(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", factors=matrix(("fpn",)))
     for variant in ("baseline", "fpn"):
         write_priors(folder, variant, [[[0.1, 0.1]], [[0.2, 0.4]]], 0.5)
-    figure = plots.priors_over_ground_truths(load_run(folder))  # nor are there ground truths
+    figure = prior_plot.priors_over_ground_truths(load_run(folder))  # nor are there ground truths
     assert [axes.get_title().splitlines()[0] for axes in figure.axes] == ["baseline"]
 
 
@@ -198,15 +200,15 @@ def test_before_any_cell_is_done_the_plan_s_priors_are_shown(tmp_path: Path) -> 
     pending = [(name_of(row), 0) for row in rows]
     folder = write_run(tmp_path / "run", factors=rows, pending=pending, changes={"base": {"detector": detector}})
     write_truth(folder)
-    (axes,) = plots.priors_over_ground_truths(load_run(folder)).axes
+    (axes,) = prior_plot.priors_over_ground_truths(load_run(folder)).axes
     assert axes.get_title() == "baseline\nvalidation ground truths matched: n/a"
 
 
 def test_a_crowded_set_is_thinned_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "MOST_TRUTHS", 5)
+    monkeypatch.setattr(prior_plot, "MOST_TRUTHS", 5)
     folder = write_run(tmp_path / "run", factors=matrix(("fpn",)))
     write_priors(folder, "baseline", [[[0.1, 0.1]], [[0.2, 0.4]]], 0.5)
     write_truth(folder)
-    figure = plots.priors_over_ground_truths(load_run(folder))
+    figure = prior_plot.priors_over_ground_truths(load_run(folder))
     assert len(np.asarray(figure.axes[0].collections[0].get_offsets())) == 5
     assert "5 of 8 ground truths" in figure.get_supxlabel()

@@ -1,0 +1,66 @@
+"""Learning curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from numpy.typing import NDArray
+
+from bench.analysis.frame import Run, log_frame
+from bench.report.plots.canvas import annotate, legend_beside, looks, named, new_figure, nothing
+
+
+def learning_curves(run: Run) -> Figure:
+    """Smoothed training loss of every variant (mean of its seeds), failed and unfinished cells too."""
+    logs = log_frame(run)
+    figure, panels = new_figure(run, height=3.2 + 0.12 * len(run.variants))
+    axes = panels[0]
+    drawn = []
+    for variant, look in looks(run).items():
+        curves = [
+            pd.Series(smoothed(cell["loss"].to_numpy(dtype=float)), index=cell["step"])
+            for _, cell in logs[logs["variant"] == variant].groupby("seed")
+        ]
+        if not curves:
+            continue
+        # Up to the last step that every seed has reached, or the mean would jump where one ends.
+        curve = pd.concat(curves, axis=1).interpolate(limit_area="inside").dropna(how="any").mean(axis=1)
+        if not len(curve):
+            continue
+        drawn.append(curve)
+        axes.plot(
+            curve.index,
+            curve,
+            color=look.colour,
+            linestyle=look.dash,
+            linewidth=1.4,
+            marker=look.marker,
+            markersize=5,
+            mec="black",
+            mew=0.5,
+            markevery=(0.0, 0.12) if len(curve) > 10 else 1,
+            label=named(run, variant),
+        )
+    axes.set_xlabel("optimisation step")
+    axes.set_ylabel("training loss (class + box), smoothed")
+    if drawn:
+        if (top := max(curve.max() for curve in drawn)) > 4 * (low := min(curve.min() for curve in drawn)) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if top < 100 * low else (1,)))
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        legend_beside(figure, axes)
+    else:
+        nothing(axes, "no cell has logged a step")
+    annotate(figure, run)
+    return figure
+
+
+def smoothed(losses: NDArray[np.float64], span: float = 0.08) -> NDArray[np.float64]:
+    """Exponential moving average of about `span` of the curve, without a bias to its start; NaN stays out."""
+    window = max(1.0, span * len(losses))
+    smooth = pd.Series(losses).ewm(span=window, adjust=True, ignore_na=True).mean()
+    return np.where(np.isnan(losses), np.nan, smooth.to_numpy(dtype=float))

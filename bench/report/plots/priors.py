@@ -1,0 +1,76 @@
+"""Priors over the shapes of ground truths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from bench.analysis.frame import Run
+from bench.analysis.prior_shapes import PriorSet, ground_truth_shapes, prior_sets
+from bench.report.plots.canvas import COLOURS, GREY, MARKERS, annotate, legend_beside, new_figure, nothing
+
+MOST_TRUTHS = 4000  # ground truths that a plot shows: more are a black cloud
+
+
+def priors_over_ground_truths(run: Run) -> Figure:
+    """The priors of each level over the shapes of the validation ground truths, before and after they change.
+
+    Width and height at the network's input, in pixels, on logarithmic axes: equal distances are equal
+    factors, which is how IoU sees them. One panel where no finished variant has other priors.
+    """
+    sets = prior_sets(run)
+    figure, panels = new_figure(run, columns=max(1, len(sets)), height=3.9 if len(sets) > 1 else 5.2, sharey=True)
+    if not sets:
+        nothing(panels[0], "no finished cell has said its priors")
+        annotate(figure, run)
+        return figure
+    truths = [ground_truth_shapes(run, each.size) for each in sets]
+    sides = pd.concat([*(each.shapes[["width", "height"]] for each in sets), *truths]).to_numpy(dtype=float)
+    limits = sides.min() / 1.25, sides.max() * 1.25
+    for axes, each, truth, when in zip(panels, sets, truths, ("before", "after"), strict=False):
+        _draw_priors(axes, each, truth)
+        named = f"{when}: {each.variant}" if len(sets) > 1 else each.variant
+        axes.set_title(f"{named}\n{_matched(each)}", fontsize="small").set_parse_math(False)
+        axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
+        axes.plot(limits, limits, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(ScalarFormatter())
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(f"width at {each.size} × {each.size}, pixels")
+    panels[0].set_ylabel(f"height at {sets[0].size} × {sets[0].size}, pixels")
+    legend_beside(figure, panels[0])
+    most = max(len(truth) for truth in truths)
+    shown = f"{MOST_TRUTHS} of {most} ground truths" if most > MOST_TRUTHS else "ground truths"
+    annotate(figure, run, f"grey: {shown} of the validation split, to which nothing is fitted; dotted: squares")
+    return figure
+
+
+def _draw_priors(axes: Axes, priors: PriorSet, truth: pd.DataFrame) -> None:
+    """Ground truths as a light cloud, and the shapes with a marker and a colour for each level."""
+    seen = truth.iloc[np.linspace(0, len(truth) - 1, min(len(truth), MOST_TRUTHS)).astype(int)]
+    # A cloud of thousands would make the SVG megabytes: it is a picture within it.
+    axes.scatter(seen["width"], seen["height"], s=5, color="0.55", alpha=0.35, linewidths=0, zorder=2, rasterized=True)
+    for place, (side, level) in enumerate(priors.shapes.groupby("side", sort=False)):
+        axes.plot(
+            level["width"],
+            level["height"],
+            MARKERS[place % len(MARKERS)],
+            color=COLOURS[place % len(COLOURS)],
+            markersize=5.5,
+            mec="black",
+            mew=0.6,
+            zorder=3,
+            label=f"{side} × {side} map",
+        )
+
+
+def _matched(priors: PriorSet) -> str:
+    """What share of the validation ground truths the priors match, in words for a title."""
+    if priors.matched is None:
+        return "validation ground truths matched: n/a"
+    counted = f"{100 * priors.matched:.1f}% of {priors.boxes} validation ground truths"
+    return f"{counted}\nhave a prior of IoU ≥ {priors.threshold:g}"
