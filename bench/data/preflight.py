@@ -190,8 +190,8 @@ def warn_of_leaks(report: Report, train: NDArray[np.int64], val: NDArray[np.int6
         where="train and val",
         what=f"{len(leaking)} of {len(val)} validation images ({len(leaking) / len(val):.1%}) are near-duplicates "
         f"of training images: {named}{more}",
-        remedy="AP measures memory on them (all are in preflight.json): leave them out of one side, or give no "
-        "lists: a split made here keeps together what is alike, unless that is nearly all there is",
+        remedy="AP measures memory on them: leave them out of one side (run_all.py preflight lists all), or give "
+        "no lists: a split made here keeps together what is alike, unless that is nearly all there is",
     )
     reading = replace(report.reading, problems=[*report.reading.problems, warning])
     return replace(report, reading=reading, leaking=leaking)
