@@ -163,7 +163,8 @@ class LiveDisplay:
     ) -> None:
         """What is new of a cell; what is left out stays as it was. `ap` is a fraction of 1.
 
-        A cell that is set to running again (a retry) starts afresh. KeyError for a cell that is not shown.
+        Said again, nothing changes: who watches may tell what stands at every look. A cell that is set to
+        running again (a retry) starts afresh. KeyError for a cell that is not shown.
         """
         assert state is None or state in get_args(State), state
         with self._lock:
@@ -172,7 +173,7 @@ class LiveDisplay:
             before = (was.state, was.phase)
             if state == "running" and was.state != "running":
                 was = self._progress[cell_id] = _Progress(started=now)
-            if state is not None:
+            if state is not None and state != was.state:
                 was.state = state
                 was.ended = now if state in FINISHED else None
             was.phase = was.phase if phase is None else phase
@@ -180,7 +181,7 @@ class LiveDisplay:
             was.images_per_second = was.images_per_second if images_per_second is None else images_per_second
             was.ap = was.ap if ap is None else ap
             was.steps = was.steps if steps is None else steps
-            if step is not None:
+            if step is not None and (was.first is None or step != was.step):
                 was.step, was.latest = step, now
                 was.first = was.first or (step, now)
             if self._live is None:

@@ -188,6 +188,20 @@ def test_time_left_counts_finished_cells_and_how_many_run_at_once() -> None:
     assert display.seconds_left() == 0
 
 
+def test_what_is_said_at_every_look_does_not_move_the_time_left() -> None:
+    clock = Clock()
+    display, _ = piped(3, clock)
+    display.update("0", state="running", step=1, steps=10)
+    clock.now += 100
+    display.update("0", state="done", step=10)
+    display.update("1", state="running")
+    for _ in range(30):
+        clock.now += 1
+        display.update("0", state="done", step=10)
+        display.update("1", state="running")
+    assert display.seconds_left() == pytest.approx(70 + 100)
+
+
 def test_a_retry_starts_afresh() -> None:
     clock = Clock()
     display = terminal(cells(1), clock)
