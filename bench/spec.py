@@ -32,10 +32,14 @@ class ExtraLevel:
 
 @dataclass(frozen=True, kw_only=True)
 class NeckSpec:
-    """What stands between the feature maps and the heads; `kind` names a builder in `detector.neck`."""
+    """What stands between the feature maps and the heads; `kind` names a builder in `detector.neck`.
+
+    norm_groups: of the GroupNorm behind each of its convolutions; 0 for none, and then no ReLU either.
+    """
 
     kind: str
     channels: int
+    norm_groups: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from bench.spec import NeckSpec, Specification
+from bench.spec import Specification
 from variants.fpn import FPN
 
 
@@ -16,7 +16,7 @@ def lateral_only(base: Specification) -> Specification:
     """The feature pyramid's convolutions without its top-down sum: capacity apart from information."""
     neck = FPN().apply(base, {}).detector.neck
     assert neck is not None
-    return replace(base, detector=replace(base.detector, neck=NeckSpec(kind="lateral-only", channels=neck.channels)))
+    return replace(base, detector=replace(base.detector, neck=replace(neck, kind="lateral-only")))
 
 
 def half_data(base: Specification) -> Specification:

@@ -32,17 +32,18 @@ def level_norm(channels: int, root_mean_square: float) -> nn.Module:
     return L2Norm(channels, root_mean_square) if root_mean_square else nn.Identity()
 
 
+def group_norm(groups: int, channels: int) -> nn.Module:
+    """A GroupNorm, or nothing where `groups` is 0."""
+    return nn.GroupNorm(groups, channels) if groups else nn.Identity()
+
+
 def extra_level(channels: int, extra: ExtraLevel) -> nn.Sequential:
     """The layers of one extra level over a map of so many channels."""
-
-    def norm(count: int) -> nn.Module:
-        return nn.GroupNorm(extra.norm_groups, count) if extra.norm_groups else nn.Identity()
-
     return nn.Sequential(
         nn.Conv2d(channels, extra.squeeze, 1),
-        norm(extra.squeeze),
+        group_norm(extra.norm_groups, extra.squeeze),
         nn.ReLU(inplace=True),
         nn.Conv2d(extra.squeeze, extra.channels, 3, stride=extra.stride, padding=extra.padding),
-        norm(extra.channels),
+        group_norm(extra.norm_groups, extra.channels),
         nn.ReLU(inplace=True),
     )

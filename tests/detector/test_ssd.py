@@ -16,6 +16,7 @@ from bench.detector.ssd import SSD
 from bench.errors import UserError
 from bench.spec import ExtraLevel, NeckSpec
 from tests import tiny
+from variants.fpn import FPN
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,19 @@ def test_arms_share_initial_weights_wherever_shapes_agree() -> None:
     another = SSD(base, seed=4).state_dict()
     assert not torch.equal(plain["class_heads.0.weight"], another["class_heads.0.weight"])
     assert not torch.equal(plain["extras.0.0.weight"], another["extras.0.0.weight"])
+
+
+@pytest.mark.parametrize("groups", [0, 16])
+def test_the_pyramid_is_normalised_where_the_extra_levels_are(groups: int) -> None:
+    base = tiny.specification()
+    extras = tuple(replace(extra, norm_groups=groups) for extra in base.detector.extras)
+    detector = FPN().apply(replace(base, detector=replace(base.detector, extras=extras)), {}).detector
+    maps = SSD(detector, seed=0).feature_maps(255 * torch.rand(2, 3, 300, 300))
+    for level in maps:
+        # Of a normalised output's channels those of a group are centred, and the ReLU leaves their upper part.
+        assert (level.min() == 0) == (groups > 0)
+        if groups and level.shape[-1] > 3:
+            assert 0.5 < level.square().mean().sqrt() < 0.9  # half of the power of a deviation of 1: 0.71
 
 
 def test_lateral_only_has_the_convolutions_of_the_pyramid_and_nothing_from_above() -> None:
