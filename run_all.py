@@ -169,14 +169,14 @@ def report(words: Sequence[str]) -> int:
     keep_caches_in(options.cache)
     from rich.console import Console
 
-    from bench.analysis.frame import load_run
     from bench.report import build_report
-    from bench.report.display import print_ablation
+    from bench.report.display import print_ablation, print_verdict
 
-    written = build_report(options.run)
+    built = build_report(options.run)
     console = Console()
-    print_ablation(load_run(options.run), console)
-    console.print(f"{len(written)} files in {options.run}", markup=False)
+    print_ablation(built.run, console)
+    print_verdict(built.verdict, console)
+    console.print(f"{len(built.files)} files in {options.run}", markup=False)
     return 0
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench.analysis.frame import load_run
 from bench.atomic import write_json
 from bench.cell import CellJob
 from bench.data import split as splits
@@ -16,7 +15,7 @@ from bench.data.preflight import write_report
 from bench.evaluation import ground_truth_coco
 from bench.matrix import pending
 from bench.report import build_report
-from bench.report.display import CellLine, LiveDisplay, print_ablation
+from bench.report.display import CellLine, LiveDisplay, print_ablation, print_verdict
 from bench.runner import run_jobs
 from bench.spec import Cell
 from bench.store import environment
@@ -76,11 +75,11 @@ def start(
                     )
 
             run_jobs(jobs, parallel=parallel, backend=backend, retries=retries, watch=show)
-    written = build_report(out)
-    run = load_run(out)
-    print_ablation(run, console)
-    console.print(f"{len(written)} tables and plots in {out}", markup=False, highlight=False)
-    return 1 if any(True for _ in run.failures()) else 0
+    built = build_report(out)
+    print_ablation(built.run, console)
+    print_verdict(built.verdict, console)
+    console.print(f"{len(built.files)} tables and plots in {out}", markup=False, highlight=False)
+    return 1 if any(True for _ in built.run.failures()) else 0
 
 
 def _describe(out: Path, data: OpenedData, device: str) -> None:

@@ -1,12 +1,27 @@
-"""From figures to files: tables, plots and what stands in the terminal. Nothing in here imports torch."""
+"""From figures to files: tables, plots, verdict and what stands in the terminal. Nothing in here imports torch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.analysis.frame import Run
+    from bench.report.verdict import Sentence
 
 
-def build_report(folder: Path) -> list[Path]:
-    """Write ``tables/`` and ``plots/`` of the run in `folder` from what it has stored so far; the files.
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was read, what it shows, and the files that were written of it."""
+
+    run: Run
+    verdict: list[Sentence]
+    files: list[Path]
+
+
+def build_report(folder: Path) -> Report:
+    """Write ``tables/`` and ``plots/`` of the run in `folder` from what it has stored so far.
 
     Raises UserError when the folder is not a run.
     """
@@ -15,7 +30,14 @@ def build_report(folder: Path) -> list[Path]:
     from bench.analysis.frame import load_run  # noqa: PLC0415
     from bench.report.plots import write_plots  # noqa: PLC0415
     from bench.report.tables import write_tables  # noqa: PLC0415
+    from bench.report.verdict import verdict, write_verdict  # noqa: PLC0415
 
     run = load_run(folder)
     effects = effects_frame(run)
-    return [*write_tables(run, effects), *write_plots(run, effects)]
+    sentences = verdict(run, effects)
+    files = [
+        *write_tables(run, effects),
+        write_verdict(sentences, folder / "tables"),
+        *write_plots(run, effects),
+    ]
+    return Report(run=run, verdict=sentences, files=files)

@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,7 @@ from bench.analysis.frame import Run
 from bench.report import columns, sentences, tables
 from bench.report.typeset import MISSING
 from bench.report.typeset import Table as Typeset
+from bench.report.verdict import Cited, Sentence
 
 State = Literal["waiting", "running", "done", "failed", "kept"]
 STATE_STYLES = {"waiting": "dim", "running": "bold", "done": "green", "failed": "bold red", "kept": "cyan"}
@@ -82,6 +84,17 @@ def print_ablation(run: Run, console: Console) -> None:
     if pending:
         names = ", ".join(dict.fromkeys(cell.variant for cell in pending))
         console.print(Text(f"pending {len(pending)} of {len(run.cells)} cells: {names}", style="yellow"))
+
+
+def print_verdict(verdict: Sequence[Sentence], console: Console) -> None:
+    """The sentences as a list, their figures in bold; tables/verdict.md says where each figure stands."""
+    console.print(Text("\nVerdict", style="bold"))
+    for sentence in verdict:
+        words = Text()
+        for part in sentence.parts:
+            words.append(part if isinstance(part, str) else part.text, "bold" if isinstance(part, Cited) else "")
+        console.print(Padding(words, (0, 0, 0, 2)))
+    console.print()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,14 +85,14 @@ def remarks(effects: pd.DataFrame) -> tuple[str, ...]:
 
 def points(fraction: float) -> str:
     """A difference of AP in points, with its sign."""
-    return _signed(fraction, lambda value: f"{100 * value:.1f}")
+    return signed(fraction, lambda value: f"{100 * value:.1f}")
 
 
 def _entries(row: pd.Series, letters: Mapping[str, str], baseline: str) -> tuple[Entry, ...]:
     clock = row["unit"] != "fraction of 1"
     show = three_digits if clock else (lambda value: f"{100 * value:.1f}")
     figure = str(row["measure"]).replace("_", " ")
-    numbers = [_signed(row[name], show) for name in ("effect", "low", "high")]
+    numbers = [signed(row[name], show) for name in ("effect", "low", "high")]
     method = str(row["method"])
     if method in (BOOTSTRAP, STUDENT):
         method = f"{method.split(' over ', maxsplit=1)[0]}, {row['n']} {row['n_of']}"
@@ -102,8 +102,8 @@ def _entries(row: pd.Series, letters: Mapping[str, str], baseline: str) -> tuple
         figure,
         f"{row['contrast']} − {baseline}" if row["kind"] == "control" else str(row["contrast"]),
         *numbers,
-        _probability(row["p"]),
-        "" if row["exploratory"] else _probability(row["p_holm"]),
+        probability(row["p"]),
+        "" if row["exploratory"] else probability(row["p_holm"]),
         "expl." if row["exploratory"] else "",
         str(row["verdict"]) or MISSING,
         MISSING if pd.isna(row["seeds_needed"]) else whole(row["seeds_needed"]),
@@ -112,7 +112,8 @@ def _entries(row: pd.Series, letters: Mapping[str, str], baseline: str) -> tuple
     return tuple(Entry(text) for text in texts)
 
 
-def _signed(value: float, show: Callable[[float], str]) -> str:
+def signed(value: float, show: Callable[[float], str]) -> str:
+    """A difference with its sign, printed by `show`; one that prints as zero has none."""
     if math.isnan(value):
         return MISSING
     text = show(abs(value))
@@ -121,7 +122,8 @@ def _signed(value: float, show: Callable[[float], str]) -> str:
     return ("−" if value < 0 else "+") + text
 
 
-def _probability(p: float) -> str:
+def probability(p: float) -> str:
+    """A p value in print."""
     if math.isnan(p):
         return MISSING
     return "<0.001" if p < 0.001 else f"{p:.3f}"

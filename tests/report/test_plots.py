@@ -51,9 +51,9 @@ def test_a_report_is_tables_and_plots_of_what_there_is(tmp_path: Path) -> None:
     # The dollar signs would be a formula to matplotlib, and not a valid one.
     folder = write_run(tmp_path / "run", factors=matrix(("fpn",)), failed={("fpn", 0): "costs $5\\x and $6"})
     before = dict(mpl.rcParams)
-    written = build_report(folder)
+    written = build_report(folder).files
     assert dict(mpl.rcParams) == before
-    assert len(written) == 36 and all(path.stat().st_size > 0 for path in written)
+    assert len(written) == 37 and all(path.stat().st_size > 0 for path in written)
     assert {path.name for path in written if path.parent.name == "plots"} == {
         f"{name}.{ending}" for name in NAMES for ending in ("png", "svg")
     }
@@ -61,7 +61,7 @@ def test_a_report_is_tables_and_plots_of_what_there_is(tmp_path: Path) -> None:
         with Image.open(folder / "plots" / f"{name}.png") as image:
             assert image.width == 1400 and image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
     first = [path.read_bytes() for path in written]
-    assert [path.read_bytes() for path in build_report(folder)] == first
+    assert [path.read_bytes() for path in build_report(folder).files] == first
 
 
 @pytest.mark.parametrize(("count", "state"), [(1, "done"), (1, "pending"), (12, "done")])
