@@ -1,4 +1,4 @@
-"""From figures to files: tables, plots, verdict and what stands in the terminal. Nothing in here imports torch."""
+"""From figures to files: tables, plots, verdict, page, and what the terminal shows. Nothing in here imports torch."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ class Report:
 
 
 def build_report(folder: Path) -> Report:
-    """Write ``tables/`` and ``plots/`` of the run in `folder` from what it has stored so far.
+    """Write ``tables/``, ``plots/`` and ``report.html`` of the run in `folder` from what it has stored so far.
 
     Raises UserError when the folder is not a run.
     """
     # The live display is in this package too, and should not wait seconds for matplotlib.
     from bench.analysis.effects import effects_frame  # noqa: PLC0415
     from bench.analysis.frame import load_run  # noqa: PLC0415
+    from bench.report.page import write_page  # noqa: PLC0415
     from bench.report.plots import write_plots  # noqa: PLC0415
-    from bench.report.tables import write_tables  # noqa: PLC0415
+    from bench.report.tables import all_tables, write_forms  # noqa: PLC0415
     from bench.report.verdict import verdict, write_verdict  # noqa: PLC0415
 
     run = load_run(folder)
     effects = effects_frame(run)
     sentences = verdict(run, effects)
+    tables = all_tables(run, effects)
     files = [
-        *write_tables(run, effects),
+        *write_forms(tables, folder / "tables"),
         write_verdict(sentences, folder / "tables"),
         *write_plots(run, effects),
     ]
+    files.append(write_page(run, sentences, tables))
     return Report(run=run, verdict=sentences, files=files)

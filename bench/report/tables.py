@@ -37,8 +37,12 @@ def write_tables(run: Run, effects: pd.DataFrame | None = None) -> list[Path]:
 
     effects: `effects_frame(run)`, where it has been computed already.
     """
-    effects = effects_frame(run) if effects is None else effects
-    tables = (
+    return write_forms(all_tables(run, effects_frame(run) if effects is None else effects), run.folder / "tables")
+
+
+def all_tables(run: Run, effects: pd.DataFrame) -> tuple[Table, ...]:
+    """Every table of the run. effects: `effects_frame(run)`."""
+    return (
         ablation(run),
         effects_table(run, effects),
         per_class(run),
@@ -48,7 +52,6 @@ def write_tables(run: Run, effects: pd.DataFrame | None = None) -> list[Path]:
         throughput(run),
         environment(run),
     )
-    return write_forms(tables, run.folder / "tables")
 
 
 def write_forms(tables: Sequence[Table], folder: Path) -> list[Path]:

@@ -53,7 +53,7 @@ def test_a_report_is_tables_and_plots_of_what_there_is(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     written = build_report(folder).files
     assert dict(mpl.rcParams) == before
-    assert len(written) == 37 and all(path.stat().st_size > 0 for path in written)
+    assert len(written) == 38 and all(path.stat().st_size > 0 for path in written)
     assert {path.name for path in written if path.parent.name == "plots"} == {
         f"{name}.{ending}" for name in NAMES for ending in ("png", "svg")
     }
