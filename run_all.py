@@ -122,6 +122,7 @@ def run(words: Sequence[str]) -> int:
         parallel=options.jobs,
         backend=options.backend,
         retries=options.retry,
+        images=not options.no_images,
         console=console,
     )
 

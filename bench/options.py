@@ -64,6 +64,7 @@ def run_parser() -> Parser:
         metavar="N",
         help="times that a failed cell is tried again at once",
     )
+    add("--no-images", action="store_true", help="keep no thumbnails of validation images for the page")
     add("--plan", action="store_true", help="print the cells and the expected cost, run nothing")
     return parser
 

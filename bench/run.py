@@ -12,6 +12,7 @@ from bench.cell import CellJob
 from bench.data import split as splits
 from bench.data.opened import OpenedData
 from bench.data.preflight import write_report
+from bench.data.thumbnails import remove_thumbnails, write_thumbnails
 from bench.evaluation import ground_truth_coco
 from bench.matrix import pending
 from bench.report import build_report
@@ -34,10 +35,18 @@ def start(
     parallel: int,
     backend: str,
     retries: int,
+    images: bool,
     console: Console,
 ) -> int:
-    """Run the cells that are not done, then write tables and plots; 0, or 1 if a cell has failed."""
+    """Run the cells that are not done, then write tables, plots and page; 0, or 1 if a cell has failed.
+
+    images: keep thumbnails of some validation images for the page.
+    """
     _describe(out, data, cells[0].numerics.device)
+    if images:
+        write_thumbnails(out, data.val, data.pixels)
+    else:
+        remove_thumbnails(out)
     todo = pending(out, cells)
     kept = {cell.id for cell in cells} - {cell.id for cell in todo}
     if kept:

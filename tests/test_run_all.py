@@ -106,6 +106,8 @@ def test_the_whole_matrix_is_trained_evaluated_and_reported(words: list[str], tm
     for name in ("plan.json", "split.json", "ground_truth.json", "environment.json"):
         assert (run / name).is_file(), name
     assert {path.suffix for path in (run / "tables").glob("ablation.*")} == {".csv", ".md", ".tex"}
+    assert "Verdict" in (run / "report.html").read_text(encoding="utf-8")
+    assert list((run / "thumbnails").glob("*.jpg"))
     for plot in ("ap_by_variant", "ap_by_size", "ap_against_throughput"):
         assert (run / f"plots/{plot}.png").stat().st_size > 10_000
 
@@ -250,6 +252,15 @@ def test_killed_in_the_middle_of_a_cell_it_goes_on_to_the_same_table(words: list
     pd.testing.assert_frame_equal(without_clocks(broken), without_clocks(whole), check_exact=True)
     for path in whole.glob("cells/*/detections.json"):
         assert (broken / path.relative_to(whole)).read_bytes() == path.read_bytes()
+
+
+def test_no_images_takes_out_what_was_kept(words: list[str], tmp_path: Path) -> None:
+    assert run_all.main([*words, "--axes", "none"]) == 0
+    run = tmp_path / "run"
+    assert "data:image/jpeg" in (run / "report.html").read_text(encoding="utf-8")
+    assert run_all.main([*words, "--axes", "none", "--no-images"]) == 0
+    assert not list(run.glob("thumbnails/*"))
+    assert "data:image/jpeg" not in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(words: list[str], tmp_path: Path) -> None:

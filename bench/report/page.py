@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.analysis.frame import Run
 from bench.atomic import replacing
+from bench.report.examples import IOU, SCORE, examples
 from bench.report.sentences import subject
 from bench.report.tables import flat
 from bench.report.typeset import Table
@@ -63,6 +64,9 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
             for place, named in PLOTS.items()
         },
         many_rows=MANY_ROWS,
+        examples=examples(run),
+        example_score=SCORE,
+        example_iou=IOU,
         failures=[
             {
                 "title": f"{cell.variant}, seed {cell.seed}",
