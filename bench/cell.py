@@ -22,10 +22,11 @@ from bench.axis import derive, find_axes
 from bench.data.index import ImageIndex
 from bench.data.pipeline import TrainingBatches, whole_images
 from bench.data.pixels import PixelSource, open_pixels
-from bench.detections import Detections
+from bench.detections import Detections, xywh
 from bench.detector.prior_fitting import recall
 from bench.detector.priors import write_priors
 from bench.detector.ssd import SSD
+from bench.error_types import error_types
 from bench.errors import UserError
 from bench.evaluation import detections_coco, evaluate
 from bench.numerics import configure
@@ -138,7 +139,10 @@ def _figures(job: CellJob) -> dict[str, Any]:
     side = spec.detector.size
     evaluation = evaluate(job.val, detections, network_size=(side, side))
     write_json(job.folder / "detections.json", detections_coco(detections, job.val), indent=None)
-    evaluation.matches.save(job.folder / "matches.npz")
+    matches = evaluation.matches
+    matches.save(job.folder / "matches.npz")
+    types = error_types(matches, xywh(detections.boxes[matches.detection]), xywh(job.val.boxes))
+    types.save(job.folder / "error_types.npz")
 
     log.write(phase="measuring speed")
     speed, flops = _speed(job, model, pixels)

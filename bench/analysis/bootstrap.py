@@ -58,11 +58,11 @@ def resample(run: Run, cell_ids: Iterable[str], *, replicates: int = REPLICATES)
         path = run.folder_of(cell_id) / "matches.npz"
         if not path.is_file():
             continue
-        matches = _read(path)
+        matches = read_matches(path)
         if first is None:
             first = path, matches
             weights = draws(len(matches.image_ids), replicates)
-        elif not _same_truths(first[1], matches):
+        elif not same_truths(first[1], matches):
             raise UserError(
                 f"{path} and {first[0]} were counted on different ground truths, so their cells cannot be compared; "
                 "start the run again in a folder of its own"
@@ -135,13 +135,8 @@ def paired_interval(estimate: float, replicates: NDArray[np.float64], images: in
     return t_interval(estimate, error, images - 1)
 
 
-def _mean(values: NDArray[np.float64], *, axis: tuple[int, ...]) -> NDArray[np.float64]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a mean of nothing, which is NaN
-        return np.asarray(np.nanmean(values, axis=axis))
-
-
-def _read(path: Path) -> Matches:
+def read_matches(path: Path) -> Matches:
+    """The matches of a cell. Raises UserError where they cannot be read."""
     try:
         return Matches.load(path)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
@@ -149,6 +144,20 @@ def _read(path: Path) -> Matches:
             f"{path} cannot be read ({type(error).__name__}: {error}); delete the folder of its cell and start the "
             "run again with the same command, or delete the file alone: effects then have no intervals"
         ) from error
+
+
+def same_truths(one: Matches, other: Matches) -> bool:
+    """Whether two cells were counted on the same ground truths, so that they can be compared."""
+    names = ("image_ids", "truth_image", "truth_label", "truth_ignored", "thresholds")
+    return (one.classes, one.areas) == (other.classes, other.areas) and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in names
+    )
+
+
+def _mean(values: NDArray[np.float64], *, axis: tuple[int, ...]) -> NDArray[np.float64]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a mean of nothing, which is NaN
+        return np.asarray(np.nanmean(values, axis=axis))
 
 
 def _check(path: Path, record: Mapping[str, Any], figures: Mapping[Figure, NDArray[np.float64]]) -> None:
@@ -159,10 +168,3 @@ def _check(path: Path, record: Mapping[str, Any], figures: Mapping[Figure, NDArr
             f"{path} gives AP {counted:.6f} and the record beside it {recorded}: they are of two evaluations; "
             "delete the folder of the cell and start the run again with the same command"
         )
-
-
-def _same_truths(one: Matches, other: Matches) -> bool:
-    names = ("image_ids", "truth_image", "truth_label", "truth_ignored", "thresholds")
-    return (one.classes, one.areas) == (other.classes, other.areas) and all(
-        np.array_equal(getattr(one, name), getattr(other, name)) for name in names
-    )

@@ -1,0 +1,59 @@
+"""Runs whose cells found something: boxes, matches and error types that belong to each other and to the record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bench.atomic import write_json
+from bench.data.index import ImageIndex
+from bench.detections import Detections, xywh
+from bench.error_types import error_types
+from bench.evaluation import detections_coco, evaluate, ground_truth_coco
+from tests.report.made_run import matrix, write_run
+from tests.test_evaluation import jittered, random_index
+
+
+def drawn_truths(seed: int = 3, *, images: int = 24, classes: int = 4, conditions: bool = True) -> ImageIndex:
+    """Ground truths of all sizes; of the last class there are none. Some are said to be truncated."""
+    rng = np.random.default_rng(seed)
+    index = random_index(rng, images=images, classes=classes)
+    truncated = rng.integers(0, 2, len(index.boxes)).astype(np.int8) if conditions else index.truncated
+    return replace(index, truncated=truncated)
+
+
+def write_found(
+    folder: Path,
+    index: ImageIndex,
+    *,
+    axes: Sequence[str] = ("fpn",),
+    seeds: Sequence[int] = (0,),
+    found: Detections | None = None,
+    boxes: bool = False,
+    **rest: object,
+) -> Path:
+    """A run of `write_run` whose cells have found the ground truths of `index` with noise of their own, or `found`.
+
+    boxes: write detections.json, as runs did before there was error_types.npz, instead of this.
+    """
+    write_run(folder, factors=matrix(axes), seeds=seeds, **rest)  # type: ignore[arg-type]
+    write_json(folder / "ground_truth.json", ground_truth_coco(index))
+    for path in sorted(folder.glob("cells/*/record.json")):
+        record = json.loads(path.read_text())
+        if record["status"] != "done":
+            continue
+        own = found or jittered(np.random.default_rng(int(path.parent.name, 16)), index)
+        evaluation = evaluate(index, own)
+        evaluation.matches.save(path.with_name("matches.npz"))
+        if boxes:
+            write_json(path.with_name("detections.json"), detections_coco(own, index))
+        else:
+            rows = evaluation.matches.detection
+            types = error_types(evaluation.matches, xywh(own.boxes[rows]), xywh(index.boxes))
+            types.save(path.with_name("error_types.npz"))
+        path.write_text(json.dumps(record | {"accuracy": evaluation.accuracy}))
+    return folder
