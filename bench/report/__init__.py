@@ -26,7 +26,9 @@ def build_report(folder: Path) -> Report:
     Raises UserError when the folder is not a run.
     """
     # The live display is in this package too, and should not wait seconds for matplotlib.
+    from bench.analysis.counted import counted_cells  # noqa: PLC0415
     from bench.analysis.effects import effects_frame  # noqa: PLC0415
+    from bench.analysis.errors import errors_frame  # noqa: PLC0415
     from bench.analysis.frame import load_run  # noqa: PLC0415
     from bench.report.page import write_page  # noqa: PLC0415
     from bench.report.plots import write_plots  # noqa: PLC0415
@@ -35,12 +37,14 @@ def build_report(folder: Path) -> Report:
 
     run = load_run(folder)
     effects = effects_frame(run)
+    counted = counted_cells(run)
+    errors = errors_frame(run, counted)
     sentences = verdict(run, effects)
-    tables = all_tables(run, effects)
+    tables = all_tables(run, effects, counted, errors)
     files = [
         *write_forms(tables, folder / "tables"),
         write_verdict(sentences, folder / "tables"),
-        *write_plots(run, effects),
+        *write_plots(run, effects, counted, errors),
     ]
     files.append(write_page(run, sentences, tables))
     return Report(run=run, verdict=sentences, files=files)

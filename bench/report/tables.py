@@ -1,7 +1,7 @@
-"""The tables of a run: ablation, per class, by size, throughput, environment; `effects` and `conditions` have more.
+"""The tables of a run: ablation, per class, by size, throughput, environment.
 
-In frames and CSV every AP is a fraction of 1 and in full precision, in print it is in per
-cent; a figure that does not exist is empty in CSV and n/a in print, never 0.
+`effects`, `conditions` and `errors` have more. In frames and CSV every AP is a fraction of 1 and in full
+precision, in print it is in per cent; a figure that does not exist is empty in CSV and n/a in print, never 0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 
 import pandas as pd
 
+from bench.analysis.counted import Counted, counted_cells
 from bench.analysis.effects import effects_frame
+from bench.analysis.errors import errors_frame
 from bench.analysis.frame import Run, cells_frame, classes_frame, sweep_frame
 from bench.report.columns import (
     AP_COLUMNS,
@@ -27,24 +29,36 @@ from bench.report.columns import (
 )
 from bench.report.conditions import conditions, voc
 from bench.report.effects import effects_table
+from bench.report.errors import error_differences_table, errors_table
 from bench.report.figures import absent, best, entries, heading, printed, spread, summary
 from bench.report.sentences import common, machine, samples, status, subject, text_of, unfinished
 from bench.report.typeset import CHECK, MISSING, Entry, Heading, Table, csv_text, latex_text, markdown_text
 
 
-def write_tables(run: Run, effects: pd.DataFrame | None = None) -> list[Path]:
+def write_tables(
+    run: Run,
+    effects: pd.DataFrame | None = None,
+    counted: Counted | None = None,
+    errors: pd.DataFrame | None = None,
+) -> list[Path]:
     """Every table as CSV, Markdown and LaTeX in the run's folder ``tables``; the files, in order.
 
-    effects: `effects_frame(run)`, where it has been computed already.
+    effects, counted, errors: `effects_frame(run)`, `counted_cells(run)` and `errors_frame(run, counted)`, where they
+    have been computed already.
     """
-    return write_forms(all_tables(run, effects_frame(run) if effects is None else effects), run.folder / "tables")
+    effects = effects_frame(run) if effects is None else effects
+    counted = counted_cells(run) if counted is None else counted
+    errors = errors_frame(run, counted) if errors is None else errors
+    return write_forms(all_tables(run, effects, counted, errors), run.folder / "tables")
 
 
-def all_tables(run: Run, effects: pd.DataFrame) -> tuple[Table, ...]:
-    """Every table of the run. effects: `effects_frame(run)`."""
+def all_tables(run: Run, effects: pd.DataFrame, counted: Counted, errors: pd.DataFrame) -> tuple[Table, ...]:
+    """Every table of the run, from `effects_frame(run)`, `counted_cells(run)` and `errors_frame(run, counted)`."""
     return (
         ablation(run),
         effects_table(run, effects),
+        errors_table(run, counted, errors),
+        error_differences_table(run, errors),
         per_class(run),
         sizes(run),
         conditions(run),

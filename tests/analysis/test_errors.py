@@ -31,7 +31,7 @@ def test_sizes_conditions_and_classes_are_parts_of_the_whole(tmp_path: Path) -> 
     for variant in ("baseline", "fpn"):
         rows = frame[frame["variant"] == variant].set_index(["scope", "bucket", "kind"])
         for kind in KINDS:
-            (whole,) = rows.xs(("all", kind), level=("scope", "kind")).to_dict("records")
+            whole = frame[(frame["variant"] == variant) & (frame["scope"] == "all") & (frame["kind"] == kind)].iloc[0]
             assert whole["ground_truths"] == np.count_nonzero(~index.crowd)
             for scope in ("size", "class"):
                 parts = rows.xs((scope, kind), level=("scope", "kind"))

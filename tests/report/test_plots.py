@@ -28,6 +28,11 @@ NAMES = (
     "ap_against_throughput",
     "learning_curves",
     "effects",
+    "errors",
+    "ap_against_iou",
+    "precision_recall",
+    "calibration",
+    "confusion",
     "priors_over_ground_truths",
 )
 
@@ -53,7 +58,7 @@ def test_a_report_is_tables_and_plots_of_what_there_is(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     written = build_report(folder).files
     assert dict(mpl.rcParams) == before
-    assert len(written) == 38 and all(path.stat().st_size > 0 for path in written)
+    assert len(written) == 54 and all(path.stat().st_size > 0 for path in written)
     assert {path.name for path in written if path.parent.name == "plots"} == {
         f"{name}.{ending}" for name in NAMES for ending in ("png", "svg")
     }

@@ -197,7 +197,7 @@ def test_environment_names_values_that_differ(tmp_path: Path) -> None:
 def test_every_table_is_made_of_any_number_of_variants(tmp_path: Path, count: int) -> None:
     axes = ("fpn", "anchors", "unfreezing", "giou")
     run = load_run(write_run(tmp_path / "run", factors=matrix(axes)[:count]))
-    assert len(tables.write_tables(run)) == 24
+    assert len(tables.write_tables(run)) == 30
     lines = (tmp_path / "run/tables/ablation.md").read_text().splitlines()
     header = next(line for line in lines if line.startswith("| variant"))
     body = lines[lines.index(header) + 2 :]

@@ -1,4 +1,4 @@
-"""The plots of a run as PNG and SVG: AP by variant, by size, against speed, curves, effects, and priors.
+"""The plots of a run as PNG and SVG: AP by variant, by size, against speed, curves, effects, errors, and priors.
 
 A variant has the same marker and colour in every plot. Markers and dashes tell the variants apart in
 grey; the colours are seaborn's "colorblind". Figures are made without pyplot, so no global state is
@@ -16,20 +16,33 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from bench.analysis.counted import Counted, counted_cells
 from bench.analysis.effects import effects_frame
+from bench.analysis.errors import errors_frame
 from bench.analysis.frame import Run
 from bench.report.plots.ablation import ap_against_throughput, ap_by_size, ap_by_variant
+from bench.report.plots.confusion import confusion_matrices
 from bench.report.plots.curves import learning_curves
 from bench.report.plots.effects import effect_intervals
+from bench.report.plots.errors import ap50_given_back
+from bench.report.plots.found import ap_against_iou, calibration, precision_recall
 from bench.report.plots.priors import priors_over_ground_truths
 
 
-def write_plots(run: Run, effects: pd.DataFrame | None = None) -> list[Path]:
+def write_plots(
+    run: Run,
+    effects: pd.DataFrame | None = None,
+    counted: Counted | None = None,
+    errors: pd.DataFrame | None = None,
+) -> list[Path]:
     """Every plot as PNG (200 dpi) and SVG in the run's folder ``plots``; the files, in order.
 
-    effects: `effects_frame(run)`, where it has been computed already.
+    effects, counted, errors: `effects_frame(run)`, `counted_cells(run)` and `errors_frame(run, counted)`, where they
+    have been computed already.
     """
     computed = effects_frame(run) if effects is None else effects
+    found = counted_cells(run) if counted is None else counted
+    types = errors_frame(run, found) if errors is None else errors
     folder = run.folder / "plots"
     folder.mkdir(exist_ok=True)
     plots: dict[str, Callable[[Run], Figure]] = {
@@ -38,6 +51,11 @@ def write_plots(run: Run, effects: pd.DataFrame | None = None) -> list[Path]:
         "ap_against_throughput": ap_against_throughput,
         "learning_curves": learning_curves,
         "effects": partial(effect_intervals, effects=computed),
+        "errors": partial(ap50_given_back, counted=found, errors=types),
+        "ap_against_iou": partial(ap_against_iou, counted=found),
+        "precision_recall": partial(precision_recall, counted=found),
+        "calibration": partial(calibration, counted=found),
+        "confusion": partial(confusion_matrices, counted=found),
         "priors_over_ground_truths": priors_over_ground_truths,
     }
     written = []

@@ -1,0 +1,92 @@
+"""Which class is taken for which."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from bench.analysis.confusion import THRESHOLD, confusion_matrix
+from bench.analysis.counted import Counted
+from bench.analysis.frame import Run
+from bench.report.figures import summary
+from bench.report.plots.canvas import annotate, new_figure, nothing, value_of
+
+MOST_CLASSES = 30  # that a page can show
+LONGEST_NAME = 18  # characters
+
+
+def confusion_matrices(run: Run, counted: Counted) -> Figure:
+    """The confusion matrix of the baseline and of the best other variant by AP, seeds together.
+
+    Shades are shares of a row. With more than `MOST_CLASSES` classes those with the most ground truths are shown.
+    """
+    shown = _shown(run, counted)
+    tables = {variant: _table(counted, variant) for variant in shown}
+    classes = next((cell.matches.classes for cell in counted.cells.values()), ())
+    number = min(len(classes), MOST_CLASSES)
+    height = 1.6 + 0.19 * (number + 1)
+    figure, panels = new_figure(run, rows=max(1, len(shown)), height=max(1, len(shown)) * max(3.0, height))
+    for axes, (variant, table) in zip(panels, tables.items(), strict=False):
+        kept = np.sort(np.argsort(-table[:-1].sum(axis=1), kind="stable")[:MOST_CLASSES])
+        rows = [*kept.tolist(), len(classes)]
+        names = [_short(classes[label]) for label in kept]
+        _draw(axes, table[np.ix_(rows, rows)], names)
+        axes.set_title(variant, fontsize="small").set_parse_math(False)
+    said = ""
+    if shown:
+        said = f"detections of a score of at least {THRESHOLD:g}, IoU .50; numbers: objects; shades: share of the row"
+        if len(classes) > number:
+            said += f"; the {number} of {len(classes)} classes with the most ground truths"
+    else:
+        nothing(panels[0], "no cell has kept its error types")
+    annotate(figure, run, said)
+    return figure
+
+
+def _shown(run: Run, counted: Counted) -> list[str]:
+    """The baseline and the best other variant, of those with error types."""
+    ap = summary(run, ("AP",))["AP"]
+    known = [v for v in run.variants if any(cell.types is not None for cell in counted.of(v).values())]
+    others = sorted((v for v in known if v != run.baseline), key=lambda v: -np.nan_to_num(value_of(ap[v])))
+    return [v for v in known if v == run.baseline] + others[:1]
+
+
+def _table(counted: Counted, variant: str) -> NDArray[np.int64]:
+    tables = [
+        confusion_matrix(cell.matches, cell.types) for cell in counted.of(variant).values() if cell.types is not None
+    ]
+    return np.asarray(np.sum(tables, axis=0))
+
+
+def _draw(axes: Axes, table: NDArray[np.int64], names: list[str]) -> None:
+    """Shades and numbers; what is 0 stays empty."""
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    size = 7.0 if len(table) <= 14 else 5.0
+    for row, column in zip(*np.nonzero(table), strict=True):
+        dark = shares[row, column] > 0.55
+        axes.text(
+            column,
+            row,
+            str(table[row, column]),
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="white" if dark else "black",
+        )
+    axes.set_xticks(range(len(table)), [*names, "missed"], rotation=90, fontsize=size + 1)
+    axes.set_yticks(range(len(table)), [*names, "no object"], fontsize=size + 1)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_parse_math(False)
+    axes.set_xlabel("claimed class")
+    axes.set_ylabel("class of the ground truth")
+    axes.grid(visible=False)
+    # Apart from the classes: what was missed, and what was claimed of nothing.
+    axes.axhline(len(names) - 0.5, color="0.3", linewidth=0.8)
+    axes.axvline(len(names) - 0.5, color="0.3", linewidth=0.8)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
