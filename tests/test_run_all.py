@@ -20,6 +20,9 @@ import torch
 from PIL import Image
 
 import run_all
+from bench.analysis.counted import counted_cells
+from bench.analysis.errors import errors_frame
+from bench.analysis.frame import load_run
 from bench.detector.backbones import Backbone
 from bench.detector.priors import read_shapes
 from tests.conftest import REPOSITORY
@@ -303,6 +306,19 @@ def test_predictions_are_drawn(words: list[str], photographs: Path, tmp_path: Pa
     assert run_all.main(["predict", str(tmp_path / "run"), str(image), "--threshold", "0"]) == 0
     drawn = tmp_path / "run/predictions/7.baseline.png"
     assert Image.open(drawn).size == (96, 80)
+
+
+def test_the_error_types_that_a_cell_keeps_are_those_of_its_boxes(words: list[str], tmp_path: Path) -> None:
+    assert run_all.main([*words, "--axes", "none"]) == 0
+    run = load_run(tmp_path / "run")
+    kept = errors_frame(run, counted_cells(run))
+    (path,) = run.folder.glob("cells/*/error_types.npz")
+    path.unlink()
+    pd.testing.assert_frame_equal(errors_frame(run, counted_cells(run)), kept)
+    whole = kept[kept["scope"] == "all"].set_index("kind")
+    # What no localisation or classification error is about, and what one is about, was not found.
+    assert 0 <= whole["count"]["missed"] <= whole["count"]["false negatives"] <= whole["ground_truths"]["missed"]
+    assert whole["dAP50"].notna().all()
 
 
 def test_the_report_is_rebuilt_without_torch(words: list[str], tmp_path: Path) -> None:

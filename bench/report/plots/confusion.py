@@ -89,4 +89,5 @@ def _draw(axes: Axes, table: NDArray[np.int64], names: list[str]) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    """Cut in the middle: names of one family often differ at the end."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 8]}…{name[-7:]}"
