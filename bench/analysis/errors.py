@@ -31,7 +31,8 @@ from bench.error_types import (
     mended,
 )
 
-# Every type in every bucket of every cell is resampled. The error of an interval's half width is then 4.5%.
+# Fewer than for effects: every type in every bucket of every cell is resampled. A standard deviation of B draws is
+# itself off by 1 / sqrt(2 B), here a twentieth.
 REPLICATES = 250
 EVERY_KIND = (*KINDS, FALSE_POSITIVES, FALSE_NEGATIVES)
 

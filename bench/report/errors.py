@@ -69,7 +69,7 @@ def errors_table(run: Run, counted: Counted, errors: pd.DataFrame) -> Table:
             ),
         ),
         rows=tuple(rows),
-        notes=(*_reasons(counted), *unfinished(run)),
+        notes=(*_reasons(run, counted), *unfinished(run)),
         keys=2,
     )
 
@@ -129,12 +129,16 @@ def _tenths(value: float) -> str:
     return f"{value:.1f}"
 
 
-def _reasons(counted: Counted) -> list[str]:
+def _reasons(run: Run, counted: Counted) -> list[str]:
     """Why cells have no error types."""
     by_reason: dict[str, list[str]] = {}
     for (variant, seed), reason in counted.lacking.items():
         by_reason.setdefault(reason, []).append(f"{variant} (seed {seed})")
-    return [f"n/a: {', '.join(cells)}: {reason} kept." for reason, cells in by_reason.items()]
+    done = sum(1 for _ in run.done())
+    return [
+        f"n/a: {', '.join(cells) if len(cells) < done else 'every cell'}: {reason} kept."
+        for reason, cells in by_reason.items()
+    ]
 
 
 def _with_integers(errors: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -58,4 +60,5 @@ def ap50_given_back(run: Run, counted: Counted, errors: pd.DataFrame) -> Figure:
 
 def _why(counted: Counted) -> str:
     reasons = list(dict.fromkeys(counted.lacking.values()))
-    return f"no error types: {'; '.join(reasons)} kept" if reasons else "no cell is done"
+    said = f"no error types: {'; '.join(reasons)} kept" if reasons else "no cell is done"
+    return textwrap.fill(said, 60)
