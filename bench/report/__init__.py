@@ -26,25 +26,21 @@ def build_report(folder: Path) -> Report:
     Raises UserError when the folder is not a run.
     """
     # The live display is in this package too, and should not wait seconds for matplotlib.
-    from bench.analysis.counted import counted_cells  # noqa: PLC0415
-    from bench.analysis.effects import effects_frame  # noqa: PLC0415
-    from bench.analysis.errors import errors_frame  # noqa: PLC0415
+    from bench.analysis.analysed import analyse  # noqa: PLC0415
     from bench.analysis.frame import load_run  # noqa: PLC0415
     from bench.report.page import write_page  # noqa: PLC0415
     from bench.report.plots import write_plots  # noqa: PLC0415
-    from bench.report.tables import all_tables, write_forms  # noqa: PLC0415
+    from bench.report.tables import all_tables, write_tables  # noqa: PLC0415
     from bench.report.verdict import verdict, write_verdict  # noqa: PLC0415
 
     run = load_run(folder)
-    effects = effects_frame(run)
-    counted = counted_cells(run)
-    errors = errors_frame(run, counted)
-    sentences = verdict(run, effects)
-    tables = all_tables(run, effects, counted, errors)
+    analysis = analyse(run)
+    sentences = verdict(analysis)
+    tables = all_tables(analysis)
     files = [
-        *write_forms(tables, folder / "tables"),
+        *write_tables(tables, folder / "tables"),
         write_verdict(sentences, folder / "tables"),
-        *write_plots(run, effects, counted, errors),
+        *write_plots(analysis),
     ]
     files.append(write_page(run, sentences, tables))
     return Report(run=run, verdict=sentences, files=files)

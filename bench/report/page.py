@@ -30,6 +30,16 @@ PLOTS = {
         ("ap_against_throughput", "AP of every variant over its images per second; figures in the ablation table."),
     ),
     "effects": (("effects", "The effect of every axis on AP with its 95% interval; figures in the table of effects."),),
+    "errors": (
+        (
+            "errors",
+            "What each type of error costs every variant in AP50; the figures are those of the table of errors.",
+        ),
+        ("ap_against_iou", "AP of every variant at each IoU threshold."),
+        ("precision_recall", "Precision over recall of every variant at an IoU of .5."),
+        ("calibration", "How often a detection of a score is right, for every variant."),
+        ("confusion", "Classes detected over classes annotated, for the baseline and the best variant."),
+    ),
     "sizes": (
         ("ap_by_size", "AP of every variant for small, medium and large objects; figures in the table of sizes."),
     ),

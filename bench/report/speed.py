@@ -15,7 +15,7 @@ from rich.text import Text
 
 from bench.report.columns import per_cent, three_digits, whole
 from bench.report.sentences import text_of
-from bench.report.tables import flat, write_forms
+from bench.report.tables import flat, write_tables
 from bench.report.typeset import MISSING, Entry, Heading, Table
 
 
@@ -115,7 +115,7 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
 
 def write_speed_tables(content: Mapping[str, Any], folder: Path) -> list[Path]:
     """Every table as CSV, Markdown and LaTeX in `folder`/tables; the files, in order."""
-    return write_forms(speed_tables(content), folder / "tables")
+    return write_tables(speed_tables(content), folder / "tables")
 
 
 def print_speed(content: Mapping[str, Any], console: Console) -> None:

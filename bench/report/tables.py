@@ -13,9 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis.counted import Counted, counted_cells
-from bench.analysis.effects import effects_frame
-from bench.analysis.errors import errors_frame
+from bench.analysis.analysed import Analysis
 from bench.analysis.frame import Run, cells_frame, classes_frame, sweep_frame
 from bench.report.columns import (
     AP_COLUMNS,
@@ -35,30 +33,14 @@ from bench.report.sentences import common, machine, samples, status, subject, te
 from bench.report.typeset import CHECK, MISSING, Entry, Heading, Table, csv_text, latex_text, markdown_text
 
 
-def write_tables(
-    run: Run,
-    effects: pd.DataFrame | None = None,
-    counted: Counted | None = None,
-    errors: pd.DataFrame | None = None,
-) -> list[Path]:
-    """Every table as CSV, Markdown and LaTeX in the run's folder ``tables``; the files, in order.
-
-    effects, counted, errors: `effects_frame(run)`, `counted_cells(run)` and `errors_frame(run, counted)`, where they
-    have been computed already.
-    """
-    effects = effects_frame(run) if effects is None else effects
-    counted = counted_cells(run) if counted is None else counted
-    errors = errors_frame(run, counted) if errors is None else errors
-    return write_forms(all_tables(run, effects, counted, errors), run.folder / "tables")
-
-
-def all_tables(run: Run, effects: pd.DataFrame, counted: Counted, errors: pd.DataFrame) -> tuple[Table, ...]:
-    """Every table of the run, from `effects_frame(run)`, `counted_cells(run)` and `errors_frame(run, counted)`."""
+def all_tables(analysis: Analysis) -> tuple[Table, ...]:
+    """Every table of a run."""
+    run = analysis.run
     return (
         ablation(run),
-        effects_table(run, effects),
-        errors_table(run, counted, errors),
-        error_differences_table(run, errors),
+        effects_table(run, analysis.effects),
+        errors_table(run, analysis.counted, analysis.errors),
+        error_differences_table(run, analysis.errors),
         per_class(run),
         sizes(run),
         conditions(run),
@@ -68,7 +50,7 @@ def all_tables(run: Run, effects: pd.DataFrame, counted: Counted, errors: pd.Dat
     )
 
 
-def write_forms(tables: Sequence[Table], folder: Path) -> list[Path]:
+def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
     """Each table as CSV, Markdown and LaTeX in `folder`; the files, in order."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []

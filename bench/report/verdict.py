@@ -15,9 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from bench.analysis.analysed import Analysis
 from bench.analysis.effects import NO_CLAIM, STUDENT, THESE_MODELS
 from bench.analysis.frame import Run
 from bench.analysis.statistics import LEVEL
+from bench.error_types import KINDS
 from bench.report.columns import COLUMNS, SIZES, per_cent, three_digits, whole
 from bench.report.effects import probability, signed
 from bench.report.figures import absent
@@ -29,6 +31,15 @@ SECOND_LOOK = {
     "small": "what could be tried next is more input pixels for each object (tiles, a larger input)",
     "medium": "what to look at next is the plot of priors over ground truths and the learning curves",
     "large": "what to look at next is the plot of priors over ground truths and the learning curves",
+}
+# By the type of error that costs most. What is said is where to look, not what would help: that is not measured.
+MENDING = {
+    "classification": "objects are found and called by other names: see the confusion matrix and the labels",
+    "localisation": "objects are found and boxed badly: see AP against the IoU threshold",
+    "both": "boxes are neither named nor placed well: see the learning curves",
+    "duplicate": "objects are boxed twice: see the threshold of non-maximum suppression",
+    "background": "boxes stand where nothing is annotated: see whether objects lack their annotation",
+    "missed": "objects are not found at all: see which sizes they have, and the priors over ground truths",
 }
 FEW_OBJECTS = 30  # of a size: below, a single object moves the recall by more than three points
 
@@ -73,11 +84,9 @@ class Sentence:
         return tuple(part for part in self.parts if isinstance(part, Cited))
 
 
-def verdict(run: Run, effects: pd.DataFrame) -> list[Sentence]:
-    """What the run has shown: its state, the best row, effects on AP, cost, Pareto set, sizes, seeds.
-
-    effects: `bench.analysis.effects.effects_frame(run)`.
-    """
+def verdict(analysis: Analysis) -> list[Sentence]:
+    """What the run has shown: its state, the best row, effects on AP, cost, Pareto set, errors, sizes, seeds."""
+    run, effects = analysis.run, analysis.effects
     rows = _Rows(frame=ablation(run).frame.set_index("variant"))
     said = [_state(run)]
     best = rows.best()
@@ -90,6 +99,7 @@ def verdict(run: Run, effects: pd.DataFrame) -> list[Sentence]:
     said += _further_effects(on_ap[on_ap["kind"] != "main effect"])
     said += _cost(run, rows, effects)
     said += _pareto(rows)
+    said += _costliest_errors(analysis.errors, best)
     said += _weakest_size(rows, best)
     said += _seeds(run, main)
     return said
@@ -268,6 +278,27 @@ def _pareto(rows: _Rows) -> list[Sentence]:
     )
     opening = "Under a latency budget, take the last of these that fits; by median latency at a batch of one and AP, "
     return [_sentence([opening, "as measured, no row surpasses them in both: ", *listed])]
+
+
+def _costliest_errors(errors: pd.DataFrame, best: str) -> list[Sentence]:
+    """The two types of error that cost the best row most, where its error types are known."""
+    rows = errors[(errors["variant"] == best) & (errors["scope"] == "all") & errors["kind"].isin(KINDS)]
+    rows = rows[rows["dAP50"] > 0].nlargest(2, "dAP50")
+    if rows.empty:
+        return []
+    listed = _joined([[Name(str(row["kind"])), " ", *_cost_of_errors(row)] for _, row in rows.iterrows()])
+    remedy = MENDING[str(rows["kind"].iloc[0])]
+    opening = "What mending all errors of one type, and nothing else, would give back to "
+    return [_sentence([opening, Name(best), " is most for ", *listed, f"; {remedy}"])]
+
+
+def _cost_of_errors(row: pd.Series) -> list[Part]:
+    def cite(column: str, show: Callable[[float], str]) -> Cited:
+        value = float(row[column])
+        place = f"{row['variant']}, {row['kind']}"
+        return Cited(text=show(value), value=value, table="errors", row=place, column=column)
+
+    return [cite("dAP50", per_cent), " points of AP50 (", cite("count", whole), " errors)"]
 
 
 def _weakest_size(rows: _Rows, best: str) -> list[Sentence]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from bench.analysis.analysed import analyse
 from bench.analysis.confusion import confusion_matrix
 from bench.analysis.counted import counted_cells
 from bench.analysis.errors import errors_frame
@@ -20,7 +21,7 @@ from bench.report.errors import error_differences_table, errors_table
 from bench.report.plots.confusion import confusion_matrices
 from bench.report.plots.errors import ap50_given_back
 from bench.report.plots.found import ap_against_iou, calibration, precision_recall
-from bench.report.tables import write_tables
+from bench.report.tables import all_tables, write_tables
 from bench.report.typeset import MISSING
 from tests.analysis.made_errors import drawn_truths, write_found
 from tests.report.made_run import write_run
@@ -67,7 +68,7 @@ def test_tables_show_the_figures_of_the_frame(tmp_path: Path) -> None:
     assert by_kind["localisation"][3].text.replace("−", "-") == f"{said:+.1f}"
     assert by_kind["localisation"][6].text.startswith("paired bootstrap, ")
 
-    write_tables(run, counted=counted, errors=frame)
+    write_tables([table], folder / "tables")
     with (folder / "tables/errors.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     (line,) = [row for row in lines if (row["variant"], row["scope"], row["kind"]) == ("fpn", "all", "localisation")]
@@ -137,7 +138,7 @@ def test_whatever_a_run_has_it_is_drawn_and_tabled(tmp_path: Path, case: str) ->
         write_found(folder, index, found=found)
     figures = drawn(folder)
     run = load_run(folder)
-    written = write_tables(run)
+    written = write_tables(all_tables(analyse(run)), folder / "tables")
     said = (folder / "tables/errors.md").read_text()
     assert all(path.stat().st_size > 0 for path in written)
     if case in ("records alone", "all failed"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.effects import effects_frame
+from bench.analysis.analysed import analyse
 from bench.analysis.frame import load_run
 from bench.report.page import request_command, write_page
 from bench.report.tables import all_tables
@@ -58,8 +58,8 @@ class Outline(HTMLParser):
 
 def written(folder: Path) -> str:
     run = load_run(folder)
-    effects = effects_frame(run)
-    path = write_page(run, verdict(run, effects), all_tables(run, effects))
+    analysis = analyse(run)
+    path = write_page(run, verdict(analysis), all_tables(analysis))
     assert path == folder / "report.html"
     return path.read_text(encoding="utf-8")
 

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.analysis.frame import load_run
+from bench.analysis.analysed import analyse
+from bench.analysis.frame import Run, load_run
 from bench.report import columns, conditions, figures, tables
 from bench.report.typeset import MISSING, escape_latex, escape_markdown, latex_text
 from tests.report.made_run import AXES, CLASSES, matrix, write_run
@@ -32,6 +33,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def written(run: Run) -> list[Path]:
+    return tables.write_tables(tables.all_tables(analyse(run)), run.folder / "tables")
+
+
 def values_of(folder: Path, variant: str, part: str, name: str) -> list[float]:
     """The oracle: straight from the records on disk."""
     records = [json.loads(path.read_text()) for path in sorted(folder.glob("cells/*/record.json"))]
@@ -39,7 +44,7 @@ def values_of(folder: Path, variant: str, part: str, name: str) -> list[float]:
 
 
 def test_no_torch_is_needed() -> None:
-    modules = "bench.report, bench.report.tables, bench.report.plots, bench.report.display, bench.analysis.effects"
+    modules = "bench.report, bench.report.tables, bench.report.plots, bench.report.display, bench.analysis.analysed"
     code = f"import sys, {modules}; print(sorted({{'torch', 'torchvision', 'timm'}} & set(sys.modules)))"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
@@ -49,7 +54,7 @@ def test_no_torch_is_needed() -> None:
 def test_the_csv_keeps_its_contract(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", failed={("fpn", 0): "loss is not finite"}, pending=[("anchors", 0)])
     run = load_run(folder)
-    tables.write_tables(run)
+    written(run)
     rows = read_csv(folder / "tables/ablation.csv")
     assert ",".join(rows[0]).startswith(f"{CONTRACT},status,")
     assert not [name for name in rows[0] if name.endswith("_std")]
@@ -70,7 +75,7 @@ def test_several_seeds_give_mean_and_sample_deviation_side_by_side(tmp_path: Pat
     folder = write_run(
         tmp_path / "run", seeds=(0, 1, 2), controls=("half-data",), failed={("fpn", 1): "x"}, pending=[("anchors", 2)]
     )
-    tables.write_tables(load_run(folder))
+    written(load_run(folder))
     rows = {row["variant"]: row for row in read_csv(folder / "tables/ablation.csv")}
     names = list(rows["fpn"])
     for name in columns.AP_COLUMNS:
@@ -123,7 +128,7 @@ def test_best_marks_all_that_print_the_same_and_nothing_without_a_choice() -> No
 
 def test_per_class_has_counts_and_every_variant(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run"))
-    tables.write_tables(run)
+    written(run)
     rows = read_csv(tmp_path / "run/tables/per_class.csv")
     assert list(rows[0]) == ["class", "ground_truths", *run.variants]
     assert [row["class"] for row in rows] == list(CLASSES)
@@ -134,7 +139,7 @@ def test_per_class_has_counts_and_every_variant(tmp_path: Path) -> None:
 def test_conditions_stand_beside_their_numbers_and_what_is_not_stated_is_empty(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", pending=[("anchors", 0)])
     run = load_run(folder)
-    tables.write_tables(run)
+    written(run)
     rows = {row["variant"]: row for row in read_csv(folder / "tables/conditions.csv")}
     assert [float(rows["fpn"]["AP_truncated"])] == values_of(folder, "fpn", "accuracy", "AP_truncated")
     assert [float(rows["fpn"]["AR_untruncated"])] == values_of(folder, "fpn", "accuracy", "AR_untruncated")
@@ -161,7 +166,7 @@ def test_records_older_than_the_conditions_are_not_said_to_be_silent_data(tmp_pa
 
 def test_voc_has_both_measures_and_they_end_the_ablation(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", seeds=(0, 1))
-    tables.write_tables(load_run(folder))
+    written(load_run(folder))
     expected = ["voc_AP_11point", "voc_AP_11point_std", "voc_AP_area", "voc_AP_area_std"]
     for name in ("voc", "ablation"):
         rows = {row["variant"]: row for row in read_csv(folder / f"tables/{name}.csv")}
@@ -173,7 +178,7 @@ def test_voc_has_both_measures_and_they_end_the_ablation(tmp_path: Path) -> None
 
 def test_throughput_has_a_row_per_batch_and_latency_at_batch_one(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", seeds=(0, 1)))
-    tables.write_tables(run)
+    written(run)
     rows = read_csv(tmp_path / "run/tables/throughput.csv")
     assert len(rows) == 4 * len(run.variants)
     assert {row["batch"] for row in rows if row["latency_p50_ms"]} == {"1"}
@@ -197,7 +202,7 @@ def test_environment_names_values_that_differ(tmp_path: Path) -> None:
 def test_every_table_is_made_of_any_number_of_variants(tmp_path: Path, count: int) -> None:
     axes = ("fpn", "anchors", "unfreezing", "giou")
     run = load_run(write_run(tmp_path / "run", factors=matrix(axes)[:count]))
-    assert len(tables.write_tables(run)) == 30
+    assert len(written(run)) == 30
     lines = (tmp_path / "run/tables/ablation.md").read_text().splitlines()
     header = next(line for line in lines if line.startswith("| variant"))
     body = lines[lines.index(header) + 2 :]
@@ -242,7 +247,7 @@ def test_latex_compiles_within_the_text_width(tmp_path: Path) -> None:
     )
     parts = []
     for name in names:
-        for path in tables.write_tables(load_run(tmp_path / name)):
+        for path in written(load_run(tmp_path / name)):
             if path.suffix == ".tex":
                 # One document takes the same table of both runs: labels of their own.
                 path.write_text(path.read_text().replace("tab:", f"tab:{name}-"), encoding="utf-8")

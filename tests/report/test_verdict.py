@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.analysis.effects import BOOTSTRAP, COLUMNS, STUDENT, effects_frame
-from bench.analysis.frame import Run, load_run
+from bench.analysis.analysed import Analysis, analyse
+from bench.analysis.effects import BOOTSTRAP, COLUMNS, STUDENT
+from bench.analysis.frame import load_run
 from bench.report.display import print_verdict
 from bench.report.tables import ablation
 from bench.report.verdict import Name, Sentence, verdict, write_verdict
@@ -29,7 +31,7 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 def said(folder: Path) -> list[Sentence]:
     run = load_run(folder)
-    return verdict(run, effects_frame(run))
+    return verdict(analyse(run))
 
 
 def has(sentences: list[Sentence], text: str) -> Sentence:
@@ -70,14 +72,19 @@ def check_claims(sentence: Sentence, effects: pd.DataFrame) -> None:
         assert (row["low"] > 0 and claim == "higher") or (row["high"] < 0 and claim == "lower"), sentence.text
 
 
-def check_cells(run: Run, effects: pd.DataFrame, sentences: list[Sentence]) -> None:
+def check_cells(analysis: Analysis, sentences: list[Sentence]) -> None:
     """Each cited value is the one that stands in its cell."""
+    run, effects = analysis.run, analysis.effects
+    errors = analysis.errors[analysis.errors["scope"] == "all"].set_index(["variant", "kind"])
     table = ablation(run).frame.set_index("variant")
     for figure in (figure for sentence in sentences for figure in sentence.figures):
         if figure.table == "effects":
             measure, contrast = figure.row.split(", ", maxsplit=1)
             place = (effects["measure"] == measure) & (effects["contrast"] == contrast) & (effects["class"] == "")
             np.testing.assert_equal(figure.value, float(effects[place].iloc[0][figure.column]))
+        elif figure.table == "errors":
+            variant, kind = figure.row.split(", ")
+            assert figure.value == errors.loc[(variant, kind), figure.column]
         elif figure.row:
             assert figure.value == table[figure.column].astype(float)[figure.row]
         else:
@@ -87,10 +94,11 @@ def check_cells(run: Run, effects: pd.DataFrame, sentences: list[Sentence]) -> N
 @pytest.mark.parametrize("plan", REFERENCE, ids=lambda path: path.parent.name)
 def test_every_figure_of_a_reference_run_stands_in_its_cell(plan: Path) -> None:
     run = load_run(plan.parent)
-    effects = effects_frame(run)
-    sentences = verdict(run, effects)
+    analysis = analyse(run)
+    effects = analysis.effects
+    sentences = verdict(analysis)
     assert 5 <= len(sentences) <= 10
-    check_cells(run, effects, sentences)
+    check_cells(analysis, sentences)
     for sentence in sentences:
         check_words(sentence)
         check_claims(sentence, effects)
@@ -213,16 +221,18 @@ def made_up(seed: int) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return load_run(write_run(tmp_path_factory.mktemp("runs") / "run", factors=matrix(("fpn",)), seeds=(0, 1)))
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
+    folder = write_run(tmp_path_factory.mktemp("runs") / "run", factors=matrix(("fpn",)), seeds=(0, 1))
+    return analyse(load_run(folder))
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_no_effects_whatever_bring_an_unborne_claim_or_an_untraced_number(finished: Run, seed: int) -> None:
+def test_no_effects_whatever_bring_an_unborne_claim_or_an_untraced_number(finished: Analysis, seed: int) -> None:
     effects = made_up(seed)
-    sentences = verdict(finished, effects)
-    check_cells(finished, effects, sentences)
+    analysis = replace(finished, effects=effects)
+    sentences = verdict(analysis)
+    check_cells(analysis, sentences)
     for sentence in sentences:
         check_words(sentence)
         check_claims(sentence, effects)

@@ -12,13 +12,10 @@ from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
-import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from bench.analysis.counted import Counted, counted_cells
-from bench.analysis.effects import effects_frame
-from bench.analysis.errors import errors_frame
+from bench.analysis.analysed import Analysis
 from bench.analysis.frame import Run
 from bench.report.plots.ablation import ap_against_throughput, ap_by_size, ap_by_variant
 from bench.report.plots.confusion import confusion_matrices
@@ -29,20 +26,9 @@ from bench.report.plots.found import ap_against_iou, calibration, precision_reca
 from bench.report.plots.priors import priors_over_ground_truths
 
 
-def write_plots(
-    run: Run,
-    effects: pd.DataFrame | None = None,
-    counted: Counted | None = None,
-    errors: pd.DataFrame | None = None,
-) -> list[Path]:
-    """Every plot as PNG (200 dpi) and SVG in the run's folder ``plots``; the files, in order.
-
-    effects, counted, errors: `effects_frame(run)`, `counted_cells(run)` and `errors_frame(run, counted)`, where they
-    have been computed already.
-    """
-    computed = effects_frame(run) if effects is None else effects
-    found = counted_cells(run) if counted is None else counted
-    types = errors_frame(run, found) if errors is None else errors
+def write_plots(analysis: Analysis) -> list[Path]:
+    """Every plot as PNG (200 dpi) and SVG in the run's folder ``plots``; the files, in order."""
+    run, found = analysis.run, analysis.counted
     folder = run.folder / "plots"
     folder.mkdir(exist_ok=True)
     plots: dict[str, Callable[[Run], Figure]] = {
@@ -50,8 +36,8 @@ def write_plots(
         "ap_by_size": ap_by_size,
         "ap_against_throughput": ap_against_throughput,
         "learning_curves": learning_curves,
-        "effects": partial(effect_intervals, effects=computed),
-        "errors": partial(ap50_given_back, counted=found, errors=types),
+        "effects": partial(effect_intervals, effects=analysis.effects),
+        "errors": partial(ap50_given_back, counted=found, errors=analysis.errors),
         "ap_against_iou": partial(ap_against_iou, counted=found),
         "precision_recall": partial(precision_recall, counted=found),
         "calibration": partial(calibration, counted=found),
