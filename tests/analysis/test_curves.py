@@ -71,7 +71,7 @@ def test_confusion_by_hand() -> None:
     index = replace(index, difficult=np.array([False] * 4 + [True]))
     detections = detections_of(
         (0, 0, 0.9, *BOX),
-        (0, 1, 0.8, *BOX),  # another claim for the same object: no ground truth is left
+        (0, 2, 0.8, *BOX),  # another claim for the same object: no ground truth is left
         (1, 1, 0.7, *BOX),
         (1, 0, 0.5, *BOX),  # true, but the wrong class is the surer claim
         (2, 0, 0.3, *BOX),  # below the threshold: as if it were not there
@@ -85,7 +85,7 @@ def test_confusion_by_hand() -> None:
         [1, 1, 0, 1],
         [0, 0, 0, 1],
         [0, 0, 0, 0],
-        [2, 2, 0, 0],
+        [2, 1, 1, 0],
     ]
 
 
