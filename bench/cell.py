@@ -23,7 +23,7 @@ from bench.data.index import ImageIndex
 from bench.data.pipeline import TrainingBatches, whole_images
 from bench.data.pixels import PixelSource, open_pixels
 from bench.detections import Detections, xywh
-from bench.detector.prior_fitting import recall
+from bench.detector.prior_fitting import matchable_boxes, recall
 from bench.detector.priors import write_priors
 from bench.detector.ssd import SSD
 from bench.error_types import error_types
@@ -187,11 +187,6 @@ def build(spec: Specification, seed: int, numerics: Numerics) -> SSD:
     """The detector, where and how the run computes."""
     model = SSD(spec.detector, seed=seed).to(numerics.device)
     return model.to(memory_format=torch.channels_last) if numerics.channels_last else model
-
-
-def matchable_boxes(index: ImageIndex) -> NDArray[np.float64]:
-    """(M, 4) boxes that priors are matched to, as fractions of their images: all but crowds."""
-    return index.fractions()[~index.crowd]
 
 
 def prior_recall(

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.axis import Axis
 from bench.data.index import ImageIndex
-from bench.detector.prior_fitting import fit_shapes, recall
+from bench.detector.prior_fitting import fit_shapes, matchable_boxes, recall
 from bench.spec import Specification
 
 
@@ -28,7 +28,7 @@ class Anchors(Axis):
 
     def prepare(self, train_index: ImageIndex, spec: Specification) -> dict[str, Any]:
         detector = spec.detector
-        boxes = train_index.fractions()[~train_index.crowd]
+        boxes = matchable_boxes(train_index)
         shapes = fit_shapes(boxes, detector)
         return {
             "shapes": [[list(shape) for shape in level] for level in shapes],

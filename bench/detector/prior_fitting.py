@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.index import ImageIndex
 from bench.spec import DetectorSpec, Shape
 
 SAMPLE = 20_000  # boxes that the fit looks at: the shapes of more do not move
@@ -58,6 +59,11 @@ def best_overlaps(boxes: Floats, shapes: Floats, grid: Grid) -> Floats:
         shared *= np.clip(np.minimum(reach, np.minimum(size[:, axis, None], shapes[:, axis])), 0, None)
     union = size.prod(axis=1)[:, None] + shapes.prod(axis=1) - shared
     return shared / np.maximum(union, np.finfo(np.float64).tiny)
+
+
+def matchable_boxes(index: ImageIndex) -> Floats:
+    """(M, 4) boxes that priors are matched and fitted to, xyxy as fractions of their images: all but crowds."""
+    return index.fractions()[~index.crowd]
 
 
 def flat(priors: Sequence[Sequence[Shape]]) -> Floats:
