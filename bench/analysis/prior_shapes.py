@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,17 +61,25 @@ def ground_truth_shapes(run: Run, size: int) -> pd.DataFrame:
     return pd.DataFrame(sides / of_image * size, columns=["width", "height"])
 
 
-def _prior_set(variant: str, content: Mapping[str, Any]) -> PriorSet:
-    """From a record, or from the plan's base, which says nothing about matches."""
-    detector = content["detector"]
-    shapes = pd.DataFrame(
+def shapes_frame(priors: Sequence[Sequence[Sequence[float]]], maps: Sequence[int], size: int) -> pd.DataFrame:
+    """A row a shape: width and height in pixels of an input of `size`, and the side of its level's map.
+
+    priors: for each level the (width, height) of its shapes as fractions of the input.
+    """
+    return pd.DataFrame(
         [
-            (width * detector["size"], height * detector["size"], side)
-            for side, level in zip(detector["feature_maps"], detector["priors"], strict=True)
+            (width * size, height * size, side)
+            for side, level in zip(maps, priors, strict=True)
             for width, height in level
         ],
         columns=["width", "height", "side"],
     )
+
+
+def _prior_set(variant: str, content: Mapping[str, Any]) -> PriorSet:
+    """From a record, or from the plan's base, which says nothing about matches."""
+    detector = content["detector"]
+    shapes = shapes_frame(detector["priors"], detector["feature_maps"], detector["size"])
     recall = content.get("prior_recall", {}).get("val", {}).get("after", {})
     return PriorSet(
         variant=variant,

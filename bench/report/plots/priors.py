@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bench.analysis.frame import Run
 from bench.analysis.prior_shapes import PriorSet, ground_truth_shapes, prior_sets
@@ -31,16 +31,8 @@ def priors_over_ground_truths(run: Run) -> Figure:
     sides = pd.concat([*(each.shapes[["width", "height"]] for each in sets), *truths]).to_numpy(dtype=float)
     limits = sides.min() / 1.25, sides.max() * 1.25
     for axes, each, truth, when in zip(panels, sets, truths, ("before", "after"), strict=False):
-        _draw_priors(axes, each, truth)
-        named = f"{when}: {each.variant}" if len(sets) > 1 else each.variant
-        axes.set_title(f"{named}\n{_matched(each)}", fontsize="small").set_parse_math(False)
-        axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
-        axes.plot(limits, limits, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter(ScalarFormatter())
-            axis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel(f"width at {each.size} × {each.size}, pixels")
+        draw_priors(axes, each, truth)
+        logarithmic(axes, limits, each, named=f"{when}: {each.variant}" if len(sets) > 1 else each.variant)
     panels[0].set_ylabel(f"height at {sets[0].size} × {sets[0].size}, pixels")
     legend_beside(figure, panels[0])
     most = max(len(truth) for truth in truths)
@@ -49,7 +41,19 @@ def priors_over_ground_truths(run: Run) -> Figure:
     return figure
 
 
-def _draw_priors(axes: Axes, priors: PriorSet, truth: pd.DataFrame) -> None:
+def logarithmic(axes: Axes, limits: tuple[float, float], priors: PriorSet, *, named: str) -> None:
+    """Equal logarithmic axes of width and height with the squares dotted, and what the priors match as the title."""
+    axes.set_title(f"{named}\n{_matched(priors)}", fontsize="small").set_parse_math(False)
+    axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
+    axes.plot(limits, limits, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(f"width at {priors.size} × {priors.size}, pixels")
+
+
+def draw_priors(axes: Axes, priors: PriorSet, truth: pd.DataFrame) -> None:
     """Ground truths as a light cloud, and the shapes with a marker and a colour for each level."""
     seen = truth.iloc[np.linspace(0, len(truth) - 1, min(len(truth), MOST_TRUTHS)).astype(int)]
     # A cloud of thousands would make the SVG megabytes: it is a picture within it.
