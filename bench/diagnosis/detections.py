@@ -1,0 +1,79 @@
+"""The detections of any detector, from a file in COCO's results format, scored against the validation split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.data.index import ImageIndex
+from bench.detections import Detections
+from bench.errors import UserError
+from bench.evaluation import evaluate
+
+NAMED = 5  # unknown ids that an error names
+FORM = '[{"image_id": 1, "category_id": 1, "bbox": [left, top, width, height], "score": 0.9}, …]'
+
+
+def score(path: Path, val: ImageIndex, *, size: int) -> dict[str, Any]:
+    """The figures of the detections in `path` on `val`; JSON data. size: side of the network's input.
+
+    file, detections; elsewhere: detections on images that are not of the validation split, left out;
+    accuracy: as in a record (evaluation.Evaluation). Raises UserError as `read_detections` does.
+    """
+    detections, elsewhere = read_detections(path, val)
+    # `evaluation.matches` holds what error types (bench.analysis) are counted from: they belong beside accuracy.
+    evaluation = evaluate(val, detections, network_size=(size, size))
+    return {
+        "file": path.name,
+        "detections": len(detections.image),
+        "elsewhere": elsewhere,
+        "accuracy": evaluation.accuracy,
+    }
+
+
+def read_detections(path: Path, val: ImageIndex) -> tuple[Detections, int]:
+    """Detections on the images of `val`, and how many were on other images.
+
+    image_id may be the id that ground_truth.json has, or a file's name, with or without its folder.
+    Raises UserError where the file is not of COCO's results format, names a class that the data do not have
+    or holds numbers that are not finite, and where not one image is of `val`.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        images = [entry["image_id"] for entry in content]
+        categories = np.array([int(entry["category_id"]) for entry in content], dtype=np.int64)
+        boxes = np.array([entry["bbox"] for entry in content], dtype=np.float64).reshape(-1, 4)
+        scores = np.array([entry["score"] for entry in content], dtype=np.float32)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--detections {path}: not a file of detections ({type(error).__name__}: {error}). Its form is {FORM}"
+        ) from error
+    if len(boxes) != len(images) or not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise UserError(f"--detections {path}: each bbox must be four finite numbers, each score one. Form: {FORM}")
+    label_of = {category: label for label, category in enumerate(val.category_ids.tolist())}
+    unknown = sorted(set(categories.tolist()) - label_of.keys())
+    if unknown:
+        there = ", ".join(f"{category} {val.classes[label]}" for category, label in list(label_of.items())[:NAMED])
+        raise UserError(
+            f"--detections {path}: category_id {', '.join(map(str, unknown[:NAMED]))} is not of these data, "
+            f"which have {len(label_of)} ({there}, …). Ids are those of the annotations, or count from 1."
+        )
+    row_of: dict[int | str, int] = {Path(name).name: row for row, name in enumerate(val.files)}
+    row_of |= {name: row for row, name in enumerate(val.files)}
+    row_of |= {identity: row for row, identity in enumerate(val.image_ids.tolist())}
+    rows = np.array([row_of.get(image, -1) if isinstance(image, (int, str)) else -1 for image in images], np.int64)
+    kept = rows >= 0
+    if len(rows) and not kept.any():
+        raise UserError(
+            f"--detections {path}: none of its images ({', '.join(map(str, images[:NAMED]))}, …) is of the validation "
+            f"split, whose first is {val.image_ids[0]} or {val.files[0]}. Give image_id as one of these."
+        )
+    corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
+    labels = np.array([label_of[category] for category in categories.tolist()], dtype=np.int32)
+    detections = Detections(
+        image=rows[kept], boxes=corners[kept].astype(np.float32), scores=scores[kept], labels=labels[kept]
+    )
+    return detections, int(np.count_nonzero(~kept))

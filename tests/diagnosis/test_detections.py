@@ -1,0 +1,77 @@
+"""Detections of any detector from a file: scored as ours are, and refused with what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.diagnosis.detections import read_detections, score
+from bench.errors import UserError
+from bench.evaluation import detections_coco, evaluate
+from tests.made_index import index_of
+
+VAL = index_of([[(0, 10, 10, 30, 30), (1, 40, 40, 80, 75)], [(0, 5, 5, 60, 60)]])
+
+
+def written(path: Path, content: Any) -> Path:
+    file = path / "detections.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def perfect(**changes: Any) -> list[dict[str, Any]]:
+    return [
+        {"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "score": 0.9} | changes,
+        {"image_id": 1, "category_id": 2, "bbox": [40, 40, 40, 35], "score": 0.8},
+        {"image_id": 2, "category_id": 1, "bbox": [5, 5, 55, 55], "score": 0.7},
+    ]
+
+
+def test_perfect_detections_have_an_ap_of_one_by_id_and_by_file_name(tmp_path: Path) -> None:
+    for name in (1, "0.png"):
+        scored = score(written(tmp_path, perfect(image_id=name)), VAL, size=300)
+        assert scored["accuracy"]["AP"] == scored["accuracy"]["AR_100"] == 1
+        assert (scored["detections"], scored["elsewhere"], scored["file"]) == (3, 0, "detections.json")
+
+
+def test_a_file_of_ours_reads_back_to_the_same_figures(tmp_path: Path) -> None:
+    path = written(tmp_path, perfect(bbox=[12, 10, 20, 20]) * 2)
+    detections, _ = read_detections(path, VAL)
+    again = written(tmp_path, detections_coco(detections, VAL))
+    accuracy = score(again, VAL, size=300)["accuracy"]
+    assert accuracy == evaluate(VAL, detections).accuracy
+    assert 0 < accuracy["AP"] < 1
+
+
+def test_detections_on_other_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    scored = score(written(tmp_path, [*perfect(), *perfect(image_id=77)[:1]]), VAL, size=300)
+    assert (scored["detections"], scored["elsewhere"]) == (3, 1)
+
+
+def test_no_detections_at_all_are_an_ap_of_nought(tmp_path: Path) -> None:
+    assert score(written(tmp_path, []), VAL, size=300)["accuracy"]["AP"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"annotations": []}, "not a file of detections"),
+        ([{"image_id": 1}], "category_id"),
+        (perfect(bbox=[1, 2, 3]), "not a file of detections"),
+        (perfect(category_id=9), "category_id 9 is not of these data, which have 2 \\(1 class 0, 2 class 1"),
+        (perfect(score=np.nan), "finite"),
+        (perfect(image_id="other.png")[:1], "none of its images .*first is 1 or 0.png"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_with_the_reason(tmp_path: Path, content: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read_detections(written(tmp_path, content), VAL)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.json"):
+        read_detections(tmp_path / "none.json", VAL)
