@@ -20,6 +20,7 @@ from typing import Any
 from bench.errors import UserError
 from bench.options import (
     HOME,
+    diagnose_parser,
     nearest,
     parse,
     predict_parser,
@@ -41,7 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     wait_passively()
     try:
-        commands = {"preflight": preflight, "report": report, "predict": predict, "throughput": throughput}
+        commands = {
+            "preflight": preflight,
+            "diagnose": diagnose,
+            "report": report,
+            "predict": predict,
+            "throughput": throughput,
+        }
         if words and words[0] in commands:
             return commands[words[0]](words[1:])
         return run(words)
@@ -161,6 +168,40 @@ def preflight(words: Sequence[str]) -> int:
         )
         for path in write_sheets(out, index, index.take(split.train), pixels):
             console.print(f"written: {path}", markup=False)
+    return 0
+
+
+def diagnose(words: Sequence[str]) -> int:
+    """What the data alone say about a low mAP; --detections adds the figures of any detector's results."""
+    options = parse(diagnose_parser(), words)
+    keep_caches_in(options.cache)
+    from rich.console import Console
+
+    from bench.atomic import write_json
+    from bench.data.sources import data_name
+    from bench.diagnosis.request import diagnose_data
+    from bench.report.diagnosis import print_diagnosis, write_markdown
+    from bench.report.plots.diagnosis import write_diagnosis_plots
+
+    console = Console()
+    name = data_name(options.data)
+    out = options.out or HOME / "results" / f"{name}-diagnosis"
+    data = opened(options, out, console)
+    detector = base_specification(options, data).detector
+    description = {
+        "data": name,
+        "source": options.data,
+        "split_origin": data.split.origin,
+        "split": data.split.fingerprint,
+        "priors": options.priors,
+    }
+    with console.status("counting and matching"):
+        content = diagnose_data(data, detector, description, detections=options.detections)
+    write_json(out / "diagnosis.json", content)
+    plots = write_diagnosis_plots(content, out / "plots")
+    write_markdown(content, out / "diagnosis.md")
+    print_diagnosis(content, console)
+    console.print(f"\ndiagnosis.json, diagnosis.md and {len(plots)} plots in {out}", markup=False, highlight=False)
     return 0
 
 

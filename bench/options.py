@@ -13,7 +13,7 @@ from bench.errors import UserError
 
 HOME = Path(__file__).resolve().parent.parent
 PURPOSE = "Train and compare every combination of remedies for a low SSD-300 mAP, on one shared split."
-COMMANDS = ("preflight", "report", "predict", "throughput")
+COMMANDS = ("preflight", "diagnose", "report", "predict", "throughput")
 PROFILES = ("smoke", "quick", "standard", "paper")
 
 
@@ -76,6 +76,24 @@ def preflight_parser() -> Parser:
     add = parser.add_argument
     add("--out", type=Path, help="folder for preflight.json (default: results/<data>-preflight)")
     add("--sheet", action="store_true", help="also draw 20 images, and 20 training views, with boxes")
+    return parser
+
+
+def diagnose_parser() -> Parser:
+    """Options of the command that says what the data alone say."""
+    parser = Parser("run_all.py diagnose", "What the data alone say about a low mAP, before anything is trained.")
+    add_data_options(parser)
+    add = parser.add_argument
+    add("--priors", default="coco", metavar="coco|voc|FILE", help="what the objects are matched with (default: coco)")
+    add(
+        "--detections",
+        type=Path,
+        metavar="FILE",
+        help="also score these: COCO's results format, on the validation side, of any detector",
+    )
+    add("--out", type=Path, metavar="DIR", help="default: results/<data>-diagnosis")
+    # The rest of what a baseline is made from; no network is built
+    parser.set_defaults(backbone="efficientnet_lite0", weights="none", profile="quick", steps=None, batch=None, lr=None)
     return parser
 
 

@@ -1,0 +1,119 @@
+"""The plots of a diagnosis.json: sizes of objects in both scales, and their shapes under both sets of priors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from bench.analysis.prior_shapes import PriorSet, shapes_frame
+from bench.report.plots.canvas import COLOURS, GREY, WIDTH, legend_beside, nothing
+from bench.report.plots.priors import draw_priors, logarithmic
+
+COCO_LIMITS = (32, 96)  # pixels of a side
+
+
+def write_diagnosis_plots(content: Mapping[str, Any], folder: Path) -> list[Path]:
+    """object_sizes and object_shapes as PNG (200 dpi) and SVG in `folder`; the files, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    # The salt and the missing date make equal figures equal files.
+    with (
+        sns.axes_style("whitegrid"),
+        sns.plotting_context("paper"),
+        mpl.rc_context({"svg.hashsalt": "ablation"}),
+    ):
+        for name, draw in {"object_sizes": object_sizes, "object_shapes": object_shapes}.items():
+            figure = draw(content)
+            for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+                path = folder / f"{name}.{ending}"
+                figure.savefig(path, dpi=200, metadata=metadata)
+                written.append(path)
+    return written
+
+
+def object_sizes(content: Mapping[str, Any]) -> Figure:
+    """Histogram of the objects' sides (of a square of equal area), in the photographs and at the network.
+
+    Shares of each split on a logarithmic axis; dashed: COCO's limits of small and large.
+    """
+    size = content["detector"]["size"]
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 1, sharex=True, sharey=True)
+    used: list[float] = []
+    for axes, (key, where) in zip(
+        panels, (("original", "in the photographs"), ("network", f"at the network's {size} × {size}")), strict=True
+    ):
+        for place, (side, words) in enumerate((("train", "training"), ("val", "validation"))):
+            own = content["sizes"][side]
+            if not own["objects"]:
+                continue
+            edges, counts = np.array(own["histogram"]["edges"]), np.array(own["histogram"][key])
+            axes.stairs(
+                100 * counts / own["objects"],
+                edges,
+                color=COLOURS[place],
+                linestyle=("-", (0, (4, 1.5)))[place],
+                linewidth=1.4,
+                label=f"{words}, n = {own['objects']}",
+            )
+            used += [*edges[:-1][counts > 0], *edges[1:][counts > 0]]
+        for limit in COCO_LIMITS:
+            axes.axvline(limit, color=GREY, linestyle="--", linewidth=0.9)
+        axes.set_title(where, fontsize="small")
+        axes.set_ylabel("% of objects")
+    panels[0].set_xscale("log")
+    if used:
+        panels[0].set_xlim(min(used) / 1.1, max(used) * 1.1)
+        legend_beside(figure, panels[0])
+    else:
+        nothing(panels[0], "no objects")
+    panels[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panels[1].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panels[1].xaxis.set_minor_formatter(NullFormatter())
+    panels[1].set_xlabel("side of a square of equal area, pixels; dashed: 32 and 96, COCO's limits")
+    figure.suptitle(f"{content['data']}: sizes of objects", fontsize="medium").set_parse_math(False)
+    return figure
+
+
+def object_shapes(content: Mapping[str, Any]) -> Figure:
+    """Width and height of validation objects at the network under the given priors and those fitted to training."""
+    detector, matchable = content["detector"], content["matchable"]
+    truth = pd.DataFrame(np.array(content["sizes"]["val"]["shapes"]).reshape(-1, 2), columns=["width", "height"])
+    figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(1, 2, sharey=True))
+    sets = []
+    for key, priors in (("given", "priors"), ("fitted", "fitted")):
+        own = matchable[key]["val"]["all"]
+        shapes = shapes_frame(detector[priors], detector["feature_maps"], detector["size"])
+        sets.append(
+            PriorSet(
+                variant=f"priors {content['priors']}" if key == "given" else "fitted to training",
+                size=detector["size"],
+                shapes=shapes,
+                threshold=matchable["threshold"],
+                matched=own["matched"] / own["objects"] if own["objects"] else None,
+                boxes=own["objects"],
+            )
+        )
+    sides = pd.concat([*(each.shapes[["width", "height"]] for each in sets), truth]).to_numpy(dtype=float)
+    limits = sides[sides > 0].min() / 1.25, sides.max() * 1.25
+    for axes, each in zip(panels, sets, strict=True):
+        draw_priors(axes, each, truth)
+        logarithmic(axes, limits, each, named=each.variant)
+        axes.tick_params(labelsize="x-small")
+    panels[0].set_ylabel(f"height at {detector['size']} × {detector['size']}, pixels")
+    legend_beside(figure, panels[0])
+    title = f"{content['data']}: shapes of validation objects (grey) and priors"
+    figure.suptitle(title, fontsize="medium").set_parse_math(False)
+    return figure
