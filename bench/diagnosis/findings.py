@@ -78,15 +78,7 @@ def _anchors(diagnosis: Diagnosis) -> Iterator[Finding]:
     seen = " (in training's augmented views {given_views:.1%} and {fitted_views:.1%})"
     missed = 1 - numbers["given"]
     if numbers["given"] >= WELL_MATCHED:
-        yield Finding(
-            kind="priors-fit",
-            severity="fine",
-            share=missed,
-            template="The priors are not the problem: {given:.1%} of the {objects} validation objects have one of IoU "
-            "≥ {threshold}; tuned anchors would make that {fitted:.1%}" + seen,
-            numbers=numbers,
-            remedy="expect little of the axis anchors",
-        )
+        yield _well_matched(numbers, seen)
         return
     gain = numbers["fitted"] - numbers["given"]
     better = gain >= NOTABLE / 2
@@ -116,6 +108,30 @@ def _anchors(diagnosis: Diagnosis) -> Iterator[Finding]:
             },
             remedy="do not judge the axis anchors by the matched share alone: run it",
         )
+
+
+def _well_matched(numbers: Mapping[str, float], seen: str) -> Finding:
+    """Whole images have the priors that they need; training's zoomed-out views may not."""
+    if numbers["fitted_views"] - numbers["given_views"] >= NOTABLE:
+        return Finding(
+            kind="priors-miss-views",
+            severity="minor",
+            share=1 - numbers["given_views"],
+            template="The priors fit whole images: {given:.1%} of the {objects} validation objects have one of IoU ≥ "
+            "{threshold}, {fitted:.1%} with tuned anchors. But of what training's augmented views show, much of it "
+            "smaller, only {given_views:.1%} have one; tuned anchors raise that to {fitted_views:.1%}",
+            numbers=numbers,
+            remedy="the axis anchors would give training more to learn from; whether that helps, a run tells",
+        )
+    return Finding(
+        kind="priors-fit",
+        severity="fine",
+        share=1 - numbers["given"],
+        template="The priors are not the problem: {given:.1%} of the {objects} validation objects have one of IoU "
+        "≥ {threshold}; tuned anchors would make that {fitted:.1%}" + seen,
+        numbers=numbers,
+        remedy="expect little of the axis anchors",
+    )
 
 
 def _small(diagnosis: Diagnosis) -> Iterator[Finding]:
@@ -219,7 +235,7 @@ def _classes(diagnosis: Diagnosis) -> Iterator[Finding]:
             "classes-rare-in-validation",
             rare,
             "{count} of {all} classes have fewer than {few} validation objects: one object moves the recall of such a "
-            "class by more than {points:.0%}, so its AP is mostly luck",
+            "class by more than {points:.0f} points, so its AP is mostly luck",
             more.replace("more pictures of them", "more validation pictures (--val-fraction)"),
         ),
         (
@@ -240,7 +256,7 @@ def _classes(diagnosis: Diagnosis) -> Iterator[Finding]:
                     "count": len(names),
                     "all": len(rows),
                     "few": FEW,
-                    "points": 1 / FEW,
+                    "points": 100 / FEW,
                     "classes": _names(names),
                 },
                 remedy=remedy,

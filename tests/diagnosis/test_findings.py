@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from string import Formatter
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench.data.index import ImageIndex
-from bench.diagnosis import Diagnosis, diagnose
+from bench.diagnosis import Diagnosis, diagnose, matchable
 from bench.diagnosis.findings import SEVERITIES, Finding, findings
 from tests.made_index import LabelledBox, index_of
 from tests.tiny import specification
@@ -24,8 +25,16 @@ def by_kind(diagnosis: Diagnosis) -> dict[str, Finding]:
     return {each.kind: each for each in found}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_views() -> Iterator[None]:
+    """What the sentences say does not depend on how many views are looked at; the seconds do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matchable, "VIEWS", 100)
+        yield
+
+
 @pytest.fixture(scope="module")
-def hard() -> Diagnosis:
+def hard(few_views: None) -> Diagnosis:
     """Data with everything wrong: 24 images of 600 x 600 with one good box each, and what is listed below."""
     generator = np.random.default_rng(0)
     images: list[list[LabelledBox]] = []
@@ -116,6 +125,17 @@ def test_data_without_faults_are_told_that_priors_fit_and_nothing_else() -> None
     found = findings(diagnose(easy(), easy(), DETECTOR))
     assert [(each.kind, each.severity) for each in found] == [("priors-fit", "fine")]
     assert found[0].sentence.startswith("The priors are not the problem: 100.0% of the 40 validation objects")
+
+
+def test_priors_that_fit_whole_images_and_miss_training_views_are_no_all_clear() -> None:
+    diagnosis = diagnose(easy(), easy(), DETECTOR)
+    for priors, share in (("given", 60), ("fitted", 66)):
+        diagnosis.matchable[priors]["views"]["all"] |= {"objects": 100, "matched": share, "lone": 0}
+    [found] = findings(diagnosis)
+    assert (found.kind, found.severity, found.share) == ("priors-miss-views", "minor", 0.4)
+    assert "only 60.0% have one; tuned anchors raise that to 66.0%" in found.sentence
+    diagnosis.matchable["fitted"]["views"]["all"]["matched"] = 64
+    assert [each.kind for each in findings(diagnosis)] == ["priors-fit"]
 
 
 def test_a_validation_without_objects_says_only_what_there_is() -> None:
