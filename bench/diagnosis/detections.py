@@ -10,27 +10,58 @@ import numpy as np
 
 from bench.data.index import ImageIndex
 from bench.detections import Detections
+from bench.detector.prior_fitting import Coverage
+from bench.diagnosis.objects import SIZE_NAMES, network_sides, size_bucket
 from bench.errors import UserError
 from bench.evaluation import evaluate
+from bench.matches import Matches
+from bench.spec import DetectorSpec
 
 NAMED = 5  # unknown ids that an error names
 FORM = '[{"image_id": 1, "category_id": 1, "bbox": [left, top, width, height], "score": 0.9}, …]'
 
 
-def score(path: Path, val: ImageIndex, *, size: int) -> dict[str, Any]:
-    """The figures of the detections in `path` on `val`; JSON data. size: side of the network's input.
+def score(path: Path, val: ImageIndex, detector: DetectorSpec) -> dict[str, Any]:
+    """The figures of the detections in `path` on `val`; JSON data. detector: of the input's size and the priors.
 
     file, detections; elsewhere: detections on images that are not of the validation split, left out;
-    accuracy: as in a record (evaluation.Evaluation). Raises UserError as `read_detections` does.
+    accuracy: as in a record (evaluation.Evaluation); found: `found_objects`. Raises UserError as
+    `read_detections` does.
     """
     detections, elsewhere = read_detections(path, val)
     # `evaluation.matches` holds what error types (bench.analysis) are counted from: they belong beside accuracy.
-    evaluation = evaluate(val, detections, network_size=(size, size))
+    evaluation = evaluate(val, detections, network_size=(detector.size, detector.size))
     return {
         "file": path.name,
         "detections": len(detections.image),
         "elsewhere": elsewhere,
         "accuracy": evaluation.accuracy,
+        "found": found_objects(evaluation.matches, val, detector),
+    }
+
+
+def found_objects(matches: Matches, val: ImageIndex, detector: DetectorSpec) -> dict[str, dict[str, int]]:
+    """Of the objects that are scored, how many some detection of whatever score finds with an IoU of 0.5.
+
+    For all and by side at the network (SIZE_NAMES): objects and found; with_prior and with_prior_found, of
+    those that a prior of the detector matches at its threshold. Where an SSD finds those and not the others,
+    priors are what it lacks.
+    """
+    scored = ~(val.crowd | val.difficult)
+    found = np.zeros(len(val.boxes), dtype=np.bool_)
+    answers = matches.truth[0]  # thresholds start at 0.5
+    found[answers[answers >= 0]] = True
+    with_prior = Coverage.of(val.fractions(), detector).best >= detector.match_threshold
+    bucket = size_bucket(network_sides(val, detector.size))
+    groups = {"all": scored, **{name: scored & (bucket == row) for row, name in enumerate(SIZE_NAMES)}}
+    return {
+        name: {
+            "objects": int(group.sum()),
+            "found": int((group & found).sum()),
+            "with_prior": int((group & with_prior).sum()),
+            "with_prior_found": int((group & with_prior & found).sum()),
+        }
+        for name, group in groups.items()
     }
 
 

@@ -25,7 +25,7 @@ def diagnose_data(
 
     Raises UserError where that file cannot be scored.
     """
-    scored = None if detections is None else score(detections, data.val, size=detector.size)
+    scored = None if detections is None else score(detections, data.val, detector)
     files = data.index.files
     leaking = [(files[val], files[train]) for val, train in data.report.leaking.tolist()]
     diagnosis = diagnose(data.train, data.val, detector, leaking=leaking)

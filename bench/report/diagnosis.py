@@ -19,7 +19,8 @@ from bench.report.columns import SIZES, per_cent
 from bench.report.typeset import MISSING, Entry, Heading, Table, escape_markdown, markdown_text
 
 MOST_CLASSES = 12  # rows of a table by class in the terminal
-WIDTH = 110
+WIDTH = 110  # of the ranked list at most: longer lines are hard to read
+INDENT = " " * 5
 STYLES = {"serious": "bold red", "notable": "yellow", "minor": "", "fine": "green"}
 
 
@@ -45,12 +46,14 @@ def print_diagnosis(content: Mapping[str, Any], console: Console) -> None:
             shown.add_row(*(Text(entry.text, style="dim" if entry.text == MISSING else "") for entry in row))
         console.print(shown)
     console.print(Text(f"\n{_title(content)}: what the data say, the worst first\n"))
+    width = min(WIDTH, console.width - 1)
     for place, finding in enumerate(content["findings"], 1):
-        wrapped = textwrap.fill(f"{finding['sentence']}.", WIDTH, subsequent_indent="      ")
-        console.print(Text(f"{place:>3}. ").append(f"{finding['severity']}: ", STYLES[finding["severity"]]), end="")
-        console.print(Text(wrapped))
-        remedy = textwrap.fill(f"What to do: {finding['remedy']}.", WIDTH, subsequent_indent="      ")
-        console.print(Text(f"     {remedy}", style="dim"))
+        severity, head = finding["severity"], f"{place:>3}. {finding['severity']}: "
+        wrapped = Text(textwrap.fill(f"{head}{finding['sentence']}.", width, subsequent_indent=INDENT))
+        wrapped.stylize(STYLES[severity], len(head) - len(severity) - 2, len(head) - 2)
+        console.print(wrapped)
+        remedy = f"What to do: {finding['remedy']}."
+        console.print(Text(textwrap.fill(remedy, width, initial_indent=INDENT, subsequent_indent=INDENT), style="dim"))
     if not content["findings"]:
         console.print("  nothing that would explain a low mAP")
 
@@ -186,9 +189,29 @@ def _scores(scored: Mapping[str, Any]) -> list[Table]:
             ["objects", *heads],
             [[*overall, _percent(accuracy["AR_100"]), str(counts["all"])], *by_size],
         ),
-        # Error types of the detections (bench.analysis) belong between these two tables.
+        _found(scored["found"], about),
+        # Error types of the detections (bench.analysis) belong here.
         _table("scored_classes", f"The same by class, the lowest AP first, of {about}.", ["class", *heads], by_class),
     ]
+
+
+def _found(found: Mapping[str, Any], about: str) -> Table:
+    rows = []
+    for name, own in found.items():
+        without = own["objects"] - own["with_prior"]
+        shares = [
+            _share(own["found"], own["objects"]),
+            _share(own["with_prior_found"], own["with_prior"]),
+            _share(own["found"] - own["with_prior_found"], without),
+        ]
+        rows.append([name, str(own["objects"]), shares[0], str(own["with_prior"]), shares[1], str(without), shares[2]])
+    return _table(
+        "found",
+        "Objects, by their side at the network, that some detection of whatever score finds with IoU ≥ 0.5: of all, of "
+        f"those that a given prior matches, and of the others; {about}.",
+        ["side\npixels", "objects", "found\n%", "with\nprior", "found\n%", "without\nprior", "found\n%"],
+        rows,
+    )
 
 
 def _table(

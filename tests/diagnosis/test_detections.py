@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from bench.diagnosis.detections import read_detections, score
 from bench.errors import UserError
 from bench.evaluation import detections_coco, evaluate
 from tests.made_index import index_of
+from tests.tiny import specification
 
+DETECTOR = specification().detector
 VAL = index_of([[(0, 10, 10, 30, 30), (1, 40, 40, 80, 75)], [(0, 5, 5, 60, 60)]])
 
 
@@ -33,7 +36,7 @@ def perfect(**changes: Any) -> list[dict[str, Any]]:
 
 def test_perfect_detections_have_an_ap_of_one_by_id_and_by_file_name(tmp_path: Path) -> None:
     for name in (1, "0.png"):
-        scored = score(written(tmp_path, perfect(image_id=name)), VAL, size=300)
+        scored = score(written(tmp_path, perfect(image_id=name)), VAL, DETECTOR)
         assert scored["accuracy"]["AP"] == scored["accuracy"]["AR_100"] == 1
         assert (scored["detections"], scored["elsewhere"], scored["file"]) == (3, 0, "detections.json")
 
@@ -42,18 +45,36 @@ def test_a_file_of_ours_reads_back_to_the_same_figures(tmp_path: Path) -> None:
     path = written(tmp_path, perfect(bbox=[12, 10, 20, 20]) * 2)
     detections, _ = read_detections(path, VAL)
     again = written(tmp_path, detections_coco(detections, VAL))
-    accuracy = score(again, VAL, size=300)["accuracy"]
+    accuracy = score(again, VAL, DETECTOR)["accuracy"]
     assert accuracy == evaluate(VAL, detections).accuracy
     assert 0 < accuracy["AP"] < 1
 
 
+def test_found_objects_are_told_by_size_and_by_whether_a_prior_matches_them(tmp_path: Path) -> None:
+    # In images of 300 x 300 two of 8 x 8, which no prior matches, one of 90 x 90, and a difficult one
+    val = index_of(
+        [[(0, 0, 0, 8, 8), (0, 50, 50, 58, 58), (1, 105, 105, 195, 195), (1, 200, 200, 290, 290)]], size=(300, 300)
+    )
+    val = replace(val, difficult=np.array([False, False, False, True]))
+    found = [([50, 50, 8, 8], 1), ([105, 105, 90, 90], 2), ([200, 200, 90, 90], 2), ([2, 0, 8, 5], 1)]
+    content = [
+        {"image_id": 1, "category_id": category, "bbox": box, "score": 0.01 * (place + 1)}
+        for place, (box, category) in enumerate(found)
+    ]
+    scored = score(written(tmp_path, content), val, DETECTOR)["found"]
+    assert scored["all"] == {"objects": 3, "found": 2, "with_prior": 1, "with_prior_found": 1}
+    assert scored["under 16"] == {"objects": 2, "found": 1, "with_prior": 0, "with_prior_found": 0}
+    assert scored["32 to 96"] == {"objects": 1, "found": 1, "with_prior": 1, "with_prior_found": 1}
+    assert scored["16 to 32"]["objects"] == scored["96 and more"]["objects"] == 0
+
+
 def test_detections_on_other_images_are_left_out_and_counted(tmp_path: Path) -> None:
-    scored = score(written(tmp_path, [*perfect(), *perfect(image_id=77)[:1]]), VAL, size=300)
+    scored = score(written(tmp_path, [*perfect(), *perfect(image_id=77)[:1]]), VAL, DETECTOR)
     assert (scored["detections"], scored["elsewhere"]) == (3, 1)
 
 
 def test_no_detections_at_all_are_an_ap_of_nought(tmp_path: Path) -> None:
-    assert score(written(tmp_path, []), VAL, size=300)["accuracy"]["AP"] == 0
+    assert score(written(tmp_path, []), VAL, DETECTOR)["accuracy"]["AP"] == 0
 
 
 @pytest.mark.parametrize(

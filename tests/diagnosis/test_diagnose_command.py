@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import run_all
+from bench.diagnosis import matchable
 from bench.report.diagnosis import diagnosis_tables, print_diagnosis, write_markdown
 from tests.conftest import REPOSITORY
 
@@ -50,7 +51,9 @@ def diagnosed(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     ]
     (folder / "found.json").write_text(json.dumps(detections))
     words = ["diagnose", "--data", f"voc:{photographs}", "--cache", str(folder / "cache"), "--out", str(folder / "out")]
-    assert run_all.main([*words, "--detections", str(folder / "found.json")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matchable, "VIEWS", 100)  # for the seconds
+        assert run_all.main([*words, "--detections", str(folder / "found.json")]) == 0
     return folder / "out"
 
 
@@ -89,7 +92,7 @@ def test_terminal_and_page_say_every_finding_and_no_line_is_cut(
         assert " ".join(each["sentence"].split()) in flat
         assert each["sentence"].split(":")[0].split("(")[0].strip() in page.replace("\\", "")
     names = [table.name for table in diagnosis_tables(content)]
-    assert names == ["sizes", "matchable", "classes", "suspects", "scores", "scored_classes"]
+    assert names == ["sizes", "matchable", "classes", "suspects", "scores", "found", "scored_classes"]
     write_markdown(content | {"findings": []}, tmp_path / "none.md")
     assert "6 training and 4 validation images" in (tmp_path / "none.md").read_text()
 
