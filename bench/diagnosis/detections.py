@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from bench.data.index import ImageIndex
-from bench.detections import Detections
+from bench.detections import Detections, xywh
 from bench.detector.prior_fitting import Coverage
 from bench.diagnosis.objects import SIZE_NAMES, network_sides, size_bucket
+from bench.error_types import KINDS, ap50, error_types, given_back, mended
 from bench.errors import UserError
 from bench.evaluation import evaluate
 from bench.matches import Matches
@@ -25,18 +26,33 @@ def score(path: Path, val: ImageIndex, detector: DetectorSpec) -> dict[str, Any]
     """The figures of the detections in `path` on `val`; JSON data. detector: of the input's size and the priors.
 
     file, detections; elsewhere: detections on images that are not of the validation split, left out;
-    accuracy: as in a record (evaluation.Evaluation); found: `found_objects`. Raises UserError as
-    `read_detections` does.
+    accuracy: as in a record (evaluation.Evaluation); errors: `costs_of_errors`; found: `found_objects`.
+    Raises UserError as `read_detections` does.
     """
     detections, elsewhere = read_detections(path, val)
-    # `evaluation.matches` holds what error types (bench.analysis) are counted from: they belong beside accuracy.
     evaluation = evaluate(val, detections, network_size=(detector.size, detector.size))
     return {
         "file": path.name,
         "detections": len(detections.image),
         "elsewhere": elsewhere,
         "accuracy": evaluation.accuracy,
+        "errors": costs_of_errors(evaluation.matches, detections, val),
         "found": found_objects(evaluation.matches, val, detector),
+    }
+
+
+def costs_of_errors(matches: Matches, detections: Detections, val: ImageIndex) -> dict[str, dict[str, float | None]]:
+    """By type of error (error_types.KINDS): count, and dAP50, what AP50 would gain if all of them were mended.
+
+    dAP50: fraction of 1, None where there is no ground truth to ask about.
+    """
+    types = error_types(matches, xywh(detections.boxes[matches.detection]), xywh(val.boxes))
+    before, counts = ap50(matches), types.counts()
+    gains = {kind: given_back(before, ap50(mended(matches, types, kind))) for kind in KINDS}
+    exist = ~np.isnan(before)
+    return {
+        kind: {"count": counts[kind], "dAP50": float(gain[exist].mean()) if exist.any() else None}
+        for kind, gain in gains.items()
     }
 
 

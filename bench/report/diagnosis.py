@@ -190,9 +190,20 @@ def _scores(scored: Mapping[str, Any]) -> list[Table]:
             [[*overall, _percent(accuracy["AR_100"]), str(counts["all"])], *by_size],
         ),
         _found(scored["found"], about),
-        # Error types of the detections (bench.analysis) belong here.
+        _errors(scored["errors"], about),
         _table("scored_classes", f"The same by class, the lowest AP first, of {about}.", ["class", *heads], by_class),
     ]
+
+
+def _errors(errors: Mapping[str, Any], about: str) -> Table:
+    rows = [[kind, str(own["count"]), _percent(own["dAP50"])] for kind, own in errors.items()]
+    return _table(
+        "scored_errors",
+        "Errors, by type as in TIDE (docs/errors.md): points of AP50 that mending all of one type, and nothing "
+        f"else, would give back; {about}.",
+        ["errors", "number", "points\nof AP50"],
+        rows,
+    )
 
 
 def _found(found: Mapping[str, Any], about: str) -> Table:

@@ -68,6 +68,16 @@ def test_found_objects_are_told_by_size_and_by_whether_a_prior_matches_them(tmp_
     assert scored["16 to 32"]["objects"] == scored["96 and more"]["objects"] == 0
 
 
+def test_errors_are_told_by_type_with_what_they_cost(tmp_path: Path) -> None:
+    # The first object under the wrong name, the second found; the third is not: one error each, of two classes
+    errors = score(written(tmp_path, perfect(category_id=2, score=0.7)[:2]), VAL, DETECTOR)["errors"]
+    assert {kind: own["count"] for kind, own in errors.items() if own["count"]} == {"classification": 1, "missed": 1}
+    # Class 0 has an AP50 of nought: with the first mended, of 51 of 101 recall points; class 1 loses nothing.
+    assert errors["classification"]["dAP50"] == pytest.approx(51 / 101 / 2)
+    assert errors["localisation"]["dAP50"] == 0
+    assert all(own["dAP50"] == 0 for own in score(written(tmp_path, perfect()), VAL, DETECTOR)["errors"].values())
+
+
 def test_detections_on_other_images_are_left_out_and_counted(tmp_path: Path) -> None:
     scored = score(written(tmp_path, [*perfect(), *perfect(image_id=77)[:1]]), VAL, DETECTOR)
     assert (scored["detections"], scored["elsewhere"]) == (3, 1)

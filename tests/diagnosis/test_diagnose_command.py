@@ -92,7 +92,7 @@ def test_terminal_and_page_say_every_finding_and_no_line_is_cut(
         assert " ".join(each["sentence"].split()) in flat
         assert each["sentence"].split(":")[0].split("(")[0].strip() in page.replace("\\", "")
     names = [table.name for table in diagnosis_tables(content)]
-    assert names == ["sizes", "matchable", "classes", "suspects", "scores", "found", "scored_classes"]
+    assert names == ["sizes", "matchable", "classes", "suspects", "scores", "found", "scored_errors", "scored_classes"]
     write_markdown(content | {"findings": []}, tmp_path / "none.md")
     assert "6 training and 4 validation images" in (tmp_path / "none.md").read_text()
 
