@@ -10,6 +10,8 @@ import pytest
 from bench.process import wait_passively
 
 wait_passively()  # before a test imports torch
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared out among the workers already
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
