@@ -18,7 +18,7 @@ class FPN(Axis):
     Cost: 1x1 and 3x3 convolutions on every map; heads change with the number of channels.
     Published gains on SSD are modest: +1.0 (FSSD), +1.6 (feature-fused SSD) on VOC.
     Width: 256 channels as in the paper; 64 on light backbones, as EfficientDet-D0 has on its.
-    Norms: where the extra levels have them, which start untrained too.
+    Norms: GroupNorm as in Wu and He (2018), because its convolutions start untrained on maps of any scale.
     """
 
     name = "fpn"
@@ -27,6 +27,5 @@ class FPN(Axis):
 
     def apply(self, spec: Specification, prepared: Mapping[str, Any]) -> Specification:
         width = 256 if spec.detector.backbone.startswith(("vgg", "resnet")) else 64
-        groups = spec.detector.extras[-1].norm_groups if spec.detector.extras else 0
-        neck = NeckSpec(kind="fpn", channels=width, norm_groups=groups)
+        neck = NeckSpec(kind="fpn", channels=width, norm_groups=16)
         return replace(spec, detector=replace(spec.detector, neck=neck))

@@ -18,7 +18,7 @@ class FeaturePyramid(nn.Module):
     Maps are upsampled to the explicit size of the next one: 10 to 19 is not a factor of two. With
     `top_down` false it is the control that has the same convolutions and no information from above.
     The paper's has neither norms nor activations; with `norm_groups` each convolution is followed by a
-    GroupNorm (Wu and He 2018, section 4.2) and the outputs by a ReLU, as the extra levels are.
+    GroupNorm (Wu and He 2018, section 4.2) and the outputs by a ReLU.
     """
 
     def __init__(self, channels: Sequence[int], spec: NeckSpec, *, top_down: bool = True) -> None:

@@ -107,16 +107,17 @@ def test_arms_share_initial_weights_wherever_shapes_agree() -> None:
     assert not torch.equal(plain["extras.0.0.weight"], another["extras.0.0.weight"])
 
 
-@pytest.mark.parametrize("groups", [0, 16])
-def test_the_pyramid_is_normalised_where_the_extra_levels_are(groups: int) -> None:
-    base = tiny.specification()
-    extras = tuple(replace(extra, norm_groups=groups) for extra in base.detector.extras)
-    detector = FPN().apply(replace(base, detector=replace(base.detector, extras=extras)), {}).detector
-    maps = SSD(detector, seed=0).feature_maps(255 * torch.rand(2, 3, 300, 300))
-    for level in maps:
-        # Of a normalised output's channels those of a group are centred, and the ReLU leaves their upper part.
-        assert (level.min() == 0) == (groups > 0)
-        if groups and level.shape[-1] > 3:
+def test_the_pyramids_outputs_have_one_scale_whatever_that_of_the_maps() -> None:
+    detector = FPN().apply(tiny.specification(), {}).detector
+    neck = SSD(detector, seed=0).neck
+    assert neck is not None
+    for scale in (0.1, 100.0):
+        maps = [
+            scale * torch.rand(2, count, side, side)
+            for count, side in zip((32, 48, 64, 256, 256, 256), (38, 19, 10, 5, 3, 1), strict=True)
+        ]
+        for level in neck(maps)[:4]:
+            assert level.min() == 0
             assert 0.5 < level.square().mean().sqrt() < 0.9  # half of the power of a deviation of 1: 0.71
 
 
