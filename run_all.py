@@ -74,6 +74,7 @@ def run(words: Sequence[str]) -> int:
     from rich.console import Console
 
     from bench.data.sources import data_name
+    from bench.detector.checkpoint import check_taken
     from bench.detector.ssd import SSD
     from bench.matrix import Request, pending, plan_cells, plan_content, planned_numerics, settle_plan
     from bench.numerics import choose_device, decide
@@ -90,7 +91,9 @@ def run(words: Sequence[str]) -> int:
     out = options.out or HOME / "results" / f"{name}-{options.backbone}-{options.profile}"
     data = opened(options, out, console)
     base = base_specification(options, data)
-    SSD(base.detector, seed=0)  # tells at once of a backbone or weights that do not fit
+    model = SSD(base.detector, seed=0)  # tells at once of a backbone or weights that do not fit
+    if model.taken_over:
+        check_taken(model, model.taken_over, options.weights)
     numerics = planned_numerics(out) or decide(base, device, jobs=options.jobs)
     if numerics.device != device and options.device != "auto":
         raise UserError(f"{out} was run with --device {numerics.device}; give --device {device} an --out of its own")
@@ -172,14 +175,14 @@ def preflight(words: Sequence[str]) -> int:
 
 
 def diagnose(words: Sequence[str]) -> int:
-    """What the data alone say about a low mAP; --detections adds the figures of any detector's results."""
+    """What the data alone say about a low mAP; --detections or --weights add the figures of a detector."""
     options = parse(diagnose_parser(), words)
     keep_caches_in(options.cache)
     from rich.console import Console
 
     from bench.atomic import write_json
     from bench.data.sources import data_name
-    from bench.diagnosis.request import diagnose_data
+    from bench.diagnosis.request import detect_with_checkpoint, diagnose_data
     from bench.report.diagnosis import print_diagnosis, write_markdown
     from bench.report.plots.diagnosis import write_diagnosis_plots
 
@@ -188,6 +191,14 @@ def diagnose(words: Sequence[str]) -> int:
     out = options.out or HOME / "results" / f"{name}-diagnosis"
     data = opened(options, out, console)
     detector = base_specification(options, data).detector
+    detections = options.detections
+    if options.weights != "none":
+        if detections is not None:
+            raise UserError("--detections and --weights: give one of them, a detector's results or its weights")
+        detections = out / "detections.json"
+        with console.status("detecting on the validation split"):
+            known = detect_with_checkpoint(data, detector, detections)
+        console.print(f"{known} of {len(data.index.classes)} classes are outputs of {options.weights}", markup=False)
     description = {
         "data": name,
         "source": options.data,
@@ -196,7 +207,7 @@ def diagnose(words: Sequence[str]) -> int:
         "priors": options.priors,
     }
     with console.status("counting and matching"):
-        content = diagnose_data(data, detector, description, detections=options.detections)
+        content = diagnose_data(data, detector, description, detections=detections)
     write_json(out / "diagnosis.json", content)
     plots = write_diagnosis_plots(content, out / "plots")
     write_markdown(content, out / "diagnosis.md")
@@ -377,6 +388,7 @@ def training_schedules(base: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 def base_specification(options: argparse.Namespace, data: Any) -> Any:
     """The baseline of this request."""
+    from bench.detector.checkpoint import class_outputs
     from bench.detector.priors import PRESETS, preset_shapes, read_shapes
     from bench.detector.weights import weights_fingerprint
     from variants.baseline import baseline, initialisation_of, preset_of, training_of
@@ -390,6 +402,7 @@ def base_specification(options: argparse.Namespace, data: Any) -> Any:
         backbone=options.backbone,
         weights=options.weights,
         weights_fingerprint=weights_fingerprint(options.weights),
+        class_outputs=class_outputs(options.weights, data.index.classes) if options.backbone == "vgg16" else (),
         priors=preset_shapes(priors) if priors in PRESETS else read_shapes(Path(priors)),
         training=replace(training, **{name: value for name, value in overrides.items() if value is not None}),
         initialisation=initialisation_of(options.profile),

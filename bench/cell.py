@@ -170,6 +170,8 @@ def _figures(job: CellJob) -> dict[str, Any]:
         "pretrained": {
             "backbone": model.backbone.pretrained,
             "untrained_parts": list(model.backbone.fresh),
+            "beside_backbone": list(model.taken_over),
+            "class_outputs": list(spec.detector.class_outputs),
             "input_mean": model.backbone.mean.flatten().tolist(),
             "input_deviation": model.backbone.deviation.flatten().tolist(),
         },

@@ -36,6 +36,12 @@ class Detections:
         if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
             raise ValueError("detections hold boxes or scores that are not finite numbers")
 
+    def take(self, rows: NDArray[Any]) -> Detections:
+        """Those of `rows`: numbers, or (D,) bool."""
+        return Detections(
+            image=self.image[rows], boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows]
+        )
+
 
 def check_rows(index: ImageIndex, detections: Detections) -> None:
     """Otherwise pycocotools drops them without a word."""

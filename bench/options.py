@@ -91,9 +91,15 @@ def diagnose_parser() -> Parser:
         metavar="FILE",
         help="also score these: COCO's results format, on the validation side, of any detector",
     )
+    add(
+        "--weights",
+        default="none",
+        metavar="FILE",
+        help="also score this state dict of torchvision's ssd300_vgg16 (classes by name, COCO's or VOC's)",
+    )
     add("--out", type=Path, metavar="DIR", help="default: results/<data>-diagnosis")
-    # The rest of what a baseline is made from; no network is built
-    parser.set_defaults(backbone="efficientnet_lite0", weights="none", profile="quick", steps=None, batch=None, lr=None)
+    # The rest of what a baseline is made from
+    parser.set_defaults(backbone="vgg16", profile="quick", steps=None, batch=None, lr=None)
     return parser
 
 

@@ -50,6 +50,7 @@ class DetectorSpec:
     size: side of the square input in pixels.
     weights: "pretrained", "none", or the path of a file.
     weights_fingerprint: hash of that file, empty otherwise.
+    class_outputs: where that file is an SSD, the output of its classifier for each class, 0 for none.
     feature_maps: side of each level's map; the first ones come from the backbone, `extras` make the others.
     steps: distance between prior centres of each level, in input pixels.
     level_norms: root mean square over the channels that an L2Norm gives each of the backbone's maps at
@@ -66,6 +67,7 @@ class DetectorSpec:
     backbone: str
     weights: str
     weights_fingerprint: str = ""
+    class_outputs: tuple[int, ...] = ()
     size: int = 300
     feature_maps: tuple[int, ...] = (38, 19, 10, 5, 3, 1)
     steps: tuple[int, ...] = (8, 16, 32, 64, 100, 300)

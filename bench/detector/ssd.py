@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.detector.backbones import Backbone
+from bench.detector.checkpoint import take_over
 from bench.detector.detections import BatchDetections, detect
 from bench.detector.levels import extra_level, level_norm
 from bench.detector.loss import Loss, multibox_loss
@@ -57,6 +58,9 @@ class SSD(nn.Module):
         )
         self.register_buffer("priors", prior_boxes(spec), persistent=False)
         self._initialise(seed)
+        self.taken_over: tuple[str, ...] = ()  # names of the tensors that came trained, beside the backbone's
+        if spec.class_outputs:
+            self.taken_over = take_over(self, spec.weights, spec.class_outputs, heads=self.neck is None)
         self._check_sides()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torchvision.models.detection import ssd300_vgg16
 
 import run_all
 from bench.diagnosis import matchable
@@ -124,3 +126,26 @@ def test_the_report_of_a_diagnosis_needs_no_torch() -> None:
     code = "import sys, bench.report.diagnosis, bench.report.plots.diagnosis; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_checkpoint_of_torchvisions_ssd_is_scored(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(matchable, "VIEWS", 20)
+    torch.manual_seed(0)
+    theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=3)
+    torch.save(theirs.state_dict(), tmp_path / "ssd.pth")
+    torch.save(theirs.backbone.features.state_dict(), tmp_path / "features.pth")
+    words = ["diagnose", "--data", f"voc:{photographs}", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path)]
+    assert run_all.main([*words, "--weights", str(tmp_path / "ssd.pth")]) == 0
+    assert "2 of 2 classes are outputs of" in " ".join(capsys.readouterr().out.split())
+    scored = json.loads((tmp_path / "diagnosis.json").read_text())["detections"]
+    assert scored["file"] == "detections.json"
+    assert scored["detections"] == len(json.loads((tmp_path / "detections.json").read_text())) > 0
+
+    for given, says in (
+        (["--weights", str(tmp_path / "features.pth")], "a backbone alone finds nothing"),
+        (["--weights", str(tmp_path / "ssd.pth"), "--detections", "a.json"], "give one of them"),
+    ):
+        assert run_all.main([*words, *given]) == 2
+        assert says in capsys.readouterr().err
