@@ -13,16 +13,14 @@ from bench.analysis.frame import Run
 from bench.analysis.statistics import MOST_SEEDS
 from bench.report.columns import three_digits, whole
 from bench.report.sentences import subject, unfinished
-from bench.report.typeset import MISSING, Entry, Heading, Table
+from bench.report.typeset import MISSING, Entry, Heading, Table, with_integers
 
 INTEGERS = ("n", "seeds_needed")
 
 
 def effects_table(run: Run, effects: pd.DataFrame) -> Table:
     """What `bench.analysis.effects.effects_frame` gives, in print without the rows of single classes."""
-    frame = effects.astype(object).where(effects.notna(), None)
-    for name in INTEGERS:
-        frame[name] = [None if pd.isna(value) else int(value) for value in frame[name]]
+    frame = with_integers(effects, INTEGERS)
     frame["exploratory"] = frame["exploratory"].astype(int)
     # Where cells are missing the rows of AP say so, and the others would only repeat it.
     printed = effects[(effects["class"] == "") & (effects["effect"].notna() | (effects["measure"] == "AP"))]

@@ -14,8 +14,9 @@ from bench.report.columns import whole
 from bench.report.effects import points
 from bench.report.figures import absent, printed, summary
 from bench.report.sentences import subject, unfinished
-from bench.report.typeset import MISSING, Entry, Heading, Table
+from bench.report.typeset import MISSING, Entry, Heading, Table, with_integers
 
+INTEGERS = ("ground_truths", "n")
 # Broken where a heading would be wider than its figures.
 SHORT = {
     "classification": "classi-\nfication",
@@ -57,7 +58,7 @@ def errors_table(run: Run, counted: Counted, errors: pd.DataFrame) -> Table:
         caption=f"Errors on {subject(run)}: points of AP50 that mending all errors of one type, and nothing else, "
         f"would give back, and in brackets how many there are. {MEANING} Sizes in pixels at the network's input; "
         "n: ground truths. Single classes are in errors.csv.",
-        frame=_with_integers(errors),
+        frame=with_integers(errors, INTEGERS),
         headings=(
             Heading(name="variant", text="variant", left=True),
             Heading(name="bucket", text="objects", left=True),
@@ -86,7 +87,7 @@ def error_differences_table(run: Run, errors: pd.DataFrame) -> Table:
         caption=f"What the variants mended on {subject(run)}: the cost of each type of error in points of AP50, "
         f"minus that of {run.baseline or 'the baseline'}, same seeds. Below zero: the type costs less than before. "
         "95% intervals, each for itself: exploratory.",
-        frame=_with_integers(frame),
+        frame=with_integers(frame, INTEGERS),
         headings=(
             Heading(name="variant", text="variant", left=True),
             Heading(name="kind", text="errors", left=True),
@@ -139,12 +140,3 @@ def _reasons(run: Run, counted: Counted) -> list[str]:
         f"n/a: {', '.join(cells) if len(cells) < done else 'every cell'}: {reason} kept."
         for reason, cells in by_reason.items()
     ]
-
-
-def _with_integers(errors: pd.DataFrame) -> pd.DataFrame:
-    """As CSV shows it: counts without a point, and None where nothing is."""
-    frame = errors.astype(object).where(errors.notna(), None)
-    for name in ("ground_truths", "n"):
-        whole_numbers = [None if pd.isna(value) else int(value) for value in frame[name]]
-        frame[name] = pd.Series(whole_numbers, index=frame.index, dtype=object)  # else None makes floats of them
-    return frame

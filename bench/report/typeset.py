@@ -68,6 +68,15 @@ class Table:
     keys: int = 1
 
 
+def with_integers(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """`frame` as a CSV shows it: the columns `names` without a point, and None where nothing is."""
+    shown = frame.astype(object).where(frame.notna(), None)
+    for name in names:
+        whole = [None if pd.isna(value) else int(value) for value in shown[name]]
+        shown[name] = pd.Series(whole, index=shown.index, dtype=object)  # else None makes floats of them
+    return shown
+
+
 def csv_text(frame: pd.DataFrame) -> str:
     """CSV with the shortest digits that give the same floats back; what does not exist is empty."""
     out = io.StringIO()

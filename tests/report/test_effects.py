@@ -79,11 +79,16 @@ def test_too_few_seeds_are_said_so_with_how_many_would_tell(tmp_path: Path) -> N
         gain = {0: 0.0, 1: 0.01, 2: 0.02}[record["seed"]]  # mean 1 point, deviation 1 point
         record["accuracy"]["AP"] = 0.2 + (gain if record["factors"]["fpn"] else 0.0)
         path.write_text(json.dumps(record))
-    said = remarks(effects_frame(load_run(folder)))
+    run = load_run(folder)
+    effects = effects_frame(run)
+    said = remarks(effects)
     # For a difference of one deviation the t test needs 10.
     assert said[0].startswith("fpn: 3 seeds are too few to tell. A difference of the size seen (+1.0 points of AP)")
     assert "would need about 10 seeds, if" in said[0]
     assert said[1].startswith("anchors: 3 seeds") and "more than 1000" in said[1]
+    shown = effects_table(run, effects).frame
+    of_ap = shown[(shown["measure"] == "AP") & (shown["kind"] == "main effect")]
+    assert list(map(str, of_ap["seeds_needed"]))[:2] == ["10", "None"]  # whole numbers, though some have none
 
 
 def test_the_plot_draws_each_interval_and_names_its_source(tmp_path: Path) -> None:
