@@ -75,6 +75,7 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
     """The tables of a throughput.json, in the order in which they are shown; that of torchvision where it was asked."""
     subject = _subject(content)
     notes = tuple(str(note) for note in content["notes"])
+    batches = " or ".join(map(str, sorted({row["batch"] for row in content["training_steps"]})))
     tables = [
         _table(
             "throughput",
@@ -87,8 +88,8 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
         ),
         _table(
             "training_steps",
-            f"A training step (forward, loss, backward, update; data not waited for) on {subject}, at shares of the "
-            "schedule. Times as fast: as the step of the same schedule with everything trained.",
+            f"A training step of {batches} images (forward, loss, backward, update; data not waited for) on {subject}, "
+            "at shares of the schedule. Times as fast: as the step of the same schedule with everything trained.",
             _STEPS,
             content["training_steps"],
             keys=3,
