@@ -294,7 +294,7 @@ def test_the_plan_is_shown_and_nothing_runs(
 def test_controls_are_rows_beside_the_matrix(words: list[str], tmp_path: Path) -> None:
     assert run_all.main([*words, "--axes", "none", "--controls", "lateral-only,half-data,double-steps"]) == 0
     found = records(tmp_path / "run")
-    assert list(found["lateral-only"]["detector"]["neck"].values()) == ["lateral-only", 64]
+    assert found["lateral-only"]["detector"]["neck"]["kind"] == "lateral-only"
     assert found["double-steps"]["cost"]["steps"] == 2 * found["baseline"]["cost"]["steps"]
     assert found["half-data"]["fingerprints"]["train"] != found["baseline"]["fingerprints"]["train"]
     assert found["half-data"]["cost"]["steps"] == found["baseline"]["cost"]["steps"]
