@@ -68,6 +68,22 @@ def test_a_known_sleep_is_reported() -> None:
     assert np.median(seconds) < 0.1
 
 
+def test_the_times_are_those_that_the_call_itself_took() -> None:
+    """A sleep is never as long as asked for, so the call times itself; what is measured on top of it is the error."""
+    own: list[float] = []
+
+    def call() -> None:
+        start = time.perf_counter()
+        time.sleep(0.005)
+        own.append(time.perf_counter() - start)
+
+    seconds = measure(call, device=CPU, samples=40, warmup=2)
+    error = seconds - np.array(own[2:])
+    print(f"error of a call of 5 ms: median {1e6 * np.median(error):.1f}, largest {1e6 * error.max():.1f} microseconds")
+    assert (error >= 0).all()
+    assert np.median(error) < 0.0005
+
+
 def test_a_network_of_known_speed_is_reported() -> None:
     settings = SpeedSettings(budget_seconds=1.0, batches=(1, 2, 4), most=10)
     speed = measure_inference(lambda images: time.sleep(0.01), IMAGES, settings)
@@ -76,12 +92,20 @@ def test_a_network_of_known_speed_is_reported() -> None:
     assert 10 <= speed["latency_p50_ms"] <= speed["latency_p90_ms"] <= speed["latency_p99_ms"]
 
 
-@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=50), st.integers(1, 64))
-def test_percentiles_are_numpys(times: list[float], batch: int) -> None:
-    timing = Timing(seconds=np.array(times), batch=batch)
-    assert (timing.p50, timing.p90, timing.p99) == tuple(np.percentile(times, (50, 90, 99)))
-    assert timing.n == len(times)
-    assert timing.images_per_second == pytest.approx(batch / np.median(times))
+def test_percentiles_are_numpys() -> None:
+    differences: list[float] = []
+
+    @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=50), st.integers(1, 64))
+    def check(times: list[float], batch: int) -> None:
+        timing = Timing(seconds=np.array(times), batch=batch)
+        ours = np.array([timing.p50, timing.p90, timing.p99])
+        differences.append(float(np.abs(ours - np.percentile(times, (50, 90, 99))).max()))
+        assert differences[-1] == 0
+        assert timing.n == len(times)
+        assert timing.images_per_second == pytest.approx(batch / np.median(times))
+
+    check()
+    print(f"largest difference to numpy's percentiles {max(differences)} in {len(differences)} lists")
 
 
 def test_warm_up_is_not_in_the_samples(clock: Clock) -> None:
@@ -108,9 +132,13 @@ def test_throughput_and_latency_of_each_batch_size(clock: Clock) -> None:
     settings = SpeedSettings(most=20)
     speed = measure_inference(predict, IMAGES, settings, precision="bfloat16")
     assert [row["batch"] for row in speed["sweep"]] == list(settings.batches)
+    differences = []
     for row in speed["sweep"]:
-        assert row["images_per_second"] == pytest.approx(row["batch"] / (0.002 + 0.001 * row["batch"]))
+        expected = row["batch"] / (0.002 + 0.001 * row["batch"])
+        differences.append(abs(row["images_per_second"] / expected - 1))
         assert row["samples"] == 20
+    print(f"largest relative difference of a throughput {max(differences):.1e}")
+    assert max(differences) < 1e-9
     assert speed["best_batch"] == 32
     assert speed["images_per_second"] == speed["sweep"][-1]["images_per_second"]
     assert (speed["latency_p50_ms"], speed["latency_p99_ms"]) == pytest.approx((3, 3))
@@ -223,7 +251,9 @@ class TwoLayers(nn.Module):
 def test_flops_agree_with_a_hand_count() -> None:
     # Each of 2 x 8 x 10 x 12 outputs is a sum of 3 x 3 x 3 products; each of 2 x 5 of 8.
     expected = 2 * (2 * 8 * 10 * 12 * 27) + 2 * (2 * 5 * 8)
-    assert count_flops(TwoLayers(), torch.rand(2, 3, 10, 12)) == expected
+    counted = count_flops(TwoLayers(), torch.rand(2, 3, 10, 12))
+    print(f"{counted} operations, {expected} by hand")
+    assert counted == expected
 
 
 def test_counting_flops_leaves_the_model_as_it_was() -> None:

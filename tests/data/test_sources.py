@@ -11,9 +11,12 @@ import pytest
 import torchvision.datasets
 
 from bench.data.index import BOX_FIELDS
+from bench.data.reading import Reading
 from bench.data.sources import VOC_CLASSES, concatenate, data_name, fetch_voc, read_source
 from bench.data.split import make_split
+from bench.detections import Detections
 from bench.errors import UserError
+from bench.evaluation import evaluate
 from tests.data.test_coco import instances, write_coco
 from tests.data.test_voc import Box, write_voc
 from tests.data.test_yolo import Images, write_yolo
@@ -42,7 +45,8 @@ def without_stated_areas(document: dict[str, list[dict[str, object]]]) -> dict[s
     return document
 
 
-def test_voc_coco_and_yolo_agree_on_equal_data(tmp_path: Path) -> None:
+def in_three_formats(tmp_path: Path) -> list[Reading]:
+    """One set of 12 training and 6 validation images, read as VOC, as COCO and as YOLO."""
     train, val = random_images(12, 0), random_images(6, 1)
     voc = write_voc(
         tmp_path / "voc",
@@ -55,18 +59,46 @@ def test_voc_coco_and_yolo_agree_on_equal_data(tmp_path: Path) -> None:
         write_coco(coco / "annotations" / f"instances_{name}.json", document, coco / "images" / name)
     yolo = write_yolo(tmp_path / "yolo", {"train": train, "val": val}, CLASSES)
 
-    readings = [read_source(text, cache=tmp_path) for text in (f"voc:{voc}", f"coco:{coco}", f"yolo:{yolo}")]
+    return [read_source(text, cache=tmp_path) for text in (f"voc:{voc}", f"coco:{coco}", f"yolo:{yolo}")]
+
+
+def test_voc_coco_and_yolo_agree_on_equal_data(tmp_path: Path) -> None:
+    readings = in_three_formats(tmp_path)
     first = readings[0].index
     assert len(first) == 18
     assert len(first.boxes) > 20
+    largest = max(float(np.abs(reading.index.boxes - first.boxes).max()) for reading in readings)
+    print(f"largest difference of a coordinate {largest:.1e} pixels")
+    assert largest < 0.005
     for reading in readings:
-        assert np.allclose(reading.index.boxes, first.boxes, atol=0.005)
         assert not any(each.severity == "fatal" for each in reading.problems)
     assert len({reading.index.fingerprint() for reading in readings}) == 1
     assert len({make_split(reading).fingerprint for reading in readings}) == 1
     out_of_bounds = [sum(each.kind == "box-out-of-bounds" for each in reading.problems) for reading in readings]
     assert out_of_bounds[0] > 0
     assert len(set(out_of_bounds)) == 1
+
+
+def test_the_same_detections_score_the_same_in_every_format(tmp_path: Path) -> None:
+    """Boxes of the validation split, moved by up to a quarter of their side and some of another class."""
+    readings = in_three_formats(tmp_path)
+    indexes = [reading.index.take(make_split(reading).val) for reading in readings]
+    first, generator = indexes[0], np.random.default_rng(2)
+    count = len(first.boxes)
+    sides = np.tile(first.boxes[:, 2:] - first.boxes[:, :2], 2)
+    detections = Detections(
+        image=first.image_of_box,
+        boxes=(first.boxes + generator.uniform(-0.25, 0.25, (count, 4)) * sides).astype(np.float32),
+        scores=generator.random(count).astype(np.float32),
+        labels=np.where(generator.random(count) < 0.2, generator.integers(0, 3, count), first.labels).astype(np.int32),
+    )
+    by_format = [evaluate(index, detections).accuracy for index in indexes]
+    figures = [np.array([accuracy[name] for accuracy in by_format], dtype=float) for name in ("AP", "AP50", "AP75")]
+    largest = max(float(np.ptp(values)) for values in figures)
+    print(f"AP, AP50, AP75 {[float(values[0]) for values in figures]}, largest difference {largest}")
+    assert 0 < figures[0][0] < 1
+    assert largest == 0
+    assert by_format[1:] == by_format[:-1]
 
 
 def small_voc(root: Path, stems: str = "ab", *, lists: dict[str, list[str]] | None = None) -> Path:
