@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A shell's background job starts with SIGINT ignored, and batch systems end a job by SIGTERM
         signal.signal(signal.SIGINT, interrupt_once)
         signal.signal(signal.SIGTERM, interrupt_once)
-    from bench.process import wait_passively
+    from bench.process import wait_briefly
 
-    wait_passively()
+    wait_briefly()
     try:
         commands = {
             "preflight": preflight,

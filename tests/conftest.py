@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.process import wait_passively
+from bench.process import wait_briefly
 
-wait_passively()  # before a test imports torch
+wait_briefly()  # before a test imports torch
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared out among the workers already
 
