@@ -16,7 +16,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.layers.norm_act import BatchNormAct2d
-from timm.layers.padding import pad_same
+from timm.layers.padding import get_same_padding, pad_same
 from torch import Tensor, nn
 
 from bench.detector import vgg
@@ -100,17 +100,29 @@ class FoldedConvolution(nn.Module):
         self.padding = [0, 0] if self.pads_by_size else list(cast(tuple[int, int], convolution.padding))
 
     def forward(self, x: Tensor) -> Tensor:
+        padding = self.padding
         if self.pads_by_size:
-            x = pad_same(x, list(self.weight.shape[-2:]), self.stride, self.dilation)
+            x, padding = self._pad(x)
         weight = self.weight * self.scale
         if self.groups == 1 or not torch.is_autocast_enabled(x.device.type):
-            return self._convolve(x, weight, self.shift)
+            return self._convolve(x, weight, padding)
         # Depthwise: the backward pass of oneDNN is several times slower in bfloat16 than in float32.
         with torch.autocast(x.device.type, enabled=False):
-            return self._convolve(x.float(), weight, self.shift)
+            return self._convolve(x.float(), weight, padding)
 
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+    def _pad(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        """`x` with the padding that is left to the convolution: all of it where both sides get the same."""
+        kernel = list(self.weight.shape[-2:])
+        total = [
+            get_same_padding(side, reach, stride, dilation)
+            for side, reach, stride, dilation in zip(x.shape[-2:], kernel, self.stride, self.dilation, strict=True)
+        ]
+        if any(pixels % 2 for pixels in total):
+            return pad_same(x, kernel, self.stride, self.dilation), [0, 0]
+        return x, [pixels // 2 for pixels in total]
+
+    def _convolve(self, x: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
+        return F.conv2d(x, weight, self.shift, self.stride, padding, self.dilation, self.groups)
 
 
 def with_folded_norms(network: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from bench.detector.backbones import Backbone, FoldedConvolution, with_folded_norms
@@ -86,6 +87,17 @@ def test_a_folded_convolution_learns_as_the_two_layers_would() -> None:
     folded(images).square().sum().backward()
     torch.testing.assert_close(folded.weight.grad, plain[0].weight.grad)
     assert [name for name, _ in folded.named_parameters()] == ["weight"]
+
+
+@pytest.mark.parametrize("size", [(75, 75), (38, 38), (75, 38), (9, 10)])
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 2), (3, 2), (3, 1), (2, 2)])
+def test_a_folded_convolution_pads_by_the_input_s_size(size: tuple[int, int], kernel: int, stride: int) -> None:
+    """TensorFlow's padding, even on both sides or one pixel more at the end."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(Conv2dSame(4, 4, kernel, stride=stride, groups=4), nn.BatchNorm2d(4)).double().eval()
+    spread_norms(plain)
+    images = torch.randn(2, 4, *size, dtype=torch.float64)
+    torch.testing.assert_close(FoldedConvolution(plain[0], plain[1]).double()(images), plain(images))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
