@@ -161,15 +161,19 @@ def distort(images: Tensor, draws: list[Photometric]) -> Tensor:
 def _shift_colours(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     """Saturation scaled and hue turned in HSV; images (B, 3, S, S) of 0 to 255, factors (B, 1, 1)."""
     red, green, blue = images.unbind(dim=1)
-    value, dominant = images.max(dim=1)
-    chroma = value - images.amin(dim=1)
-    divisor = chroma.clamp(min=1e-6)
-    sector = torch.where(dominant == 1, (blue - red) / divisor + 2, (red - green) / divisor + 4)
-    sector = torch.where(dominant == 0, (green - blue) / divisor, sector) + hue * 6
-    chroma = torch.minimum(chroma * saturation, value)
-    # Inverse transform in closed form (Smith 1978): one channel for each of n = 5, 3, 1.
+    value = torch.maximum(red, green).maximum(blue)
+    chroma = value - torch.minimum(red, green).minimum(blue)
+    scale = chroma.clamp(min=1e-6).reciprocal_()
+    from_green = (blue - red).mul_(scale).add_(2)
+    from_blue = (red - green).mul_(scale).add_(4)
+    sector = torch.where(value == green, from_green, from_blue)
+    sector = torch.where(value == red, (green - blue).mul_(scale), sector).add_(hue * 6)
+    sector -= (sector / 6).floor_().mul_(6)
+    chroma = torch.minimum(chroma.mul_(saturation), value)
+    # Inverse transform in closed form (Smith 1978): a channel lacks chroma within two sectors of its complement,
+    # which for red lies at 3, for green at 5 and for blue at 1; to both sides on a circle of six.
     channels = []
-    for n in (5.0, 3.0, 1.0):
-        k = (sector + n).remainder_(6)
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
+    for turn in (0.0, -2.0, -4.0):
+        lacking = (sector + turn).abs_().sub_(3).abs_().neg_().add_(2).clamp_(0, 1)
+        channels.append(torch.addcmul(value, chroma, lacking, value=-1))
     return torch.stack(channels, dim=1)

@@ -115,7 +115,7 @@ def test_neutral_draws_change_nothing() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(colour=st.tuples(*(st.integers(0, 255),) * 3), hue=st.floats(-0.1, 0.1), saturation=st.floats(0.5, 1.5))
+@given(colour=st.tuples(*(st.integers(0, 255),) * 3), hue=st.floats(-0.5, 0.5), saturation=st.floats(0.5, 1.5))
 def test_hue_and_saturation_are_those_of_hsv(colour: tuple[int, int, int], hue: float, saturation: float) -> None:
     image = torch.tensor(colour, dtype=torch.float32).view(1, 3, 1, 1)
     ours = distort(image, [replace(NEUTRAL, hue=hue, saturation=saturation)]).flatten()
