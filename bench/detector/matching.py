@@ -27,8 +27,10 @@ def match(targets: Targets, priors: Tensor, threshold: float) -> Tensor:
     """
     objects = targets.labels > 0
     overlap = overlaps(targets.boxes, priors) * objects[..., None]
-    best, answer = overlap.max(dim=1)
-    result = torch.where(best >= threshold, answer, NEGATIVE)
+    result = torch.full_like(overlap[:, 0], NEGATIVE, dtype=torch.int64)
+    # Which ground truth it is, is asked of the few priors that matter
+    image, prior = (overlap.amax(dim=1) >= threshold).nonzero(as_tuple=True)
+    result[image, prior] = overlap[image, :, prior].argmax(dim=1)
     _settle_bipartite(overlap, objects, result)
     if targets.crowd.any():
         crowds = targets.boxes * targets.crowd[..., None]
@@ -42,22 +44,21 @@ def _settle_bipartite(overlap: Tensor, objects: Tensor, result: Tensor) -> None:
 
     overlap: (B, G, P), overwritten: priors that are taken are struck out. objects: (B, G) bool.
     """
-    boxes = overlap.shape[1]
-    index = torch.arange(boxes, device=overlap.device)
     waiting = objects
-    for _round in range(boxes):
-        value, prior = overlap.max(dim=2)
-        waiting = waiting & (value > SMALLEST_OVERLAP)
-        if not waiting.any():
+    for _round in range(overlap.shape[1]):
+        image, box = waiting.nonzero(as_tuple=True)
+        value, prior = overlap[image, box].max(dim=1)
+        can = value > SMALLEST_OVERLAP
+        image, box, prior = image[can], box[can], prior[can]
+        if not len(image):
             break
-        # rivals[b, g, h]: how much ground truth h, still waiting, overlaps the best prior of g
-        rivals = overlap.gather(2, prior[:, None, :].expand(-1, boxes, -1)).transpose(1, 2)
-        rivals = rivals * waiting[:, None, :]
+        waiting = torch.zeros_like(objects)
+        waiting[image, box] = True
+        # rivals[w, h]: how much ground truth h, if it waits too, overlaps the best prior of w.
         # Ties go to the first ground truth, as argmax and Caffe's strict comparison do.
-        wins = waiting & (rivals.argmax(dim=2) == index)
-        winner_image, winner = wins.nonzero(as_tuple=True)
-        taken = prior[winner_image, winner]
-        result[winner_image, taken] = winner
-        overlap[winner_image, :, taken] = 0
-        overlap[winner_image, winner] = 0
-        waiting = waiting & ~wins
+        rivals = overlap[image, :, prior] * waiting[image]
+        wins = rivals.argmax(dim=1) == box
+        image, box, prior = image[wins], box[wins], prior[wins]
+        result[image, prior] = box
+        overlap[image, :, prior] = 0
+        waiting[image, box] = False
