@@ -150,11 +150,10 @@ def distort(images: Tensor, draws: list[Photometric]) -> Tensor:
     images = (images + column([draw.brightness for draw in draws])).clamp_(0, 255).mul_(first).clamp_(0, 255)
     coloured = [row for row, draw in enumerate(draws) if draw.saturation != 1.0 or draw.hue != 0.0]
     if coloured:
-        images[coloured] = _shift_colours(
-            images[coloured],
-            column([draws[row].saturation for row in coloured])[:, 0],
-            column([draws[row].hue for row in coloured])[:, 0],
-        )
+        rows = torch.tensor(coloured, device=images.device)
+        saturation = column([draws[row].saturation for row in coloured])[:, 0]
+        hue = column([draws[row].hue for row in coloured])[:, 0]
+        images.index_copy_(0, rows, _shift_colours(images.index_select(0, rows), saturation, hue))
     return images.mul_(last).clamp_(0, 255)
 
 

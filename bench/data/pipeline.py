@@ -111,7 +111,8 @@ class TrainingBatches:
     def collate(self, samples: list[Sample]) -> tuple[Tensor, Targets]:
         """Samples to one batch: photometric part on all at once, the fill composited last."""
         images = torch.from_numpy(np.stack([sample.pixels for sample in samples])).permute(0, 3, 1, 2)
-        distorted = distort(images.float(), [sample.photometric for sample in samples])
+        # Plane by plane in memory, as the photometric part works on one channel beside another
+        distorted = distort(images.contiguous().float(), [sample.photometric for sample in samples])
         place = torch.arange(self.size)
         left, top, right, bottom = torch.tensor([sample.inside for sample in samples]).view(-1, 4, 1).unbind(1)
         columns = (place >= left) & (place < right)
