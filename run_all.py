@@ -285,7 +285,7 @@ def throughput(words: Sequence[str]) -> int:
         numerics=Numerics(device=device, precision="float32", threads=available_cores()),
         precisions=chosen_precisions(options.precision, device),
         batches=options.batches or (1, 8, 32),
-        compare_batches=(options.batches or (1, 8)) if options.compare else None,
+        compare_batches=(options.batches or (1, 8, 32)) if options.compare else None,
         seconds=options.seconds,
         notes=notes,
     )

@@ -136,7 +136,8 @@ def throughput_parser() -> Parser:
     add("--run", type=Path, metavar="DIR", help="trained weights, data and split of this run, results/NAME")
     add("--variant", default=None, help="row of that run's table (default: that of the highest AP)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--batches", type=batch_sizes, metavar="1,8,32", help="(default: 1,8,32; beside torchvision 1,8)")
+    add("--batches", type=batch_sizes, metavar="1,8,32", help="images at once in inference (default: 1,8,32)")
+    add("--batch", type=positive, default=8, help="images of a training step (default: 8)")
     add(
         "--precision",
         choices=("float32", "bfloat16", "both"),
@@ -153,7 +154,7 @@ def throughput_parser() -> Parser:
     )
     add("--out", type=Path, metavar="DIR", help="default: results/<data>-throughput")
     # The rest of what a baseline is made from; the number of steps only scales the schedule
-    parser.set_defaults(data=None, profile="quick", steps=None, batch=None, lr=None)
+    parser.set_defaults(data=None, profile="quick", steps=None, lr=None)
     return parser
 
 

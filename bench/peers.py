@@ -2,22 +2,28 @@
 
 For the backbone "vgg16" it is `torchvision.models.detection.ssd300_vgg16`; for any other, torchvision's
 `SSD` class over the same six feature maps, with its own transform, heads, priors, loss and post-processing.
+Its transforms prepare the images of a training step.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from PIL import Image as Pillow
+from PIL import ImageOps
 from torch import Tensor, nn
+from torchvision import tv_tensors
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD as TorchvisionSSD
 from torchvision.ops import box_iou
+from torchvision.transforms import v2
 
 from bench.detector import vgg
 from bench.detector.priors import PRESETS, RATIOS, preset_shapes
@@ -141,3 +147,34 @@ def torchvision_step(
     optimiser.zero_grad()
     (losses["bbox_regression"] + losses["classification"]).backward()
     optimiser.step()
+
+
+def torchvision_preparation(
+    size: int, fill: tuple[float, float, float]
+) -> Callable[[Path, Tensor], tuple[Tensor, Tensor]]:
+    """From a file and its boxes (G, 4) xyxy in pixels to (3, size, size) uint8 and the boxes that are left.
+
+    torchvision's transforms of its reference script for SSD (`references/detection/presets.py`, "ssd"), on
+    tensors, which it recommends for speed, behind Pillow's decoder.
+    """
+    augment = v2.Compose(
+        [
+            v2.RandomPhotometricDistort(),
+            v2.RandomZoomOut(fill=list(fill)),
+            v2.RandomIoUCrop(),
+            v2.RandomHorizontalFlip(),
+            v2.Resize((size, size), antialias=True),
+            v2.SanitizeBoundingBoxes(labels_getter=None),
+        ]
+    )
+
+    def prepare(file: Path, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        with Pillow.open(file) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+        canvas = (image.height, image.width)
+        seen, left = augment(
+            v2.functional.to_image(image), tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas)
+        )
+        return seen.as_subclass(Tensor), left.as_subclass(Tensor)
+
+    return prepare

@@ -100,14 +100,24 @@ def test_every_contender_does_every_task(ours: SSD) -> None:
     logits, offsets = made_outputs(ours.spec, ours.priors, 2)
     found = measure_comparison(
         ours,
-        Work(images=images(), train_images=images().float(), targets=TARGETS, outputs=(logits, offsets)),
+        Work(
+            images=images(),
+            train_images=images().float(),
+            targets=TARGETS,
+            outputs=(logits, offsets),
+            further=[made_outputs(replace(ours.spec, classes=4), ours.priors, 2)],
+        ),
         specification().training,
         numerics=[Numerics(device="cpu", precision="float32", threads=2)],
         batches=(1, 2),
         budget=Budget(seconds=0.0, warmup=0, fewest=2),
     )
-    rows = {(row["task"], row["batch"], row["contender"]): row for row in found["rows"]}
-    assert len(rows) == len(found["rows"]) == 3 * (len(TASKS) + 1)
+    assert len(found["rows"]) == 3 * (len(TASKS) + 2)
+    assert {row["classes"] for row in found["rows"] if row["task"] == "post-processing"} == {3, 5}
+    rows = {
+        (row["task"], row["batch"], row["contender"]): row for row in found["rows"] if row["classes"] == logits.shape[2]
+    }
+    assert len(rows) == 3 * (len(TASKS) + 1)
     ceiling = {row["precision"]: row["GFLOP_per_second"] for row in found["ceiling"]}
     for (task, batch, _), row in rows.items():
         assert row["samples"] >= 2

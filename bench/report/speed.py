@@ -59,6 +59,7 @@ _STEPS = (
 )
 _COMPARISON = (
     _Column("task", "task"),
+    _Column("classes", "classes", whole),
     _Column("batch", "batch", whole),
     _Column("contender", "contender"),
     _Column("precision", "precision"),
@@ -68,7 +69,16 @@ _COMPARISON = (
     _Column("times_as_fast", "times\nas fast", three_digits),
     _Column("share_of_ceiling", "of\nceiling %", per_cent),
 )
-_COLUMNS = {"throughput": _STAGES, "training_steps": _STEPS, "comparison": _COMPARISON}
+_PREPARATION = (
+    _Column("contender", "contender"),
+    _Column("batch", "batch", whole),
+    _Column("images_per_second", "speed\nimages/s", three_digits),
+    _Column("p50_ms", "median\nms", three_digits),
+    _Column("iqr_ms", "IQR\nms", three_digits),
+    _Column("samples", "n", whole),
+    _Column("times_as_fast", "times\nas fast", three_digits),
+)
+_COLUMNS = {"throughput": _STAGES, "training_steps": _STEPS, "comparison": _COMPARISON, "preparation": _PREPARATION}
 
 
 def speed_tables(content: Mapping[str, Any]) -> list[Table]:
@@ -103,12 +113,22 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
                 "comparison",
                 f"torchvision's SSD, as shipped and at its best (our precision, channels last, fused update), beside "
                 f"ours on {subject}. Median and interquartile range of n calls in turn; times as fast as torchvision "
-                "as shipped; inference: tensors to final boxes; ceiling: GFLOP/s of one large dense convolution "
-                f"({ceiling or 'not measured'}).",
+                "as shipped; classes: outputs, background among them; inference: tensors to final boxes; ceiling: "
+                f"GFLOP/s of one large dense convolution ({ceiling or 'not measured'}).",
                 _COMPARISON,
                 comparison["rows"],
                 notes=tuple(comparison["notes"]),
-                keys=4,
+                keys=5,
+            )
+        )
+        tables.append(
+            _table(
+                "preparation",
+                f"Training batches from files, augmented as SSD's are, on one core; {subject}. Median and "
+                "interquartile range of n batches in turn.",
+                _PREPARATION,
+                comparison["preparation"],
+                keys=1,
             )
         )
     return [*tables, _environment(content)]

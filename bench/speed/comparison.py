@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,21 +47,32 @@ STEP, INFERENCE, LOSS, POSTPROCESSING = (
 TASKS = (STEP, INFERENCE, LOSS, POSTPROCESSING)
 HARMLESS_RATE = 1e-6  # weights stay what they are over hundreds of steps, and the arithmetic is the same
 
-Key = tuple[str, int, str, str]  # task, batch, contender, precision
+
+class Key(NamedTuple):
+    """A row of the table. classes: outputs of the classifier, background included."""
+
+    task: str
+    classes: int
+    batch: int
+    contender: str
+    precision: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Work:
     """What the contenders are given.
 
-    images: (N, 3, S, S) uint8 for inference. train_images: (B, 3, S, S) with their targets.
-    outputs: of B images, for matching, loss and post-processing alone, the same for all contenders.
+    images: (N, 3, S, S) uint8 for inference. train_images: (B, 3, S, S) for steps of training.
+    targets: of H images, the first B of which are `train_images`.
+    outputs: of H images, for matching, loss and post-processing alone, the same for all contenders.
+    further: such outputs of classifiers with other numbers of classes, for post-processing alone.
     """
 
     images: Tensor
     train_images: Tensor
     targets: Targets
     outputs: Outputs
+    further: Sequence[Outputs] = ()
 
 
 def measure_comparison(
@@ -73,7 +84,7 @@ def measure_comparison(
     batches: Sequence[int],
     budget: Budget,
 ) -> dict[str, Any]:
-    """`rows` by task, batch and contender, and the measured `ceiling`.
+    """`rows` by task, classes, batch and contender, and the measured `ceiling`.
 
     numerics: differ in their precision alone. Training is plain SGD with momentum of every weight, in all
     contenders. A row: median, quartiles and their distance, `times_as_fast` as torchvision as shipped (by
@@ -98,15 +109,15 @@ def measure_comparison(
         each.precision: _dense_convolution(each) for each in [plain, *numerics]
     }
     ceilings = {
-        ("ceiling", 0, "", name): Contender(call=call, batch=1, each_round=3) for name, (call, _) in dense.items()
+        Key("ceiling", 0, 0, "", name): Contender(call=call, batch=1, each_round=3) for name, (call, _) in dense.items()
     }
     timings = measure_in_turn(contenders | ceilings, device=device, budget=budget)
     rate = {
-        name: flop / 1e9 / timings["ceiling", 0, "", name].p50
+        name: flop / 1e9 / timings[Key("ceiling", 0, 0, "", name)].p50
         for name, (_, flop) in dense.items()
-        if ("ceiling", 0, "", name) in timings
+        if Key("ceiling", 0, 0, "", name) in timings
     }
-    order = sorted(contenders, key=lambda key: (TASKS.index(key[0]), key[1]))
+    order = sorted(contenders, key=lambda key: (TASKS.index(key.task), key.classes, key.batch))
     return {
         "rows": [_row(key, timings, _gflop(key, forward), rate) for key in order],
         "ceiling": [{"precision": name, "GFLOP_per_second": value} for name, value in rate.items()],
@@ -114,15 +125,11 @@ def measure_comparison(
 
 
 def _row(key: Key, timings: Mapping[Key, Timing], gflop: float | None, rate: Mapping[str, float]) -> dict[str, Any]:
-    task, batch, contender, precision = key
-    timing, shipped = timings.get(key), timings.get((task, batch, AS_SHIPPED, "float32"))
+    timing, shipped = timings.get(key), timings.get(key._replace(contender=AS_SHIPPED, precision="float32"))
     quartiles = None if timing is None else 1000 * np.percentile(timing.seconds, (25, 75))
-    reached = timing is not None and gflop is not None and precision in rate
+    reached = timing is not None and gflop is not None and key.precision in rate
     return {
-        "task": task,
-        "batch": batch,
-        "contender": contender,
-        "precision": precision,
+        **key._asdict(),
         "samples": timing.n if timing else 0,
         "p50_ms": 1000 * timing.p50 if timing else None,
         "p25_ms": None if quartiles is None else float(quartiles[0]),
@@ -130,14 +137,13 @@ def _row(key: Key, timings: Mapping[Key, Timing], gflop: float | None, rate: Map
         "iqr_ms": None if quartiles is None else float(quartiles[1] - quartiles[0]),
         "times_as_fast": shipped.p50 / timing.p50 if timing and shipped else None,
         "GFLOP": gflop,
-        "share_of_ceiling": gflop / timing.p50 / rate[precision] if reached and timing and gflop else None,
+        "share_of_ceiling": gflop / timing.p50 / rate[key.precision] if reached and timing and gflop else None,
     }
 
 
 def _gflop(key: Key, forward: float) -> float | None:
     """Of a call, from that of one image; None where there is no network in it."""
-    task, batch, _, _ = key
-    return {STEP: 3 * batch * forward, INFERENCE: batch * forward}.get(task)
+    return {STEP: 3 * key.batch * forward, INFERENCE: key.batch * forward}.get(key.task)
 
 
 def _torchvision_calls(
@@ -159,13 +165,15 @@ def _torchvision_calls(
     )
     targets = torchvision_targets(work.targets, size)
     train_images = [image.contiguous() / 255 for image in work.train_images]
-    anchors = [to_corners(model.priors) * size] * len(work.train_images)
+    anchors = [to_corners(model.priors) * size] * len(targets)
 
     def named(logits: Tensor, offsets: Tensor) -> dict[str, Tensor]:
         return {"cls_logits": logits, "bbox_regression": offsets}
 
     return _Calls(
-        step=lambda: torchvision_step(trained, optimiser, train_images, targets, autocast(numerics)),
+        step=lambda: torchvision_step(
+            trained, optimiser, train_images, targets[: len(train_images)], autocast(numerics)
+        ),
         predict=lambda images: fixed(list(images)),
         images=work.images.contiguous() / 255,  # torchvision's users give floats of 0 to 1
         loss=lambda logits, offsets: torchvision_loss(trained, named(logits, offsets), anchors, targets),
@@ -188,12 +196,17 @@ def _our_calls(model: SSD, work: Work, training: TrainSpec, numerics: Numerics) 
     )
     trainer = Trainer(copy.deepcopy(model).train(), plain, numerics)
     spec, priors, targets = model.spec, model.priors, work.targets
+    first = Targets(*(part[: len(work.train_images)] for part in (targets.boxes, targets.labels, targets.crowd)))
+
+    def postprocess(logits: Tensor, offsets: Tensor) -> object:
+        return detect(replace(spec, classes=logits.shape[2] - 1), logits, offsets, priors)
+
     return _Calls(
-        step=lambda: trainer.step(plain.steps - 1, work.train_images, targets),
+        step=lambda: trainer.step(plain.steps - 1, work.train_images, first),
         predict=fixed.detect,
         images=work.images,
         loss=lambda logits, offsets: multibox_loss(spec, logits, offsets, priors=priors, targets=targets).total,
-        postprocess=lambda logits, offsets: detect(spec, logits, offsets, priors),
+        postprocess=postprocess,
     )
 
 
@@ -212,32 +225,35 @@ def _contenders(
     calls: _Calls, work: Work, contender: str, *, numerics: Numerics, batches: Sequence[int]
 ) -> dict[Key, Contender]:
     """The calls as tasks of the table, in the precision of the contender."""
-    outputs = [part.to(_dtype(numerics)) for part in work.outputs]
+    heads = [tuple(part.to(_dtype(numerics)) for part in outputs) for outputs in (work.outputs, *work.further)]
 
     def loss() -> object:
-        leaves = [part.detach().requires_grad_() for part in outputs]
+        leaves = [part.detach().requires_grad_() for part in heads[0]]
         with autocast(numerics):
             total = calls.loss(*leaves)
         return torch.autograd.grad(total, leaves)
 
-    def postprocess() -> object:
+    def postprocess(logits: Tensor, offsets: Tensor) -> object:
         with torch.inference_mode(), autocast(numerics):
-            return calls.postprocess(*outputs)
+            return calls.postprocess(logits, offsets)
 
     def infer(turns: Iterator[Tensor]) -> object:
         with torch.inference_mode(), autocast(numerics):
             return calls.predict(next(turns))
 
-    many, name = len(work.train_images), numerics.precision
+    many, name, classes = len(work.train_images), numerics.precision, heads[0][0].shape[2]
     found: dict[Key, Contender] = {
-        (STEP, many, contender, name): Contender(call=calls.step, batch=many),
-        (LOSS, many, contender, name): Contender(call=loss, batch=many),
-        (POSTPROCESSING, many, contender, name): Contender(call=postprocess, batch=many),
+        Key(STEP, classes, many, contender, name): Contender(call=calls.step, batch=many),
+        Key(LOSS, classes, len(heads[0][0]), contender, name): Contender(call=loss, batch=len(heads[0][0])),
     }
+    for logits, offsets in heads:
+        call = partial(postprocess, logits, offsets)
+        key = Key(POSTPROCESSING, logits.shape[2], len(logits), contender, name)
+        found[key] = Contender(call=call, batch=len(logits))
     for batch in batches:
         call = partial(infer, batches_of(calls.images, batch))
         often = max(1, max(batches) // batch)
-        found[INFERENCE, batch, contender, name] = Contender(call=call, batch=batch, each_round=often)
+        found[Key(INFERENCE, classes, batch, contender, name)] = Contender(call=call, batch=batch, each_round=often)
     return found
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.index import ImageIndex
 from bench.data.opened import OpenedData
 from bench.data.pipeline import TrainingBatches, whole_images
 from bench.data.pixels import DecodedOnDemand, open_pixels
@@ -27,7 +26,8 @@ from bench.targets import Targets
 from bench.throughput import batches_of, count_flops, count_parameters, device_description
 
 SPEED_IMAGES = 64
-TRAINING_BATCH = 8
+HEADS_BATCH = 32  # of matching, loss and post-processing beside torchvision's
+PAPERS = (20, 90)  # classes of VOC and of COCO's ids, for post-processing beside torchvision's
 QUIET = 8.0  # added to a logit: odds of an object 3,000 times smaller
 
 
@@ -101,25 +101,11 @@ def measure_speed(request: SpeedRequest, data: OpenedData) -> dict[str, Any]:
         budget=budget,
     )
     _add_memory(stages, measure_memory(model, pictures.tensors, numerics=request.variants, batches=request.batches))
-    images, targets = training_batch(data, model, request.schedules["baseline"], numerics)
+    images, targets = training_batch(data, request, model)
     steps = measure_training_steps(request.schedules, images, targets, numerics=request.variants, budget=budget)
     comparison = None
     if request.compare_batches is not None:
-        from bench.speed.comparison import Work, measure_comparison  # noqa: PLC0415  # torchvision is slow to import
-
-        eight = next(batches_of(pictures.tensors, TRAINING_BATCH))
-        outputs = (
-            own_outputs(model, eight, numerics) if request.trained else made_outputs(spec, model.priors, TRAINING_BATCH)
-        )
-        comparison = measure_comparison(
-            model,
-            Work(images=pictures.tensors, train_images=images, targets=targets, outputs=outputs),
-            request.schedules["baseline"].training,
-            numerics=request.variants,
-            batches=request.compare_batches,
-            budget=budget,
-        )
-        comparison["notes"] = _notes_on(comparison, made=not request.trained)
+        comparison = _beside_torchvision(request, data, model, pictures.tensors, images)
     return {
         "schema": SCHEMA,
         **request.description,
@@ -142,6 +128,37 @@ def measure_speed(request: SpeedRequest, data: OpenedData) -> dict[str, Any]:
     }
 
 
+def _beside_torchvision(
+    request: SpeedRequest, data: OpenedData, model: SSD, shown: Tensor, images: Tensor
+) -> dict[str, Any]:
+    """The comparison, and `preparation` of training batches; shown: for inference, images: of a training step."""
+    from bench.speed.comparison import Work, measure_comparison  # noqa: PLC0415  # torchvision is slow to import
+    from bench.speed.preparation import measure_preparation  # noqa: PLC0415
+
+    spec, training = model.spec, request.schedules["baseline"].training
+    many = max(HEADS_BATCH, len(images))
+    own, *further = (
+        made_outputs(replace(spec, classes=classes), model.priors, many)
+        for classes in dict.fromkeys((spec.classes, *PAPERS))
+    )
+    if request.trained:
+        own = own_outputs(model, next(batches_of(shown, many)), request.numerics)
+    _, targets = training_batch(data, request, model, batch=many)
+    budget = Budget(seconds=request.seconds)
+    comparison = measure_comparison(
+        model,
+        Work(images=shown, train_images=images, targets=targets, outputs=own, further=further),
+        training,
+        numerics=request.variants,
+        batches=request.compare_batches or (),
+        budget=budget,
+    )
+    preparation = measure_preparation(
+        data.train, data.pixels, training.augment, size=spec.size, fill=fill_of(model), budget=budget
+    )
+    return comparison | {"preparation": preparation, "notes": _notes_on(made=not request.trained)}
+
+
 def find_nothing(model: SSD) -> None:
     """Raise the background's score so that no box passes the threshold, in place.
 
@@ -153,22 +170,29 @@ def find_nothing(model: SSD) -> None:
             bias_of(head).view(-1, model.spec.classes + 1)[:, 0] += QUIET
 
 
-def training_batch(data: OpenedData, model: SSD, spec: Specification, numerics: Numerics) -> tuple[Tensor, Targets]:
-    """The first augmented batch of the training split, where the model is."""
-    train: ImageIndex = data.train
-    mean = model.backbone.mean.flatten().tolist()
+def training_batch(
+    data: OpenedData, request: SpeedRequest, model: SSD, *, batch: int | None = None
+) -> tuple[Tensor, Targets]:
+    """The first augmented batch of the training split, where the model is; `batch` images, or the schedule's number."""
+    training = request.schedules["baseline"].training
     batches = TrainingBatches(
-        train,
-        open_pixels(data.pixels, train),
-        spec.training.augment,
+        data.train,
+        open_pixels(data.pixels, data.train),
+        training.augment,
         seed=0,
-        batch=TRAINING_BATCH,
+        batch=batch or training.batch,
         size=model.spec.size,
-        fill=(mean[0], mean[1], mean[2]),
-        workers=numerics.threads,
+        fill=fill_of(model),
+        workers=request.numerics.threads,
     )
     images, targets = next(batches.steps(0, 1))
-    return images.to(numerics.device), targets.to(numerics.device)
+    return images.to(request.numerics.device), targets.to(request.numerics.device)
+
+
+def fill_of(model: SSD) -> tuple[float, float, float]:
+    """What lies outside an image: the mean that the backbone subtracts, RGB of 0 to 255."""
+    red, green, blue = model.backbone.mean.flatten().tolist()
+    return red, green, blue
 
 
 def _add_memory(stages: list[dict[str, Any]], memory: list[dict[str, Any]]) -> None:
@@ -223,12 +247,15 @@ def _notes(request: SpeedRequest) -> list[str]:
     return notes
 
 
-def _notes_on(comparison: Mapping[str, Any], *, made: bool) -> list[str]:
+def _notes_on(*, made: bool) -> list[str]:
     notes = [
         "Beside torchvision: the same tensors of the network's size for all; training is SGD with momentum of every "
         "weight; matching and loss include the gradients of logits and offsets. Threads and the allocator's settings "
         "are those of the process, so torchvision as shipped has them too.",
+        "Post-processing of other numbers of classes than the detector's works on made outputs: one prior in a hundred "
+        "an object.",
+        "Training batches: torchvision's are made with the transforms of its reference script for SSD.",
     ]
     if made:
-        notes.append("Loss and post-processing work on made outputs: one prior in a hundred an object.")
+        notes.append("So do loss and post-processing of its own number.")
     return notes

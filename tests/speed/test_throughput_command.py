@@ -54,7 +54,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def words(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr("bench.speed.request.TRAINING_BATCH", 2)
+    monkeypatch.setattr("bench.speed.request.HEADS_BATCH", 2)  # 91 classes of many images take torchvision long
     weights = weights_file(tmp_path / "tiny.pth")
     return [
         *("--data", f"coco:{photographs}", "--backbone", "test_efficientnet", "--weights", str(weights)),
@@ -63,7 +63,20 @@ def words(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def speed_only(words: list[str], out: Path) -> list[str]:
-    return ["throughput", *words, "--batches", "1,2", "--seconds", "0.01", "--precision", "float32", "--out", str(out)]
+    return [
+        "throughput",
+        *words,
+        "--batch",
+        "2",
+        "--batches",
+        "1,2",
+        "--seconds",
+        "0.01",
+        "--precision",
+        "float32",
+        "--out",
+        str(out),
+    ]
 
 
 def written(out: Path) -> dict[str, Any]:
@@ -93,6 +106,10 @@ def test_stages_and_steps_are_measured_and_written(
     comparison = pd.read_csv(out / "tables/comparison.csv")
     assert set(comparison["contender"]) == {"as shipped", "at its best", "ours"}
     assert set(comparison[comparison["task"] == "inference"]["batch"]) == {1, 2}
+    assert set(comparison[comparison["task"] == "post-processing"]["classes"]) == {3, 21, 91}
+    preparation = pd.read_csv(out / "tables/preparation.csv")
+    assert list(preparation["contender"]) == ["torchvision.transforms.v2", "ours, decoding", "ours, decoded once"]
+    assert (preparation["p50_ms"] > 0).all()
     assert content["numerics"]["threads"] == content["environment"]["device"]["threads"]
     assert content["environment"]["packages"]["torch"]
     printed = capsys.readouterr().out
