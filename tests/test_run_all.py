@@ -191,6 +191,28 @@ def test_the_same_command_repeats_no_cell(words: list[str], tmp_path: Path) -> N
     assert {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*")} == before
 
 
+def test_the_same_command_gives_the_same_records_apart_from_clocks(words: list[str], tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "two"):
+        assert run_all.main([*words, "--axes", "anchors", "--out", str(tmp_path / name)]) == 0
+        found.append(records(tmp_path / name))
+    differences = {path for variant in found[0] for path in unequal(found[0][variant], found[1][variant])}
+    print(f"differ: {', '.join(sorted(differences))}")
+    allowed = (*CLOCKS, "latency_p90_ms", "sweep", "waiting_for_data_share")
+    assert not {path for path in differences if path.split(".")[-1] not in allowed}
+    for file in ("detections.json", "matches.npz", "priors.json"):
+        ones, twos = (sorted((tmp_path / name).glob(f"cells/*/{file}")) for name in ("one", "two"))
+        assert [path.read_bytes() for path in ones] == [path.read_bytes() for path in twos]
+        assert len(ones) == 2
+
+
+def unequal(one: Any, other: Any, path: str = "") -> list[str]:
+    """Where two records differ."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [found for key in one for found in unequal(one[key], other[key], f"{path}.{key}" if path else key)]
+    return [] if one == other else [path]
+
+
 def test_seeds_give_means_with_deviations(words: list[str], tmp_path: Path) -> None:
     assert run_all.main([*words, "--axes", "none", "--seeds", "2"]) == 0
     table = pd.read_csv(tmp_path / "run/tables/ablation.csv")

@@ -79,6 +79,28 @@ def test_suppression_equals_batched_nms(seed: int, monkeypatch: pytest.MonkeyPat
     assert torch.equal(kept, expected)
 
 
+def test_thousands_of_groups_are_suppressed_as_by_nms_one_by_one() -> None:
+    """Of 0 to 40 boxes: random, in clusters, tied in score, without area, identical; all in one call."""
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(0, 41, (4000,), generator=generator)
+    group = torch.repeat_interleave(torch.arange(4000), counts)
+    places = torch.randint(1, 40, (4000,), generator=generator)[group]  # few places: many boxes on one another
+    place = (torch.rand(len(group), generator=generator) * places).long()
+    boxes = torch.rand(40, 4, generator=generator)[place] * 0.5
+    boxes += 0.05 * (group % 3)[:, None] * torch.rand(len(group), 4, generator=generator)  # a third are identical
+    boxes[:, 2:] += boxes[:, :2]
+    empty = torch.rand(len(group), generator=generator) < 0.05
+    boxes[empty, 2:] = boxes[empty, :2]
+    kept = suppress(boxes, group, threshold=0.45)
+    different = 0
+    for own, found in zip(boxes.split(counts.tolist()), kept.split(counts.tolist()), strict=True):
+        expected = torch.zeros(len(own), dtype=torch.bool)
+        expected[nms(own, torch.linspace(1, 0, len(own)), 0.45)] = True
+        different += int((expected != found).sum())
+    print(f"{len(counts)} groups of {len(group)} boxes, {int(kept.sum())} kept: {different} otherwise than by nms")
+    assert different == 0
+
+
 def test_a_chain_of_overlaps_falls_as_greedily_as_it_should() -> None:
     """Each box overlaps its neighbours alone: the first, third, fifth... stay."""
     left = torch.arange(9) * 0.3

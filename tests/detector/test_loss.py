@@ -54,6 +54,34 @@ def test_equals_torchvisions_loss(seed: int) -> None:
     their_gradient = torch.autograd.grad(sum(expected.values()), (logits, offsets))
     for a, b in zip(ours_gradient, their_gradient, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+    largest = max(float((a - b).abs().max()) for a, b in zip(ours_gradient, their_gradient, strict=True))
+    relative = abs(float(loss.total.detach()) / float(sum(expected.values()).detach()) - 1)
+    print(f"loss: relative difference {relative:.1e}, largest difference of a gradient {largest:.1e}")
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    """Along random directions, in steps small enough that the same hard negatives are chosen."""
+    generator = torch.Generator().manual_seed(0)
+    targets = padded([random_boxes(generator, 3), random_boxes(generator, 1)])
+    logits = torch.randn(2, 8732, 5, generator=generator, requires_grad=True)
+    offsets = torch.randn(2, 8732, 4, generator=generator, requires_grad=True)
+
+    def total(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return multibox_loss(SPEC, a, b, priors=PRIORS, targets=targets).total
+
+    gradients = torch.autograd.grad(total(logits, offsets), (logits, offsets))
+    errors, sizes = [], []
+    for _ in range(5):
+        signs = [torch.randn(part.shape, generator=generator).sign() for part in (logits, offsets)]
+        expected = sum(float((gradient * sign).sum()) for gradient, sign in zip(gradients, signs, strict=True))
+        with torch.no_grad():
+            step = 1e-3
+            ahead = total(logits + step * signs[0], offsets + step * signs[1])
+            behind = total(logits - step * signs[0], offsets - step * signs[1])
+        errors.append(abs(float(ahead - behind) / (2 * step) - expected))
+        sizes.append(abs(expected))
+    print(f"largest error of a directional derivative {max(errors):.1e}; they are {min(sizes):.2f} to {max(sizes):.2f}")
+    assert max(errors) < 0.005 < 0.05 * max(sizes)
 
 
 def test_three_hard_negatives_for_each_positive_of_an_image_and_three_without_any() -> None:
@@ -101,5 +129,8 @@ def test_coding_is_invertible_and_equals_torchvisions() -> None:
     torch.testing.assert_close(offsets, theirs.encode_single(boxes, to_corners(priors)), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(decode(offsets, priors, (0.1, 0.2)), boxes, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(overlaps(boxes, to_corners(priors)), box_iou(boxes, to_corners(priors)))
+    there_and_back = float((decode(offsets, priors, (0.1, 0.2)) - boxes).abs().max())
+    to_theirs = float((offsets - theirs.encode_single(boxes, to_corners(priors))).abs().max())
+    print(f"round trip {there_and_back:.1e} of the image; largest difference to BoxCoder {to_theirs:.1e}")
     wild = torch.full((1, 4), 1e4)
     assert torch.isfinite(decode(wild, priors[:1], (0.1, 0.2))).all()
