@@ -6,6 +6,7 @@ Runs in a process of its own (see `runner`). Everything it writes lies in the ce
 from __future__ import annotations
 
 import json
+import os
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from bench.atomic import replacing, write_json
 from bench.axis import derive, find_axes
+from bench.checkpoints import remove_checkpoints
 from bench.data.index import ImageIndex
 from bench.data.pipeline import TrainingBatches, whole_images
 from bench.data.pixels import PixelSource, open_pixels
@@ -31,7 +33,7 @@ from bench.errors import UserError
 from bench.evaluation import detections_coco, evaluate
 from bench.numerics import configure
 from bench.spec import Cell, Numerics, Specification
-from bench.store import SCHEMA, cell_folder, environment, failed_record, read_log
+from bench.store import CHECKPOINT, SCHEMA, cell_folder, environment, failed_record, read_log
 from bench.throughput import (
     SpeedSettings,
     count_flops,
@@ -69,6 +71,10 @@ class CellJob:
     def folder(self) -> Path:
         return cell_folder(self.run, self.cell.id)
 
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / CHECKPOINT
+
 
 class CellLog:
     """Lines of JSON in the cell's log; what happened after the checkpoint that training goes on from is cut."""
@@ -76,17 +82,31 @@ class CellLog:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._end_torn_line()
 
     def write(self, **line: Any) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    def touch(self) -> None:
+        """A sign of life that says nothing; see `runner.supervise`."""
+        os.utime(self.path)
 
     def cut_after(self, step: int) -> None:
         """Forget the figures of steps beyond `step`: they will be written again."""
         lines = list(read_log(self.path))
         kept = [line for line in lines if line.get("step", 0) <= step]
         if len(kept) < len(lines):
-            self.path.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
+            with replacing(self.path) as file:
+                file.write("".join(f"{json.dumps(line)}\n" for line in kept).encode())
+
+    def _end_torn_line(self) -> None:
+        """A killed writer may have left half a line, which would take the next one with it."""
+        with self.path.open("ab+") as file:
+            size = file.tell()
+            file.seek(max(0, size - 1))
+            if file.read(1) not in (b"", b"\n"):
+                file.write(b"\n")
 
 
 def run_cell(job: CellJob) -> dict[str, Any]:
@@ -100,7 +120,11 @@ def run_cell(job: CellJob) -> dict[str, Any]:
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         record = failed_record(identity, cause=cause, folder=job.folder, traceback=traceback.format_exc())
+    record["warnings"] = [text for line in read_log(job.folder / "log.jsonl") for text in line.get("warnings", ())]
     write_json(job.folder / "record.json", record)
+    if record["status"] == "done":
+        # Not before: killed between the two, the cell would be trained again from its first step
+        remove_checkpoints(job.checkpoint)
     return record
 
 
@@ -150,7 +174,6 @@ def _figures(job: CellJob) -> dict[str, Any]:
     device = device_description(torch.device(numerics.device))
     with replacing(job.folder / "weights.pt") as file:
         torch.save({"priors": model.priors_fingerprint(), "model": model.state_dict()}, file)
-    (job.folder / "checkpoint.pt").unlink(missing_ok=True)
     return {
         "accuracy": with_voc(evaluation.accuracy, job.val, detections),
         "speed": speed,
@@ -231,11 +254,11 @@ def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log
             **{k: v for k, v in asdict(progress).items() if k != "step"},
         )
 
-    def resumed(step: int) -> None:
+    def resumed(step: int, damaged: list[str]) -> None:
         log.cut_after(step)
-        log.write(phase="training", resumed_from=step)
+        log.write(phase="training", resumed_from=step, **({"warnings": damaged} if damaged else {}))
 
-    return trainer.run(batches, job.folder / "checkpoint.pt", report=report, resumed=resumed)
+    return trainer.run(batches, job.checkpoint, report=report, resumed=resumed, alive=log.touch)
 
 
 def detect_all(model: SSD, index: ImageIndex, pixels: PixelSource, numerics: Numerics) -> Detections:

@@ -12,7 +12,9 @@ from bench.numerics import step_seconds
 from bench.spec import Cell
 
 EVALUATION_SECONDS = 15.0  # start-up and the measuring of speed, beside what grows with the images
-CHECKPOINT_BYTES_A_PARAMETER = 16  # weights, two moments of AdamW, and the weights kept at the end
+WEIGHT_BYTES_A_PARAMETER = 4  # kept at the end
+CHECKPOINT_BYTES_A_PARAMETER = 12  # weights and two moments of AdamW
+CHECKPOINTS_AT_ONCE = 3  # the last, the one before, and the one that is being written
 
 
 def print_forecast(
@@ -43,7 +45,8 @@ def print_forecast(
         steps = str(cell.base.training.steps)
         table.add_row(cell.id, cell.variant, str(cell.seed), steps, f"{cost / 60:.1f}", state)
     console.print(table)
-    megabytes = len(todo) * parameters * CHECKPOINT_BYTES_A_PARAMETER / 2**20
+    training = min(jobs, len(todo)) * CHECKPOINTS_AT_ONCE * CHECKPOINT_BYTES_A_PARAMETER
+    megabytes = parameters * (len(todo) * WEIGHT_BYTES_A_PARAMETER + training) / 2**20
     console.print(
         f"about {total / 60 / jobs:.0f} minutes on {request.numerics.device} with {request.numerics.threads} threads "
         f"and {jobs} at a time ({seconds:.2f} s a step measured), and at most {megabytes:.0f} MiB of disk",

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench.atomic import write_json
+from bench.atomic import remove_leftovers, write_json
 from bench.cell import CellJob
+from bench.checkpoints import remove_checkpoints
 from bench.data import split as splits
 from bench.data.opened import OpenedData
 from bench.data.preflight import write_report
@@ -19,7 +20,7 @@ from bench.report import build_report
 from bench.report.display import CellLine, LiveDisplay, print_ablation, print_verdict
 from bench.runner import run_jobs
 from bench.spec import Cell
-from bench.store import environment
+from bench.store import CHECKPOINT, cell_folder, environment, read_record
 from bench.throughput import SpeedSettings, device_description
 from bench.watch import Watch
 
@@ -49,6 +50,7 @@ def start(
         remove_thumbnails(out)
     todo = pending(out, cells)
     kept = {cell.id for cell in cells} - {cell.id for cell in todo}
+    _tidy(out, kept)
     if kept:
         console.print(f"{len(kept)} of {len(cells)} cells are done and kept", highlight=False)
     train, val = data.train, data.val
@@ -84,6 +86,9 @@ def start(
                     )
 
             run_jobs(jobs, parallel=parallel, backend=backend, retries=retries, watch=show)
+        for cell in todo:
+            for warning in (read_record(out, cell.id) or {}).get("warnings", ()):
+                console.print(f"warning: {cell.variant}, seed {cell.seed}: {warning}", markup=False, highlight=False)
     built = build_report(out)
     print_ablation(built.run, console)
     print_verdict(built.verdict, console)
@@ -98,3 +103,11 @@ def _describe(out: Path, data: OpenedData, device: str) -> None:
     write_report(data.report, out / "preflight.json")
     write_json(out / "ground_truth.json", ground_truth_coco(data.val), indent=None)
     write_json(out / "environment.json", environment(device_description(torch.device(device))))
+
+
+def _tidy(out: Path, kept: set[str]) -> None:
+    """Delete what killed processes left: unfinished files, and checkpoints of cells that were done already."""
+    for folder in (out, out / "tables", out / "plots", *out.glob("cells/*")):
+        remove_leftovers(folder)
+    for cell_id in kept:
+        remove_checkpoints(cell_folder(out, cell_id) / CHECKPOINT)

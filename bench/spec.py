@@ -127,7 +127,8 @@ class TrainSpec:
         stem and the first stage, the field's default for pretrained detectors; 0 trains everything).
     phases: what of the backbone is trainable when; stage_rate_decay divides the rate of each group of
         stages that a later phase opens, so the rates fall downwards.
-    checkpoints: how many are written on the way; what an interruption costs is at most one part of so many.
+    checkpoints: how many are written on the way; what an interruption costs is at most one part of so many
+        (or a single step).
     data_share: of the training images that is used.
     """
 

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+CHECKPOINT = "checkpoint.pt"  # in a cell's folder, while it trains
 SCHEMA = 1  # newest form of plan.json and record.json
 PACKAGES = ("torch", "torchvision", "timm", "pycocotools", "numpy", "pillow", "scipy", "pandas", "joblib")
 SOURCES = Path(__file__).resolve().parents[1]

@@ -17,15 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.atomic import replacing
+from bench.checkpoints import latest_checkpoint, write_checkpoint
 from bench.data.pipeline import TrainingBatches
 from bench.detector.loss import Loss
 from bench.detector.ssd import SSD
 from bench.schedule import rate_factor, stage_rate_factors, trainable_stages
 from bench.spec import Numerics, TrainSpec
 from bench.targets import Targets
-
-CHECKPOINT_SCHEMA = 1
 
 
 class NotFinite(Exception):
@@ -69,16 +67,19 @@ class Trainer:
         checkpoint: Path,
         *,
         report: Callable[[Progress], None],
-        resumed: Callable[[int], None] = lambda step: None,
+        resumed: Callable[[int, list[str]], None] = lambda step, warnings: None,
+        alive: Callable[[], None] = lambda: None,
     ) -> Trained:
         """Train to the last step. Raises NotFinite when the loss is not a finite number.
 
-        resumed: called first, with the number of steps that the checkpoint holds (0 without one).
+        resumed: called first, with the number of steps that the checkpoint holds (0 without one) and
+            a sentence about each checkpoint that was found damaged.
+        alive: called at every step.
         """
         spec = self.spec
-        first, before = self._resume(checkpoint)
-        resumed(first)
-        every = max(1, -(-spec.steps // max(1, spec.checkpoints)))
+        first, before, damaged = self._resume(checkpoint)
+        resumed(first, damaged)
+        every = checkpoint_interval(spec)
         report_every = max(1, spec.steps // 500)
         durations: list[float] = []
         waited = 0.0
@@ -86,6 +87,7 @@ class Trainer:
         self.model.train()
         stream = batches.steps(first, spec.steps)
         for step in range(first, spec.steps):
+            alive()
             asked = time.perf_counter()
             images, targets = next(stream)
             images = images.to(self.numerics.device, non_blocking=True)
@@ -178,26 +180,29 @@ class Trainer:
     def _save(self, path: Path, step: int, *, seconds: float) -> None:
         """Write the checkpoint whole or not at all."""
         content = {
-            "schema": CHECKPOINT_SCHEMA,
             "step": step,
             "seconds": seconds,
             "priors": self.model.priors_fingerprint(),
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        with replacing(path) as file:
-            torch.save(content, file)
+        write_checkpoint(path, content)
 
-    def _resume(self, path: Path) -> tuple[int, float]:
-        """Steps done and seconds spent according to the checkpoint, whose state is loaded; or zeros."""
-        if not path.is_file():
-            return 0, 0.0
-        content = torch.load(path, map_location=self.numerics.device, weights_only=True)
-        if content["schema"] != CHECKPOINT_SCHEMA or content["priors"] != self.model.priors_fingerprint():
-            raise ValueError(f"{path}: a checkpoint of another form or with other priors; delete it to start anew")
+    def _resume(self, path: Path) -> tuple[int, float, list[str]]:
+        """Steps done and seconds spent according to the checkpoint, whose state is loaded, or zeros; damage found."""
+        content, damaged = latest_checkpoint(path, self.numerics.device)
+        if content is None:
+            return 0, 0.0, damaged
+        if content["priors"] != self.model.priors_fingerprint():
+            raise ValueError(f"{path}: a checkpoint with other priors; delete it to start anew")
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
-        return content["step"], content["seconds"]
+        return content["step"], content["seconds"], damaged
+
+
+def checkpoint_interval(spec: TrainSpec) -> int:
+    """Steps from one checkpoint to the next: never more than one part of `spec.checkpoints`, except a single step."""
+    return max(1, spec.steps // max(1, spec.checkpoints))
 
 
 def load_weights(model: SSD, checkpoint: Path, device: str) -> None:

@@ -79,7 +79,7 @@ def training_of(profile: str, train_images: int, *, scenes: bool) -> TrainSpec:
 
 def _smoke(train_images: int, scenes: bool) -> TrainSpec:
     """A check that everything runs: 8 steps of 4 images."""
-    return _fine_tuning(steps=8, batch=4, checkpoints=2)
+    return _fine_tuning(steps=8, batch=4)
 
 
 def _quick(train_images: int, scenes: bool) -> TrainSpec:
@@ -92,7 +92,7 @@ def _standard(train_images: int, scenes: bool) -> TrainSpec:
     return _fine_tuning(steps=max(2000, math.ceil(60 * train_images / 32)), batch=32)
 
 
-def _fine_tuning(*, steps: int, batch: int, checkpoints: int = 10) -> TrainSpec:
+def _fine_tuning(*, steps: int, batch: int) -> TrainSpec:
     """Short training of new layers on a pretrained backbone, which learns at a fifth of their rate.
 
     The rate is the same in all arms: it is a nuisance, not an axis. On 25 classes of groceries 1e-3 for
@@ -110,7 +110,6 @@ def _fine_tuning(*, steps: int, batch: int, checkpoints: int = 10) -> TrainSpec:
         warmup_share=0.05,
         decay_start=0.7,
         clip_norm=10.0,
-        checkpoints=checkpoints,
     )
 
 

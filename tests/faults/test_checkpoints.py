@@ -1,0 +1,179 @@
+"""A checkpoint is whole, or found out; and then the one before is there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.atomic import remove_leftovers, replacing
+from bench.cell import CellLog
+from bench.checkpoints import (
+    DamagedCheckpoint,
+    latest_checkpoint,
+    previous_of,
+    read_checkpoint,
+    remove_checkpoints,
+    write_checkpoint,
+)
+from bench.detector.ssd import SSD
+from bench.spec import Specification
+from bench.store import read_log
+from bench.training import Trainer, checkpoint_interval
+from tests import tiny
+from tests.test_training import Interrupted, train
+from variants.baseline import training_of
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """One of step 20, and the one before of step 10."""
+    path = tmp_path / "checkpoint.pt"
+    for step in (10, 20):
+        write_checkpoint(path, {"step": step, "model": {"weight": torch.full((50,), float(step))}})
+    return path
+
+
+def test_what_was_written_is_read_and_the_one_before_is_kept(checkpoint: Path) -> None:
+    content = read_checkpoint(checkpoint, "cpu")
+    assert content["step"] == 20
+    assert torch.equal(content["model"]["weight"], torch.full((50,), 20.0))
+    assert read_checkpoint(previous_of(checkpoint), "cpu")["step"] == 10
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["checkpoint.previous.pt", "checkpoint.pt"]
+    remove_checkpoints(checkpoint)
+    assert list(checkpoint.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [0, 1, 30, 100, 200, -1], ids=lambda length: f"cut at {length}")
+def test_a_torn_checkpoint_is_named_and_the_one_before_used(checkpoint: Path, length: int) -> None:
+    data = checkpoint.read_bytes()
+    checkpoint.write_bytes(data[:length])
+    with pytest.raises(DamagedCheckpoint):
+        read_checkpoint(checkpoint, "cpu")
+    content, (warning,) = latest_checkpoint(checkpoint, "cpu")
+    assert content is not None
+    assert content["step"] == 10
+    assert warning.startswith("checkpoint.pt is damaged")
+    assert warning.endswith("went on from step 10 instead")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.05, 0.3, 0.6, 0.999])
+def test_one_altered_bit_is_found(checkpoint: Path, part: float) -> None:
+    data = bytearray(checkpoint.read_bytes())
+    data[int(part * len(data))] ^= 1
+    checkpoint.write_bytes(data)
+    content, warnings = latest_checkpoint(checkpoint, "cpu")
+    assert content is not None
+    assert content["step"] == 10
+    assert len(warnings) == 1
+
+
+def test_where_both_are_damaged_it_starts_anew_and_says_so(checkpoint: Path) -> None:
+    for path in (checkpoint, previous_of(checkpoint)):
+        path.write_bytes(path.read_bytes()[:150])
+    content, warnings = latest_checkpoint(checkpoint, "cpu")
+    assert content is None
+    assert len(warnings) == 2
+    assert all("trained from the start" in warning for warning in warnings)
+
+
+def test_killed_between_the_two_renames_the_one_before_is_used(checkpoint: Path) -> None:
+    checkpoint.replace(previous_of(checkpoint))
+    content, warnings = latest_checkpoint(checkpoint, "cpu")
+    assert content is not None
+    assert (content["step"], warnings) == (20, [])
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return Path.touch, (tmp_path / "executed",)
+
+    path = tmp_path / "checkpoint.pt"
+    write_checkpoint(path, {"step": 1, "model": Malicious()})
+    with pytest.raises(Exception, match=r"[Ww]eights"):
+        read_checkpoint(path, "cpu")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_training_goes_on_from_the_one_before_to_the_same_bits(tmp_path: Path) -> None:
+    base = tiny.specification()
+    spec = replace(base, training=replace(base.training, steps=6, batch=2, checkpoints=3))
+    whole, _ = train(spec, tmp_path / "whole.pt")
+    path = tmp_path / "broken.pt"
+    with pytest.raises(Interrupted):
+        train(spec, path, stop_at=5)
+    path.write_bytes(path.read_bytes()[:-7])
+    resumed, trained = train(spec, path)
+    assert trained.resumed_from == 2
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_the_damage_is_told_to_the_caller(tmp_path: Path) -> None:
+    spec = tiny.specification()
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"text")
+    told: list[tuple[int, list[str]]] = []
+
+    class NoBatches:
+        def steps(self, first: int, last: int) -> object:
+            raise Interrupted
+
+    trainer = Trainer(SSD(spec.detector, seed=0), spec.training, tiny.NUMERICS)
+    with pytest.raises(Interrupted):
+        trainer.run(
+            NoBatches(),  # type: ignore[arg-type]
+            path,
+            report=lambda progress: None,
+            resumed=lambda step, damaged: told.append((step, damaged)),
+        )
+    ((step, damaged),) = told
+    assert step == 0
+    assert "checkpoint.pt is damaged" in damaged[0]
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "standard", "paper"])
+@pytest.mark.parametrize("images", [1, 100, 1357, 118_287])
+def test_no_interruption_costs_more_than_a_tenth_of_the_steps(profile: str, images: int) -> None:
+    training = training_of(profile, images, scenes=False)
+    for steps in (training.steps, 2 * training.steps, 4, 11, 95, 199):
+        assert checkpoint_interval(replace(training, steps=steps)) <= max(1, steps / 10)
+
+
+def test_the_interval_is_what_the_loop_keeps_to(tmp_path: Path) -> None:
+    base = tiny.specification()
+    spec: Specification = replace(base, training=replace(base.training, steps=7, batch=1, checkpoints=3))
+    assert checkpoint_interval(spec.training) == 2
+    with pytest.raises(Interrupted):
+        train(spec, tmp_path / "checkpoint.pt", stop_at=7)
+    assert read_checkpoint(tmp_path / "checkpoint.pt", "cpu")["step"] == 6
+    assert read_checkpoint(tmp_path / "checkpoint.previous.pt", "cpu")["step"] == 4
+
+
+def test_unfinished_files_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "record.json") as file:
+        left = Path(file.name)
+        (tmp_path / "copy").write_bytes(b"half")
+        raise KeyboardInterrupt
+    (tmp_path / "copy").rename(left)  # what a kill leaves, where no `finally` runs
+    kept = [".hidden", ".gitignore", "record.json", "x.1"]
+    for name in kept:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_half_a_line_of_a_killed_writer_does_not_take_the_next_one_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    CellLog(path).write(step=1)
+    with path.open("a") as file:
+        file.write('{"step": 2, "lo')
+    log = CellLog(path)
+    log.write(step=3)
+    assert [line["step"] for line in read_log(path)] == [1, 3]
+    log.cut_after(1)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}]
