@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         if words and words[0] in commands:
             return commands[words[0]](words[1:])
-        return run(words)
+        with ExitStack() as held:
+            return run(words, held)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -67,8 +69,8 @@ def interrupt_once(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def run(words: Sequence[str]) -> int:
-    """The main job: plan, run what is not done, report."""
+def run(words: Sequence[str], held: ExitStack) -> int:
+    """The main job: plan, run what is not done, report. held: keeps the result folder ours until the end."""
     options = parse(run_parser(), words)
     keep_caches_in(options.cache)
     from rich.console import Console
@@ -78,6 +80,7 @@ def run(words: Sequence[str]) -> int:
     from bench.detector.ssd import SSD
     from bench.matrix import Request, pending, plan_cells, plan_content, planned_numerics, settle_plan
     from bench.numerics import choose_device, decide
+    from bench.ownership import owning
     from bench.runner import check_backend
     from variants.baseline import default_backbone
 
@@ -89,6 +92,8 @@ def run(words: Sequence[str]) -> int:
     controls = chosen_controls(options.controls)
     name = data_name(options.data)
     out = options.out or HOME / "results" / f"{name}-{options.backbone}-{options.profile}"
+    if not options.plan:
+        held.enter_context(owning(out, lambda text: console.print(text, markup=False, highlight=False)))
     data = opened(options, out, console)
     base = base_specification(options, data)
     model = SSD(base.detector, seed=0)  # tells at once of a backbone or weights that do not fit

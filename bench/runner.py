@@ -22,6 +22,7 @@ from joblib import Parallel, delayed
 from bench.atomic import write_json
 from bench.cell import CellJob, identity_of, run_cell
 from bench.errors import UserError
+from bench.ownership import wait_for_folder
 from bench.store import failed_record, read_record
 
 BACKENDS = ("loky", "dask", "ray")
@@ -150,6 +151,7 @@ def _in_own_process(job: CellJob) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     job.folder.mkdir(parents=True, exist_ok=True)
+    wait_for_folder(job.folder)
     output = os.open(job.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -1,0 +1,166 @@
+"""One run at a time in a folder: who holds it is named, and the dead keep nobody out."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UserError
+from bench.ownership import LOCK, owning
+from tests.conftest import REPOSITORY
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from bench.ownership import owning, wait_for_folder
+folder = Path(sys.argv[2])
+if sys.argv[1] == "cell":
+    wait_for_folder(folder)
+    print("held", flush=True)
+    time.sleep(float(sys.argv[3]))
+else:
+    with owning(folder, print):
+        print("held", flush=True)
+        time.sleep(float(sys.argv[3]))
+"""
+
+
+def holder(folder: Path, *, kind: str = "run", seconds: float = 60) -> subprocess.Popen[str]:
+    """A process that holds the folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, kind, str(folder), str(seconds)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = holder(tmp_path / "run")
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_folder_in_use_names_its_owner(held: subprocess.Popen[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised, owning(tmp_path / "run", print):
+        pytest.fail("entered a folder in use")
+    assert f"process {held.pid} on " in str(raised.value)
+    assert "since 2" in str(raised.value)
+    assert "--out" in str(raised.value)
+
+
+def test_a_killed_owner_keeps_nobody_out(held: subprocess.Popen[str], tmp_path: Path) -> None:
+    held.send_signal(signal.SIGKILL)
+    held.wait()
+    said: list[str] = []
+    with owning(tmp_path / "run", said.append):
+        assert json.loads((tmp_path / "run" / LOCK).read_text())["pid"] == os.getpid()
+    (sentence,) = said
+    assert f"taken over from process {held.pid} on " in sentence
+
+
+def test_a_folder_given_back_is_free_without_a_word(tmp_path: Path) -> None:
+    for _ in range(2):
+        said: list[str] = []
+        with owning(tmp_path / "run", said.append):
+            (tmp_path / "run" / "plan.json").touch()
+        assert said == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["plan.json"]
+
+
+def test_where_nothing_was_written_no_folder_stays(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="wrong"), owning(tmp_path / "results" / "run", print):
+        raise UserError("something else is wrong")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_that_ask_at_once_one_gets_it_at_a_time(tmp_path: Path) -> None:
+    """Each adds one to a number that is not protected by anything else."""
+    count = tmp_path / "count"
+    count.write_text("0")
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom bench.errors import UserError\n"
+        "from bench.ownership import owning\ncount = Path(sys.argv[2])\ndone = 0\n"
+        "while done < 20:\n    try:\n        with owning(Path(sys.argv[1]), lambda text: None):\n"
+        "            value = int(count.read_text())\n            time.sleep(0.001)\n"
+        "            count.write_text(str(value + 1))\n            done += 1\n"
+        "    except UserError:\n        time.sleep(0.001)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run"), str(count)]
+    started = [subprocess.Popen(command, cwd=REPOSITORY) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in started] == [0, 0, 0]
+    assert count.read_text() == "60"
+    assert list(tmp_path.glob("run/*")) == []
+
+
+def test_without_locks_the_owners_process_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    process = holder(tmp_path / "run")
+    monkeypatch.setattr(fcntl, "flock", refused)
+    said: list[str] = []
+    with pytest.raises(UserError, match=f"process {process.pid} on "), owning(tmp_path / "run", said.append):
+        pytest.fail("entered a folder in use")
+    process.kill()
+    process.wait()
+    with owning(tmp_path / "run", said.append):
+        pass
+    assert "without locks" in said[0]
+    assert f"taken over from process {process.pid}" in said[1]
+
+
+def test_without_locks_an_owner_on_another_machine_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    owner = {"pid": 1, "host": "elsewhere.invalid", "since": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / LOCK).write_text(json.dumps(owner))
+    with pytest.raises(UserError, match=r"delete .*in-use\.json"), owning(tmp_path, print):
+        pytest.fail("entered a folder in use")
+    (tmp_path / LOCK).unlink()
+    with owning(tmp_path, lambda text: None):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refused)
+    sentence = rf"cannot be written to \({os.strerror(number)}\).*--out"
+    with pytest.raises(UserError, match=sentence), owning(tmp_path, print):
+        pytest.fail("entered a folder that cannot be written to")
+
+
+def test_a_file_in_the_folders_place_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    for run in (tmp_path / "run", tmp_path / "run" / "below"):
+        with pytest.raises(UserError, match="cannot be written to"), owning(run, print):
+            pytest.fail("entered a file")
+    assert (tmp_path / "run").is_file()
+
+
+def test_a_cell_waits_until_the_orphan_before_it_has_gone(tmp_path: Path) -> None:
+    orphan = holder(tmp_path, kind="cell", seconds=1.0)
+    start = time.monotonic()
+    after = holder(tmp_path, kind="cell", seconds=0)
+    assert orphan.wait(timeout=5) == 0
+    assert time.monotonic() - start > 0.5
+    assert after.wait(timeout=5) == 0

@@ -1,0 +1,38 @@
+"""Two runs on one folder: the second says so and ends, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from bench.ownership import LOCK
+from tests.faults.conftest import start
+
+
+def test_of_two_runs_started_at_once_one_ends_with_a_sentence(words: list[str], tmp_path: Path) -> None:
+    words[words.index("--steps") + 1] = "40"
+    both = [start(words), start(words)]
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], printed
+    refused, done = sorted(zip(both, printed, strict=True), key=lambda pair: -pair[0].returncode)
+    assert f"is in use by another run (process {done[0].pid} on " in refused[1].replace("\n", " ")
+    assert "Traceback" not in refused[1]
+    (record,) = (tmp_path / "run").glob("cells/*/record.json")
+    assert json.loads(record.read_text())["status"] == "done"
+    assert not (tmp_path / "run" / LOCK).exists()
+
+
+def test_after_a_kill_the_same_command_takes_the_folder_over(words: list[str], tmp_path: Path) -> None:
+    first = start(words)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / LOCK).exists():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    first.kill()
+    first.communicate()
+    second = start(words)
+    printed, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, printed
+    assert f"taken over from process {first.pid} on " in printed.replace("\n", " ")
+    assert not (tmp_path / "run" / LOCK).exists()
