@@ -137,6 +137,7 @@ def run(words: Sequence[str], held: ExitStack) -> int:
         parallel=options.jobs,
         backend=options.backend,
         retries=options.retry,
+        hung_after=60 * options.hung_after,
         images=not options.no_images,
         console=console,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class CellJob:
     """All that a process needs to run a cell.
 
     run: the run's folder. pixels: the file of decoded pixels, None to decode on demand.
-    axes_package, axis_files: where the axes are found.
+    axes_package, axis_files: where the axes are found. hung_after: seconds without progress.
     """
 
     cell: Cell
@@ -66,6 +66,7 @@ class CellJob:
     axes_package: str
     axis_files: tuple[Path, ...]
     speed: SpeedSettings
+    hung_after: float = 1800.0
 
     @property
     def folder(self) -> Path:
@@ -159,7 +160,7 @@ def _figures(job: CellJob) -> dict[str, Any]:
     log.write(phase="evaluating")
     pixels = open_pixels(job.pixels, job.val)
     model.eval()
-    detections = detect_all(model, job.val, pixels, numerics)
+    detections = detect_all(model, job.val, pixels, numerics, alive=log.touch)
     side = spec.detector.size
     evaluation = evaluate(job.val, detections, network_size=(side, side))
     write_json(job.folder / "detections.json", detections_coco(detections, job.val), indent=None)
@@ -261,11 +262,19 @@ def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log
     return trainer.run(batches, job.checkpoint, report=report, resumed=resumed, alive=log.touch)
 
 
-def detect_all(model: SSD, index: ImageIndex, pixels: PixelSource, numerics: Numerics) -> Detections:
-    """Detections of a whole split, boxes in original pixels."""
+def detect_all(
+    model: SSD,
+    index: ImageIndex,
+    pixels: PixelSource,
+    numerics: Numerics,
+    *,
+    alive: Callable[[], None] = lambda: None,
+) -> Detections:
+    """Detections of a whole split, boxes in original pixels. alive: called at every batch."""
     parts: list[tuple[Any, ...]] = []
     with torch.inference_mode(), autocast(numerics):
         for start in range(0, len(index), EVALUATION_BATCH):
+            alive()
             rows = range(start, min(start + EVALUATION_BATCH, len(index)))
             images = whole_images(pixels, rows, model.spec.size, workers=numerics.threads)
             found = model.detect(images.to(numerics.device))

@@ -64,6 +64,13 @@ def run_parser() -> Parser:
         metavar="N",
         help="times that a failed cell is tried again at once",
     )
+    add(
+        "--hung-after",
+        type=positive_number,
+        default=30.0,
+        metavar="MINUTES",
+        help="without progress, after which a cell has failed (default: 30)",
+    )
     add("--no-images", action="store_true", help="keep no thumbnails of validation images for the page")
     add("--plan", action="store_true", help="print the cells and the expected cost, run nothing")
     return parser

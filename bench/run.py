@@ -36,11 +36,13 @@ def start(
     parallel: int,
     backend: str,
     retries: int,
+    hung_after: float,
     images: bool,
     console: Console,
 ) -> int:
     """Run the cells that are not done, then write tables, plots and page; 0, or 1 if a cell has failed.
 
+    hung_after: seconds without progress after which a cell has failed.
     images: keep thumbnails of some validation images for the page.
     """
     _describe(out, data, cells[0].numerics.device)
@@ -64,6 +66,7 @@ def start(
             axes_package=axes_package,
             axis_files=axis_files,
             speed=speed,
+            hung_after=hung_after,
         )
         for cell in todo
     ]

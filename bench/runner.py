@@ -1,11 +1,12 @@
 """Execution: every cell in a fresh process of its own, several at a time, here or on a cluster.
 
 joblib (or Dask, or Ray) only schedules: each of its tasks supervises one process. So a cell that
-crashes, runs out of memory or is killed takes nothing else with it, and leaves a record that says so.
+crashes, hangs, runs out of memory or is killed takes nothing else with it, and leaves a record that says so.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -23,11 +24,12 @@ from bench.atomic import write_json
 from bench.cell import CellJob, identity_of, run_cell
 from bench.errors import UserError
 from bench.ownership import wait_for_folder
-from bench.store import failed_record, read_record
+from bench.store import failed_record, read_log, read_record
 
 BACKENDS = ("loky", "dask", "ray")
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 5.0
+LAST_LINES = 40  # of what a process printed: where it hung or crashed, in all threads
 
 
 def run_jobs(
@@ -81,20 +83,30 @@ def check_backend(backend: str) -> None:
 
 
 def supervise(job: CellJob, retries: int, stop: threading.Event | None = None) -> str:
-    """Run the job in a process of its own until it has a record; returns the record's status."""
+    """Run the job in a process of its own until it has a record; returns the record's status.
+
+    A process whose log does not change for `job.hung_after` seconds is ended.
+    """
     status = "failed"
     for _attempt in range(retries + 1):
         process = _context().Process(target=_in_own_process, args=(job,), name=f"cell {job.cell.variant}")
         (job.folder / "record.json").unlink(missing_ok=True)
         process.start()
-        while process.is_alive():
+        progress, since, hung = _progress(job), time.monotonic(), False
+        while process.is_alive() and not hung:
             if stop is not None and stop.is_set():
                 _end(process)
                 return "interrupted"
             process.join(POLL_SECONDS)
+            if progress != (progress := _progress(job)):
+                since = time.monotonic()
+            hung = time.monotonic() - since > job.hung_after
+        if hung:
+            _say_where(process)
+            _end(process)
         record = read_record(job.run, job.cell.id)
         if record is None:
-            cause = _cause_of_death(process.exitcode)
+            cause = _cause_of_hang(job) if hung else _cause_of_death(process.exitcode)
             record = failed_record(
                 identity_of(job.cell), cause=cause, folder=job.folder, traceback=_last_words(job.folder)
             )
@@ -155,6 +167,8 @@ def _in_own_process(job: CellJob) -> None:
     output = os.open(job.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    faulthandler.enable(2)
+    faulthandler.register(signal.SIGUSR1, 2)
     run_cell(job)
     sys.stdout.flush()
 
@@ -167,6 +181,22 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
+def _progress(job: CellJob) -> tuple[int, int]:
+    """Changes whenever the cell writes to its log or touches it; its clock may be another machine's."""
+    try:
+        state = (job.folder / "log.jsonl").stat()
+    except OSError:
+        return 0, 0
+    return state.st_mtime_ns, state.st_size
+
+
+def _say_where(process: BaseProcess) -> None:
+    """Have the process print where each of its threads is, if it can still do that."""
+    if process.is_alive() and process.pid is not None:
+        os.kill(process.pid, signal.SIGUSR1)
+        process.join(1.0)
+
+
 def _end(process: BaseProcess) -> None:
     process.terminate()
     deadline = time.monotonic() + GRACE_SECONDS
@@ -175,6 +205,12 @@ def _end(process: BaseProcess) -> None:
     if process.is_alive():
         process.kill()
     process.join()
+
+
+def _cause_of_hang(job: CellJob) -> str:
+    phases = [line["phase"] for line in read_log(job.folder / "log.jsonl") if "phase" in line]
+    phase = phases[-1] if phases else "starting"
+    return f"hung: no progress for {job.hung_after / 60:g} minutes while {phase} (--hung-after)"
 
 
 def _cause_of_death(code: int | None) -> str:
@@ -188,6 +224,6 @@ def _cause_of_death(code: int | None) -> str:
 def _last_words(folder: Path) -> str | None:
     """The end of what the process printed."""
     try:
-        return "\n".join((folder / "output.txt").read_text(errors="replace").splitlines()[-20:]) or None
+        return "\n".join((folder / "output.txt").read_text(errors="replace").splitlines()[-LAST_LINES:]) or None
     except FileNotFoundError:
         return None

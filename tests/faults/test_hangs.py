@@ -1,0 +1,131 @@
+"""A cell that hangs, and one that is killed: failed records that say why; the others are unharmed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.axis import find_axes
+from bench.cell import CellJob
+from bench.data.opened import open_data
+from bench.matrix import Request, plan_cells
+from bench.runner import run_jobs, supervise
+from bench.store import read_record
+from bench.throughput import SpeedSettings
+from tests import tiny
+
+HANGING = """
+import time
+from pathlib import Path
+from bench.axis import Axis
+
+
+class Hanging(Axis):
+    name = "hanging"
+    slot = "box_loss"
+
+    def apply(self, spec, prepared):
+        while not Path({remedy!r}).exists():
+            time.sleep(0.05)
+        return spec
+"""
+
+
+@pytest.fixture
+def jobs(photographs: Path, tmp_path: Path) -> list[CellJob]:
+    """The baseline, and an arm that waits for a file named `remedy`."""
+    axis = tmp_path / "hanging.py"
+    axis.write_text(HANGING.format(remedy=str(tmp_path / "remedy")))
+    data = open_data(f"voc:{photographs}", cache=tmp_path / "cache", workers=1)
+    base = tiny.specification()
+    request = Request(
+        description={},
+        base=replace(base, training=replace(base.training, steps=2, batch=2)),
+        axes=[find_axes("variants", [axis])["hanging"]],
+        controls={},
+        seeds=1,
+        split=data.split.fingerprint,
+        numerics=tiny.NUMERICS,
+    )
+    return [
+        CellJob(
+            cell=cell,
+            run=tmp_path / "run",
+            train=data.train,
+            val=data.val,
+            pixels=data.pixels,
+            axes_package="variants",
+            axis_files=(axis,),
+            speed=SpeedSettings(budget_seconds=0.1),
+            hung_after=600.0,
+        )
+        for cell in plan_cells(request)
+    ]
+
+
+def record_of(job: CellJob) -> dict[str, Any]:
+    record = read_record(job.run, job.cell.id)
+    assert record is not None
+    return record
+
+
+def test_a_hung_cell_fails_with_the_place_and_the_others_go_on(jobs: list[CellJob], tmp_path: Path) -> None:
+    baseline, hanging = jobs
+    run_jobs([replace(hanging, hung_after=3.0), baseline], parallel=2, backend="loky", retries=0, watch=lambda: None)
+    assert record_of(baseline)["status"] == "done"
+    record = record_of(hanging)
+    assert record["status"] == "failed"
+    assert record["failure"]["cause"].startswith("hung: no progress for 0.05 minutes")
+    if "preparing" in record["failure"]["cause"]:  # else the machine was too busy to start it in three seconds
+        assert "hanging.py" in record["failure"]["traceback"]
+        assert record["failure"]["log_tail"][-1] == {"phase": "preparing"}
+    # The next run tries it again
+    (tmp_path / "remedy").touch()
+    assert supervise(hanging, retries=0) == "done"
+
+
+def test_a_killed_worker_is_tried_again_as_often_as_asked(jobs: list[CellJob], tmp_path: Path) -> None:
+    _, hanging = jobs
+    killed: list[int] = []
+
+    def kill_three() -> None:
+        while len(killed) < 3:
+            for pid in cell_processes(hanging):
+                if pid not in killed:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+            time.sleep(0.02)
+        (tmp_path / "remedy").touch()
+
+    killer = threading.Thread(target=kill_three)
+    killer.start()
+    assert supervise(hanging, retries=1) == "failed"
+    assert len(killed) == 2
+    assert "ended by SIGKILL" in record_of(hanging)["failure"]["cause"]
+    assert supervise(hanging, retries=1) == "done"
+    killer.join()
+    assert len(killed) == 3
+
+
+def cell_processes(job: CellJob) -> list[int]:
+    """Processes that have the cell's `output.txt` for their output, and have begun to prepare it."""
+    output = job.folder / "output.txt"
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            try:
+                if (process / "fd/1").readlink() == output:
+                    found.append(int(process.name))
+            except OSError:
+                continue
+    return found
+
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="processes are found in /proc")
