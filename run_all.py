@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from bench.errors import STORAGE, UserError, unwritable
 from bench.options import (
     HOME,
     diagnose_parser,
@@ -56,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run(words, held)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in STORAGE or error.filename is None:
+            raise
+        print(f"error: {unwritable(error.filename, error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\ninterrupted; go on with: {shlex.join(['python', 'run_all.py', *words])}", file=sys.stderr)

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from bench.errors import writing
+
 TEMPORARY = re.compile(r"\..+\.\d+")  # names of files that are being written, or were when their writer died
 
 
@@ -19,21 +21,23 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]
 
     Folders above it are made. What stood there before stays until then, and for good if writing fails.
     previous: in the same folder; where what stood there goes instead of being lost.
+    Raises StorageError where the disk is full or may not be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None:
-            with suppress(FileNotFoundError):
-                path.replace(previous)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if previous is not None:
+                with suppress(FileNotFoundError):
+                    path.replace(previous)
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -53,6 +57,12 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text in UTF-8 by `replacing`."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
 def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
     """Write JSON by `replacing`. ValueError for NaN and infinities, which are no JSON.
 
@@ -60,6 +70,4 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
     """
     separators = (",", ":") if indent is None else None
     # dumps, not dump: only the former uses the fast encoder
-    text = json.dumps(content, indent=indent, separators=separators, allow_nan=False)
-    with replacing(path) as file:
-        file.write(text.encode())
+    write_text(path, json.dumps(content, indent=indent, separators=separators, allow_nan=False))

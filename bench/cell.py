@@ -29,7 +29,7 @@ from bench.detector.prior_fitting import matchable_boxes, recall
 from bench.detector.priors import write_priors
 from bench.detector.ssd import SSD
 from bench.error_types import error_types
-from bench.errors import UserError
+from bench.errors import UserError, writing
 from bench.evaluation import detections_coco, evaluate
 from bench.numerics import configure
 from bench.spec import Cell, Numerics, Specification
@@ -86,7 +86,7 @@ class CellLog:
         self._end_torn_line()
 
     def write(self, **line: Any) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def touch(self) -> None:
@@ -103,7 +103,7 @@ class CellLog:
 
     def _end_torn_line(self) -> None:
         """A killed writer may have left half a line, which would take the next one with it."""
-        with self.path.open("ab+") as file:
+        with writing(self.path), self.path.open("ab+") as file:
             size = file.tell()
             file.seek(max(0, size - 1))
             if file.read(1) not in (b"", b"\n"):

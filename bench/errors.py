@@ -1,10 +1,49 @@
-"""The one error that a user's own mistake may raise.
+"""The one error that a user's own mistake may raise, and the one that a disk may.
 
 Everything that is wrong with a request (options, data, weights, a device that is not there) is a
-`UserError`: the command line prints its text without a traceback and ends with exit status 2.
-Any other exception is a defect of ours and keeps its traceback.
+`UserError`: the command line prints its text without a traceback and ends with exit status 2. So does a
+disk that is full or may not be written to. Any other exception is a defect of ours and keeps its traceback.
 """
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MAKE_ROOM = "Make room and give the same command again: it goes on from what is there"
+ELSEWHERE = "Change its permissions, or write elsewhere (--out and --cache)"
+STORAGE = {
+    errno.ENOSPC: ("its disk is full", MAKE_ROOM),
+    errno.EDQUOT: ("its owner's disk quota is used up", MAKE_ROOM),
+    errno.EROFS: ("its file system is read-only", ELSEWHERE),
+    errno.EACCES: ("its permissions forbid it", ELSEWHERE),
+    errno.EPERM: ("its permissions forbid it", ELSEWHERE),
+    errno.EIO: ("its disk reports an error", "Check the disk, or write elsewhere (--out and --cache)"),
+}
 
 
 class UserError(Exception):
     """A mistake in the request: what was found, where, and what to do about it."""
+
+
+class StorageError(UserError):
+    """A file cannot be written: full disk, quota, permissions."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the kinds in `STORAGE` into a StorageError that names `path` and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path | str, error: OSError) -> StorageError:
+    """The sentence about a `path` that an error of the kinds in `STORAGE` has kept from being written."""
+    reason, remedy = STORAGE[error.errno or 0]
+    return StorageError(f"{path} cannot be written: {reason}. {remedy}")

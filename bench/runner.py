@@ -54,6 +54,7 @@ def run_jobs(
                 pass
         except BaseException as error:  # handed to the calling thread
             failure.append(error)
+            stop.set()
 
     scheduler = threading.Thread(target=consume, name="scheduler")
     scheduler.start()

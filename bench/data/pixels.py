@@ -7,8 +7,12 @@ comes from the file or is decoded on demand, its pixels are the same.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -18,9 +22,11 @@ from numpy.typing import NDArray
 from bench.atomic import replacing
 from bench.data.decode import decode
 from bench.data.index import ImageIndex
+from bench.errors import writing
 
 LONGEST_SIDE = 1000
 BUDGET_BYTES = 4 << 30
+SECONDS_TO_LOCK = 60.0  # between making a temporary file and locking it; generous
 
 Image = NDArray[np.uint8]
 
@@ -104,8 +110,15 @@ class PixelWriter:
         bound = stored_sizes(index).prod(axis=1) * 3
         self.starts = np.cumsum(bound) - bound
         self.shapes = np.zeros((len(index), 2), dtype=np.int64)
-        # Sparse until written; each image has a place of its own, so threads do not meet.
-        self.bytes = np.memmap(self.temporary, dtype=np.uint8, mode="w+", shape=(max(1, int(bound.sum())),))
+        size = max(1, int(bound.sum()))
+        with writing(self.temporary):
+            _remove_abandoned(path.parent)
+            self.lock: int | None = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+            with suppress(OSError):  # without locks only the cleaning is less careful
+                fcntl.flock(self.lock, fcntl.LOCK_EX)
+            _reserve(self.lock, size)
+        # Each image has a place of its own, so threads do not meet.
+        self.bytes = np.memmap(self.temporary, dtype=np.uint8, mode="r+", shape=(size,))
 
     def put(self, row: int, image: Image) -> None:
         self.shapes[row] = image.shape[:2]
@@ -114,6 +127,12 @@ class PixelWriter:
     def discard(self) -> None:
         """Leave nothing behind of what was not finished."""
         self.temporary.unlink(missing_ok=True)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def close(self) -> Path:
         """Make the file visible under its name, whole; the table first, since the file vouches for it."""
@@ -123,4 +142,32 @@ class PixelWriter:
         with replacing(table) as file:
             np.savez(file, files=self.files, starts=self.starts, shapes=self.shapes)
         self.temporary.replace(self.path)
+        self._unlock()
         return self.path
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Room on the disk for `size` bytes: writing through a memory map to a full disk would end the process."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                os.close(descriptor)
+                raise
+    os.ftruncate(descriptor, size)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete the gigabytes that killed writers have left: those whose lock has ended with their process."""
+    for path in folder.glob("pixels-*.tmp"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime < SECONDS_TO_LOCK:
+                continue
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)

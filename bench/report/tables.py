@@ -15,6 +15,7 @@ import pandas as pd
 
 from bench.analysis.analysed import Analysis
 from bench.analysis.frame import Run, cells_frame, classes_frame, sweep_frame
+from bench.atomic import write_text
 from bench.report.columns import (
     AP_COLUMNS,
     COLUMNS,
@@ -61,7 +62,7 @@ def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
             ("tex", latex_text(table)),
         ):
             path = folder / f"{table.name}.{ending}"
-            path.write_text(text, encoding="utf-8")
+            write_text(path, text)
             written.append(path)
     return written
 

@@ -19,6 +19,7 @@ from bench.analysis.analysed import Analysis
 from bench.analysis.effects import NO_CLAIM, STUDENT, THESE_MODELS
 from bench.analysis.frame import Run
 from bench.analysis.statistics import LEVEL
+from bench.atomic import write_text
 from bench.error_types import KINDS
 from bench.report.columns import COLUMNS, SIZES, per_cent, three_digits, whole
 from bench.report.effects import probability, signed
@@ -116,7 +117,7 @@ def write_verdict(sentences: Sequence[Sentence], folder: Path) -> Path:
         for figure in sentence.figures
     ]
     path = folder / "verdict.md"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
     return path
 
 

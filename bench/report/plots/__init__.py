@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from bench.analysis.analysed import Analysis
 from bench.analysis.frame import Run
+from bench.atomic import replacing
 from bench.report.plots.ablation import ap_against_throughput, ap_by_size, ap_by_variant
 from bench.report.plots.confusion import confusion_matrices
 from bench.report.plots.curves import learning_curves
@@ -55,6 +56,7 @@ def write_plots(analysis: Analysis) -> list[Path]:
             figure = draw(run)
             for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
                 path = folder / f"{name}.{ending}"
-                figure.savefig(path, dpi=200, metadata=metadata)
+                with replacing(path) as file:
+                    figure.savefig(file, format=ending, dpi=200, metadata=metadata)
                 written.append(path)
     return written

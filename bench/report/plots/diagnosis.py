@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bench.analysis.prior_shapes import PriorSet, shapes_frame
+from bench.atomic import replacing
 from bench.report.plots.canvas import COLOURS, GREY, WIDTH, legend_beside, nothing
 from bench.report.plots.priors import draw_priors, logarithmic
 
@@ -35,7 +36,8 @@ def write_diagnosis_plots(content: Mapping[str, Any], folder: Path) -> list[Path
             figure = draw(content)
             for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
                 path = folder / f"{name}.{ending}"
-                figure.savefig(path, dpi=200, metadata=metadata)
+                with replacing(path) as file:
+                    figure.savefig(file, format=ending, dpi=200, metadata=metadata)
                 written.append(path)
     return written
 

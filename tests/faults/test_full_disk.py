@@ -1,0 +1,161 @@
+"""A disk without room, or one that may not be written to: a sentence, nothing half-written, and it goes on later."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.atomic import replacing, write_json
+from bench.checkpoints import latest_checkpoint, write_checkpoint
+from bench.data.pixels import PixelWriter
+from bench.errors import StorageError
+from bench.store import read_json
+from tests.conftest import REPOSITORY
+from tests.made_index import index_of
+from tests.test_run_all import without_clocks
+
+# Imported by every process of a run: from the moment that a cell has a checkpoint, nothing more fits on the disk.
+FILLED_BY_A_CHECKPOINT = """
+import errno, glob, os
+synced = os.fsync
+def fsync(descriptor):
+    if glob.glob(os.environ["RUN"] + "/cells/*/checkpoint.pt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    synced(descriptor)
+os.fsync = fsync
+"""
+
+
+@pytest.fixture(params=[errno.ENOSPC, errno.EDQUOT, errno.EROFS], ids=["full", "quota", "read-only"])
+def failing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every write reaches the disk as one that fails."""
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.usefixtures("failing")
+def test_what_stood_there_stays_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text('{"a": 1}')
+    with pytest.raises(StorageError, match=r"record\.json cannot be written: .*\. (Make room|Change its permissions)"):
+        write_json(path, {"a": 2})
+    assert read_json(path) == {"a": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_checkpoint_that_does_not_fit_costs_neither_of_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    for step in (1, 2):
+        write_checkpoint(path, {"step": step})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="its disk is full"):
+        write_checkpoint(path, {"step": 3})
+    assert latest_checkpoint(path, "cpu") == ({"step": 2}, [])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_errors_that_are_not_the_disks_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="else") as raised, replacing(tmp_path / "file"):
+        raise OSError(errno.EBADF, "something else")
+    assert not isinstance(raised.value, StorageError)
+
+
+def test_decoded_pixels_that_do_not_fit_are_told_and_not_half_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageError, match="its disk is full"):
+        PixelWriter(tmp_path / "pixels-0.bin", index_of([[], []]))
+    assert list(tmp_path.glob("*.bin")) == []
+
+
+def test_what_a_killed_decoder_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    living = PixelWriter(tmp_path / "pixels-a.bin", index_of([[]]))
+    killed = tmp_path / "pixels-b.1.tmp"
+    killed.write_bytes(b"gigabytes")
+    for path in (living.temporary, killed):
+        os.utime(path, (0, 0))
+    other = PixelWriter(tmp_path / "pixels-c.bin", index_of([[]]))
+    assert living.temporary.exists()
+    assert not killed.exists()
+    for writer in (living, other):
+        writer.put(0, np.zeros((80, 100, 3), dtype=np.uint8))
+        assert writer.close().exists()
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_run_whose_disk_fills_up_says_so_and_goes_on_when_there_is_room(words: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "sitecustomize.py").write_text(FILLED_BY_A_CHECKPOINT)
+    command = [sys.executable, str(REPOSITORY / "run_all.py"), *words]
+    full = {**os.environ, "RUN": str(run), "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
+    ended = subprocess.run(command, env=full, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2
+    assert "cannot be written: its disk is full. Make room" in ended.stderr.replace("\n", " ")
+    assert "Traceback" not in ended.stderr
+    assert not list(run.glob("cells/*/record.json"))
+    assert not list(run.rglob(".*"))
+
+    assert subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
+    (log,) = run.glob("cells/*/log.jsonl")
+    assert '"resumed_from": 1' in log.read_text()
+    assert list(without_clocks(run)["status"]) == ["done"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MiB, where it may be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "none", disk], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full(words: list[str], tmp_path: Path, small_disk: Path) -> None:
+    """Until enough of it is free, each start ends in a sentence; then the table is that of a roomy disk."""
+    command = [sys.executable, str(REPOSITORY / "run_all.py"), *words]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    command[command.index("--out") + 1] = str(small_disk / "run")
+    filling = small_disk / "filling"
+    statuses = []
+    for left in (0, 50_000, 400_000, 1_200_000):
+        filling.unlink(missing_ok=True)
+        state = os.statvfs(small_disk)
+        filling.write_bytes(bytes(max(0, state.f_bavail * state.f_frsize - left)))
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        statuses.append(ended.returncode)
+        assert "Traceback" not in ended.stderr, ended.stderr
+        assert ended.returncode in (1, 2)
+        assert "its disk is full" in (ended.stderr + ended.stdout).replace("\n", " ")
+    assert statuses[0] == 2
+    filling.unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    pd.testing.assert_frame_equal(
+        without_clocks(small_disk / "run"), without_clocks(tmp_path / "run"), check_exact=True
+    )
