@@ -29,7 +29,10 @@ PLOTS = {
         ("ap_by_variant", "AP of every variant as points on one axis; the figures are those of the ablation table."),
         ("ap_against_throughput", "AP of every variant over its images per second; figures in the ablation table."),
     ),
-    "effects": (("effects", "The effect of every axis on AP with its 95% interval; figures in the table of effects."),),
+    "effects": (
+        ("effects", "The effect of every axis on AP with its 95% interval; figures in the table of effects."),
+        ("interactions", "Mean AP with each axis off and on, for a second axis off and on; a panel for every pair."),
+    ),
     "errors": (
         (
             "errors",

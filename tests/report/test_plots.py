@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from bench.analysis.frame import load_run
+from bench.analysis.analysed import analyse
+from bench.analysis.frame import cells_frame, load_run
 from bench.report import build_report
-from bench.report.plots import ablation, canvas, curves
+from bench.report.plots import ablation, canvas, curves, interactions
 from bench.report.plots import priors as prior_plot
 from tests.report.made_run import matrix, name_of, write_run
 
@@ -28,6 +30,7 @@ NAMES = (
     "ap_against_throughput",
     "learning_curves",
     "effects",
+    "interactions",
     "errors",
     "ap_against_iou",
     "precision_recall",
@@ -58,7 +61,7 @@ def test_a_report_is_tables_and_plots_of_what_there_is(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     written = build_report(folder).files
     assert dict(mpl.rcParams) == before
-    assert len(written) == 54 and all(path.stat().st_size > 0 for path in written)
+    assert len(written) == 56 and all(path.stat().st_size > 0 for path in written)
     assert {path.name for path in written if path.parent.name == "plots"} == {
         f"{name}.{ending}" for name in NAMES for ending in ("png", "svg")
     }
@@ -67,6 +70,39 @@ def test_a_report_is_tables_and_plots_of_what_there_is(tmp_path: Path) -> None:
             assert image.width == 1400 and image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
     first = [path.read_bytes() for path in written]
     assert [path.read_bytes() for path in build_report(folder).files] == first
+
+
+def test_lines_of_an_interaction_are_means_over_the_other_axes(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run"))
+    cells = cells_frame(run)
+    effects = analyse(run).effects
+    for first, second in combinations(run.axes, 2):
+        means = interactions.means_of(run, first, second)
+        assert means is not None
+        for (one, two), value in means.items():
+            rows = cells[(cells[f"factors.{first}"] == one) & (cells[f"factors.{second}"] == two)]
+            assert len(rows) == 2
+            assert value == pytest.approx(rows["accuracy.AP"].mean())
+        # Half the difference between the slopes is what the effects call the interaction
+        twist = (means[True, True] - means[False, True]) - (means[True, False] - means[False, False])
+        row = effects[(effects["contrast"] == f"{first} × {second}") & (effects["measure"] == "AP")]
+        assert twist / 2 == pytest.approx(float(row["effect"].iloc[0]))
+    figure = interactions.interaction_lines(run, effects)
+    assert [axes.get_title().split("\n")[0] for axes in figure.axes] == [
+        " × ".join(pair) for pair in combinations(run.axes, 2)
+    ]
+    assert {len(axes.get_lines()) for axes in figure.axes} == {2}
+
+
+@pytest.mark.parametrize("axes", [(), ("fpn",), ("fpn", "anchors", "unfreezing", "giou")])
+def test_interactions_of_any_number_of_axes_finished_or_not(axes: tuple[str, ...], tmp_path: Path) -> None:
+    for state, pending in (("done", []), ("partial", [("baseline", 0)])):
+        run = load_run(write_run(tmp_path / state, factors=matrix(axes), pending=pending))
+        figure = interactions.interaction_lines(run, analyse(run).effects)
+        figure.draw_without_rendering()
+        said = texts(figure)
+        assert ("interactions need two axes" in said) == (len(axes) < 2)
+        assert ("not every combination is done" in said) == (state == "partial" and len(axes) > 1)
 
 
 @pytest.mark.parametrize(("count", "state"), [(1, "done"), (1, "pending"), (12, "done")])

@@ -1,4 +1,4 @@
-"""The plots of a run as PNG and SVG: AP by variant, by size, against speed, curves, effects, errors, and priors.
+"""The plots of a run as PNG and SVG: AP by variant, size and speed, curves, effects, interactions, errors, priors.
 
 A variant has the same marker and colour in every plot. Markers and dashes tell the variants apart in
 grey; the colours are seaborn's "colorblind". Figures are made without pyplot, so no global state is
@@ -24,6 +24,7 @@ from bench.report.plots.curves import learning_curves
 from bench.report.plots.effects import effect_intervals
 from bench.report.plots.errors import ap50_given_back
 from bench.report.plots.found import ap_against_iou, calibration, precision_recall
+from bench.report.plots.interactions import interaction_lines
 from bench.report.plots.priors import priors_over_ground_truths
 
 
@@ -38,6 +39,7 @@ def write_plots(analysis: Analysis) -> list[Path]:
         "ap_against_throughput": ap_against_throughput,
         "learning_curves": learning_curves,
         "effects": partial(effect_intervals, effects=analysis.effects),
+        "interactions": partial(interaction_lines, effects=analysis.effects),
         "errors": partial(ap50_given_back, counted=found, errors=analysis.errors),
         "ap_against_iou": partial(ap_against_iou, counted=found),
         "precision_recall": partial(precision_recall, counted=found),
