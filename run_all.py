@@ -235,12 +235,19 @@ def report(words: Sequence[str]) -> int:
 
     from bench.report import build_report
     from bench.report.display import print_ablation, print_verdict
+    from bench.report.merging import merge_runs
 
-    built = build_report(options.run)
+    folder = options.runs[0]
+    if len(options.runs) > 1:
+        names = "-".join(dict.fromkeys(run.resolve().name for run in options.runs))
+        folder = merge_runs(options.runs, options.out or HOME / "results" / f"merged-{names}")
+    elif options.out is not None:
+        raise UserError("--out is the folder of a merged run; one run's report is written into the run")
+    built = build_report(folder)
     console = Console()
     print_ablation(built.run, console)
     print_verdict(built.verdict, console)
-    console.print(f"{len(built.files)} files in {options.run}", markup=False)
+    console.print(f"{len(built.files)} files in {folder}", markup=False)
     return 0
 
 

@@ -112,9 +112,12 @@ def diagnose_parser() -> Parser:
 
 def report_parser() -> Parser:
     """Options of the command that writes tables and plots again."""
-    parser = Parser("run_all.py report", "Rebuild the tables and plots of a run from its records.")
+    parser = Parser(
+        "run_all.py report", "Rebuild tables, plots and page of a run from its records; several become one."
+    )
     add = parser.add_argument
-    add("run", type=Path, help="folder of the run, results/NAME")
+    add("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, results/NAME; several are merged")
+    add("--out", type=Path, metavar="DIR", help="of a merged run (default: results/merged-NAME-NAME...)")
     add("--cache", type=Path, default=HOME / ".cache", help=argparse.SUPPRESS)
     return parser
 

@@ -72,6 +72,20 @@ def machine(run: Run) -> str:
     return f"Measured on {'; '.join(found)}." if found else ""
 
 
+def machines(run: Run) -> tuple[str, ...]:
+    """A sentence that says which rows were measured where, if that was not one machine; else nothing."""
+    rows: dict[str, list[str]] = {}
+    for cell, record in run.done():
+        device = (record.get("environment") or {}).get("device") or {}
+        text = ", ".join(str(device[part]) for part in ("name", "threads") if device.get(part) is not None)
+        seed = f" (seed {cell.seed})" if len(run.seeds) > 1 else ""
+        rows.setdefault(text or "an unnamed machine", []).append(f"{cell.variant}{seed}")
+    if len(rows) < 2:
+        return ()
+    said = "; ".join(f"{', '.join(names)}: {name}" for name, names in rows.items())
+    return (f"Speeds and times are of different machines (name, threads), and cannot be compared across them: {said}",)
+
+
 def common(values: pd.Series) -> int | None:
     """The whole number that all values are, None where there is none or they differ."""
     distinct = set(values.dropna())
