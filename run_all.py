@@ -83,7 +83,7 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     from bench.data.sources import data_name
     from bench.detector.checkpoint import check_taken
     from bench.detector.ssd import SSD
-    from bench.matrix import Request, pending, plan_cells, plan_content, planned_numerics, settle_plan
+    from bench.matrix import Request, pending, plan_cells, plan_content, planned_numerics, settle_plan, settle_software
     from bench.numerics import choose_device, decide
     from bench.ownership import owning
     from bench.runner import check_backend
@@ -132,6 +132,8 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     from bench.throughput import SpeedSettings
 
     settle_plan(out, plan_content(request, cells))
+    if pending(out, cells):
+        settle_software(out, mixed=options.mix_versions, say=lambda text: console.print(text, markup=False))
     return start(
         out,
         cells,

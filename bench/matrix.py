@@ -12,7 +12,7 @@ from bench.atomic import write_json
 from bench.axis import FoundAxis, clashing
 from bench.errors import UserError
 from bench.spec import Cell, Numerics, Specification
-from bench.store import SCHEMA, read_json, read_record
+from bench.store import SCHEMA, read_json, read_record, software_changes
 
 BASELINE = "baseline"
 DIFFERENCES_SHOWN = 5
@@ -127,6 +127,25 @@ def settle_plan(run: Path, content: Mapping[str, Any]) -> None:
     raise UserError(
         f"{run} holds another plan than the one asked for:\n" + "\n".join(shown or ["  its cells"]) + "\n"
         "Ask for the same again to go on with it, or give this one a folder of its own: --out results/NAME"
+    )
+
+
+def settle_software(run: Path, *, mixed: bool, say: Callable[[str], None]) -> None:
+    """Check that what `run` holds was computed by the software that is to go on with it.
+
+    mixed: go on all the same; `say` is told what differs. Raises UserError with the differences otherwise.
+    """
+    changes = software_changes(run)
+    if not changes:
+        return
+    listed = "\n".join(f"  {line}" for line in changes)
+    if mixed:
+        say(f"warning: the cells of {run} are not all computed by the same software:\n{listed}")
+        return
+    raise UserError(
+        f"{run} was begun with other software than this:\n{listed}\n"
+        "Go back to that software; or start anew in a folder of its own: --out results/NAME; or accept cells of both "
+        "in one table: --mix-versions (each record names its own)"
     )
 
 

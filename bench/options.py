@@ -71,6 +71,7 @@ def run_parser() -> Parser:
         metavar="MINUTES",
         help="without progress, after which a cell has failed (default: 30)",
     )
+    add("--mix-versions", action="store_true", help="go on with a run that other software has begun")
     add("--no-images", action="store_true", help="keep no thumbnails of validation images for the page")
     add("--plan", action="store_true", help="print the cells and the expected cost, run nothing")
     return parser

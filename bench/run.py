@@ -11,11 +11,13 @@ from bench.atomic import remove_leftovers, write_json
 from bench.cell import CellJob
 from bench.checkpoints import remove_checkpoints
 from bench.data import split as splits
-from bench.data.opened import OpenedData
+from bench.data.image_files import save_image_files
+from bench.data.opened import IMAGE_FILES, OpenedData
 from bench.data.preflight import write_report
 from bench.data.thumbnails import remove_thumbnails, write_thumbnails
 from bench.evaluation import ground_truth_coco
 from bench.matrix import pending
+from bench.numerics import available_cores
 from bench.report import build_report
 from bench.report.display import CellLine, LiveDisplay, print_ablation, print_verdict
 from bench.runner import run_jobs
@@ -103,6 +105,8 @@ def _describe(out: Path, data: OpenedData, device: str) -> None:
     """The files that say what all cells share."""
     if not (out / "split.json").is_file():
         splits.save(data.split, data.index, out / "split.json")
+    if not (out / IMAGE_FILES).is_file():
+        save_image_files(data.index, out / IMAGE_FILES, workers=available_cores())
     write_report(data.report, out / "preflight.json")
     write_json(out / "ground_truth.json", ground_truth_coco(data.val), indent=None)
     write_json(out / "environment.json", environment(device_description(torch.device(device))))

@@ -14,6 +14,8 @@ from typing import Any
 CHECKPOINT = "checkpoint.pt"  # in a cell's folder, while it trains
 SCHEMA = 1  # newest form of plan.json and record.json
 PACKAGES = ("torch", "torchvision", "timm", "pycocotools", "numpy", "pillow", "scipy", "pandas", "joblib")
+COMPUTING = ("torch", "torchvision", "timm", "pycocotools", "numpy", "pillow")  # figures come from these
+REPORTING = frozenset({"analysis", "report", "diagnosis", "speed"})  # and do not come from these rooms
 SOURCES = Path(__file__).resolve().parents[1]
 
 
@@ -70,6 +72,29 @@ def whole_lines(content: bytes) -> Iterator[dict[str, Any]]:
             yield entry
 
 
+def software_changes(run: Path) -> list[str]:
+    """What computes figures now and did not compute those that `run` holds; a line for each difference.
+
+    Compared are the packages in `COMPUTING` and our own sources, those that only analyse and report left out.
+    """
+    records = [read_json(path) for path in sorted(run.glob("cells/*/record.json"))]
+    done = [record for record in records if isinstance(record, dict) and record.get("status") == "done"]
+    # A cell that is half done was begun by what the folder itself states
+    begun = [read_json(run / "environment.json")] if any(run.glob("cells/*/checkpoint*.pt")) else []
+    before = [each for each in [*(record.get("environment") for record in done), *begun] if isinstance(each, dict)]
+    now = {**{name: _version(name) for name in COMPUTING}, "sources": sources_version()}
+    lines = []
+    for name, current in now.items():
+        values = [
+            each.get("sources") if name == "sources" else (each.get("packages") or {}).get(name) for each in before
+        ]
+        others = dict.fromkeys(str(value) for value in values if value is not None and value != current)
+        if others:
+            what = "this program" if name == "sources" else name
+            lines.append(f"{what}: was {' and '.join(others)}, is {current}")
+    return lines
+
+
 def environment(device: Mapping[str, Any]) -> dict[str, Any]:
     """Software, hardware and state of the sources."""
     return {
@@ -78,6 +103,7 @@ def environment(device: Mapping[str, Any]) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "device": dict(device),
         "code": code_version(),
+        "sources": sources_version(),
     }
 
 
@@ -91,15 +117,22 @@ def code_version() -> str:
     return f"commit {commit}" + (f" changed, sources {_hash_of_sources()}" if changed else "")
 
 
+def sources_version() -> str:
+    """The hash of the sources that figures come from, whatever else has been committed since."""
+    return f"sources {_hash_of_sources(without=REPORTING)}"
+
+
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(SOURCES), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
 
 
-def _hash_of_sources() -> str:
+def _hash_of_sources(without: frozenset[str] = frozenset()) -> str:
     digest = hashlib.sha256()
     for folder in ("bench", "variants"):
         for path in sorted((SOURCES / folder).rglob("*.py")):
+            if path.relative_to(SOURCES).parts[1] in without:
+                continue
             digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from bench.atomic import replacing, write_json
 from bench.data import split as splits
 from bench.data.duplicates import SIDE, near_duplicates, thumbnail
+from bench.data.image_files import changed_image_files
 from bench.data.index import ImageIndex
 from bench.data.pixels import LONGEST_SIDE, PixelWriter, fits_budget, open_pixels, pixels_file
 from bench.data.preflight import Report, enforce, preflight, warn_of_leaks, whole_set_problems
 from bench.data.problems import Problem
 from bench.data.reading import Reading
 from bench.data.sources import read_source
+from bench.errors import UserError
+
+IMAGE_FILES = "images.json"  # of a run, beside its split.json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,10 +70,21 @@ def open_data(
     enforce(report.reading, skip_invalid=skip_invalid)
     if frozen is not None and frozen.is_file():
         split = splits.load(frozen, report.reading.index)
+        _check_image_files(report.reading.index, frozen.with_name(IMAGE_FILES))
     else:
         split = splits.make_split(report.reading, val_fraction=val_fraction, eval_list=eval_list, groups=report.groups)
     report = warn_of_leaks(report, split.train, split.val)
     return OpenedData(index=report.reading.index, split=split, pixels=pixels, report=report)
+
+
+def _check_image_files(index: ImageIndex, path: Path) -> None:
+    """Raise UserError where pictures were replaced by others of the same size."""
+    changed = changed_image_files(index, path)
+    if changed:
+        raise UserError(
+            f"{len(changed)} of {len(index)} images in {index.root} hold something else than when {path.parent} was "
+            f"begun ({splits.some(changed)}). Restore them, or start a new run with another --out."
+        )
 
 
 def check(

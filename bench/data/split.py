@@ -239,9 +239,9 @@ def load(path: Path, index: ImageIndex) -> Split:
             if file in row_of and digests[row_of[file]] != digest
         ]
         if missing:
-            changes.append(f"{len(missing)} images of {side} are gone ({_some(missing)})")
+            changes.append(f"{len(missing)} images of {side} are gone ({some(missing)})")
         if changed:
-            changes.append(f"{len(changed)} images of {side} have another size or other boxes ({_some(changed)})")
+            changes.append(f"{len(changed)} images of {side} have another size or other boxes ({some(changed)})")
         rows[side] = np.array([row_of[file] for file in files if file in row_of], dtype=np.int64)
     if not changes and _fingerprint(index, rows["train"], rows["val"]) != fingerprint:
         changes.append("its own list of images was edited")
@@ -302,5 +302,6 @@ def _pool(lists: dict[str, NDArray[np.int64]], count: int) -> NDArray[np.int64]:
     return np.setdiff1d(np.arange(count), lists.get("test", np.zeros(0, dtype=np.int64)))
 
 
-def _some(files: list[str]) -> str:
+def some(files: list[str]) -> str:
+    """The first few of the files, for a message."""
     return ", ".join(files[:NAMED]) + (", ..." if len(files) > NAMED else "")
