@@ -83,7 +83,16 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     from bench.data.sources import data_name
     from bench.detector.checkpoint import check_taken
     from bench.detector.ssd import SSD
-    from bench.matrix import Request, pending, plan_cells, plan_content, planned_numerics, settle_plan, settle_software
+    from bench.matrix import (
+        Request,
+        check_axes,
+        pending,
+        plan_cells,
+        plan_content,
+        planned_numerics,
+        settle_plan,
+        settle_software,
+    )
     from bench.numerics import choose_device, decide
     from bench.ownership import owning
     from bench.runner import check_backend
@@ -97,11 +106,15 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     controls = chosen_controls(options.controls)
     name = data_name(options.data)
     out = options.out or HOME / "results" / f"{name}-{options.backbone}-{options.profile}"
+    # Whatever is wrong beside the data is told before these are read, which may take an hour
+    stand_in = base_specification(options, classes=("object",), train_images=1)
+    SSD(stand_in.detector, seed=0)
+    check_axes(axes, stand_in)
     if not options.plan:
         held.enter_context(owning(out, lambda text: console.print(text, markup=False, highlight=False)))
     data = opened(options, out, console)
-    base = base_specification(options, data)
-    model = SSD(base.detector, seed=0)  # tells at once of a backbone or weights that do not fit
+    base = base_specification(options, classes=data.index.classes, train_images=len(data.split.train))
+    model = SSD(base.detector, seed=0)
     if model.taken_over:
         check_taken(model, model.taken_over, options.weights)
     numerics = planned_numerics(out) or decide(base, device, jobs=options.jobs)
@@ -203,7 +216,8 @@ def diagnose(words: Sequence[str]) -> int:
     name = data_name(options.data)
     out = options.out or HOME / "results" / f"{name}-diagnosis"
     data = opened(options, out, console)
-    detector = base_specification(options, data).detector
+    base = base_specification(options, classes=data.index.classes, train_images=len(data.split.train))
+    detector = base.detector
     detections = options.detections
     if options.weights != "none":
         if detections is not None:
@@ -287,7 +301,7 @@ def throughput(words: Sequence[str]) -> int:
     options.data = options.data or planned or "scenes"
     out = options.out or HOME / "results" / f"{data_name(options.data)}-throughput"
     data = opened(options, options.run or out, console)
-    base = base_specification(options, data)
+    base = base_specification(options, classes=data.index.classes, train_images=len(data.split.train))
     if model is not None:
         base = replace(base, detector=model.spec)
     schedules, notes = training_schedules(base)
@@ -406,8 +420,8 @@ def training_schedules(base: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     return schedules, tuple(notes)
 
 
-def base_specification(options: argparse.Namespace, data: Any) -> Any:
-    """The baseline of this request."""
+def base_specification(options: argparse.Namespace, *, classes: Sequence[str], train_images: int) -> Any:
+    """The baseline of this request, for data of these classes and so many training images."""
     from bench.detector.checkpoint import class_outputs
     from bench.detector.priors import PRESETS, preset_shapes, read_shapes
     from bench.detector.weights import weights_fingerprint
@@ -415,14 +429,14 @@ def base_specification(options: argparse.Namespace, data: Any) -> Any:
 
     priors = options.priors or preset_of(options.profile)
     scenes = options.data.partition(":")[0] == "scenes"
-    training = training_of(options.profile, len(data.split.train), scenes=scenes)
+    training = training_of(options.profile, train_images, scenes=scenes)
     overrides = {"steps": options.steps, "batch": options.batch, "rate": options.lr}
     return baseline(
-        classes=len(data.index.classes),
+        classes=len(classes),
         backbone=options.backbone,
         weights=options.weights,
         weights_fingerprint=weights_fingerprint(options.weights),
-        class_outputs=class_outputs(options.weights, data.index.classes) if options.backbone == "vgg16" else (),
+        class_outputs=class_outputs(options.weights, classes) if options.backbone == "vgg16" else (),
         priors=preset_shapes(priors) if priors in PRESETS else read_shapes(Path(priors)),
         training=replace(training, **{name: value for name, value in overrides.items() if value is not None}),
         initialisation=initialisation_of(options.profile),

@@ -42,15 +42,9 @@ def plan_cells(request: Request) -> list[Cell]:
 
     Raises UserError where two axes of one slot are crossed, or an axis refuses this baseline.
     """
+    check_axes(request.axes, request.base)
     names = [found.axis.name for found in request.axes]
     fingerprints = {found.axis.name: found.fingerprint for found in request.axes}
-    sentence = clashing([found.axis for found in request.axes])
-    if sentence:
-        raise UserError(f"--axes {','.join(names)}: {sentence}, so they cannot be crossed; leave one out")
-    for found in request.axes:
-        refusal = found.axis.refusal(request.base)
-        if refusal:
-            raise UserError(f"the axis {found.axis.name!r} cannot be part of this run: {refusal}")
     rows: list[tuple[str, tuple[str, ...], str | None, Specification]] = []
     for count in range(len(names) + 1):
         for active in itertools.combinations(names, count):
@@ -70,6 +64,18 @@ def plan_cells(request: Request) -> list[Cell]:
         for seed in range(request.seeds)
         for variant, active, control, base in rows
     ]
+
+
+def check_axes(axes: Sequence[FoundAxis], base: Specification) -> None:
+    """Raise UserError where two axes of one slot are crossed, or one refuses this baseline."""
+    sentence = clashing([found.axis for found in axes])
+    if sentence:
+        names = ",".join(found.axis.name for found in axes)
+        raise UserError(f"--axes {names}: {sentence}, so they cannot be crossed; leave one out")
+    for found in axes:
+        refusal = found.axis.refusal(base)
+        if refusal:
+            raise UserError(f"the axis {found.axis.name!r} cannot be part of this run: {refusal}")
 
 
 def plan_content(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:

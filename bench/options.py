@@ -25,11 +25,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         known = [option for action in self._actions for option in action.option_strings]
-        for word in message.split():
-            close = difflib.get_close_matches(word.split("=")[0], known, n=1) if word.startswith("--") else []
-            if close and "unrecognized" in message:
-                message += f" (did you mean {close[0]}?)"
+        if message.startswith("unrecognized"):
+            for word in message.partition(":")[2].split():
+                message += nearest(word.split("=")[0], known if word.startswith("-") else COMMANDS)
         raise UserError(f"{message}\nSee python {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            there = ", ".join(action.choices)
+            raise argparse.ArgumentError(
+                action, f"invalid choice: {value!r}{nearest(value, action.choices)}; there are {there}"
+            )
 
 
 def run_parser() -> Parser:
@@ -193,8 +199,11 @@ def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
     config = getattr(first, "config", None)
     file_words: list[str] = []
     if config is not None:
+        known = [option for action in parser._actions for option in action.option_strings]
         for name, value in read_config(config).items():
             option = f"--{name.replace('_', '-')}"
+            if option not in known:
+                raise UserError(f"--config {config}: there is no option {name!r}{nearest(option, known)}")
             if value is True:
                 file_words.append(option)
             elif value is not False:

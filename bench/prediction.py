@@ -16,6 +16,7 @@ from bench.data.pipeline import warp
 from bench.detector.ssd import SSD
 from bench.drawing import draw_boxes
 from bench.errors import UserError
+from bench.options import nearest
 from bench.spec import detector_from
 from bench.store import read_json
 
@@ -57,8 +58,9 @@ def finished_cell(run: Run, variant: str | None) -> str:
     done = [(cell, record) for cell, record in run.done() if variant in (None, cell.variant)]
     if not done:
         finished = sorted({cell.variant for cell, _ in run.done()}) or ["none"]
+        hint = nearest(variant or "", finished)
         raise UserError(
-            f"{run.folder} has no finished cell of {variant or 'any variant'}; finished: {', '.join(finished)}"
+            f"{run.folder} has no finished cell of {variant or 'any variant'}{hint}; finished: {', '.join(finished)}"
         )
     if variant is not None:
         return done[0][0].id

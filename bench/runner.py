@@ -23,6 +23,7 @@ from joblib import Parallel, delayed
 from bench.atomic import write_json
 from bench.cell import CellJob, identity_of, run_cell
 from bench.errors import UserError
+from bench.options import nearest
 from bench.ownership import wait_for_folder
 from bench.store import failed_record, read_log, read_record
 
@@ -74,7 +75,7 @@ def run_jobs(
 def check_backend(backend: str) -> None:
     """Raise UserError if a backend is unknown or not installed."""
     if backend not in BACKENDS:
-        raise UserError(f"--backend {backend}: there are {', '.join(BACKENDS)}")
+        raise UserError(f"--backend {backend}: there are {', '.join(BACKENDS)}{nearest(backend, BACKENDS)}")
     module = {"dask": "distributed", "ray": "ray"}.get(backend)
     if module is not None:
         try:

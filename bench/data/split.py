@@ -8,6 +8,7 @@ dealt out are groups of near-duplicates, whole: a mirrored copy of a trained ima
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import zlib
@@ -89,7 +90,9 @@ def own_lists(reading: Reading, eval_list: str | None) -> tuple[NDArray[np.int64
     lists = reading.lists
     if eval_list is not None and eval_list not in lists:
         existing = ", ".join(lists) or "none"
-        raise UserError(f"The data have no list {eval_list!r} to evaluate on. Lists that exist: {existing}.")
+        close = difflib.get_close_matches(eval_list, lists, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise UserError(f"The data have no list {eval_list!r} to evaluate on. Lists that exist: {existing}.{hint}")
     evaluated = eval_list or "val"
     if evaluated in lists and evaluated != "train" and ("train" in lists or "trainval" in lists):
         trained = "train" if "train" in lists else "trainval"

@@ -20,6 +20,7 @@ from torch import Tensor
 from bench.atomic import write_json
 from bench.detector.prior_fitting import recall, recall_by_shape
 from bench.errors import UserError
+from bench.options import nearest
 from bench.spec import DetectorSpec, Shape
 
 RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
@@ -124,7 +125,8 @@ def read_shapes(path: Path) -> tuple[tuple[Shape, ...], ...]:
         size = float(content["size"])
         levels = tuple(tuple(_shape_of(shape, size) for shape in level) for level in content["levels"])
     except FileNotFoundError:
-        raise UserError(f"--priors {path}: there is no such file; or use one of {', '.join(PRESETS)}") from None
+        hint = nearest(str(path), PRESETS)
+        raise UserError(f"--priors {path}: there is no such file{hint}; or use one of {', '.join(PRESETS)}") from None
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise UserError(
             f"--priors {path}: not a file of priors ({type(error).__name__}: {error}). "

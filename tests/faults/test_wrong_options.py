@@ -1,0 +1,88 @@
+"""A wrong request: the nearest right one is named, and no data are read before all of it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import run_all
+from tests import tiny
+from tests.faults.conftest import request_words
+
+WRONG = [
+    (["--profile", "quik"], "did you mean quick?"),
+    (["--device", "cud"], "did you mean cuda?"),
+    (["--backend", "dusk"], "did you mean dask?"),
+    (["--priors", "cocoo"], "did you mean coco?"),
+    (["--axes", "fpn,anchor"], "did you mean anchors?"),
+    (["--controls", "lateral"], "did you mean lateral-only?"),
+    (["--wieghts", "none"], "did you mean --weights?"),
+    (["--hung-afte=3"], "did you mean --hung-after?"),
+    (["--hung-after", "0"], "not above 0"),
+    (["--retry", "-1"], "is not a whole number"),
+    (["--jobs", "two"], "is not a whole number"),
+    (["--backbone", "test_efficientnt"], "did you mean "),
+    (["--weights", "nowhere.pth"], "no such file"),
+    (["--axes", "unfreezing", "--weights", "none"], "'unfreezing' cannot be part of this run"),
+]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A request whose data are there, and cannot be read."""
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "Annotations").mkdir()
+    (folder / "Annotations/0.xml").write_text("no XML")
+    weights = tiny.weights_file(folder / "tiny.pth")
+    return request_words(folder, weights, folder)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_the_nearest_right_one_is_named_before_data_are_read(
+    broken: list[str], extra: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_all.main([*broken, *extra]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "unreadable-annotation" not in printed.err
+    assert not Path(broken[broken.index("--out") + 1]).exists()
+
+
+def test_of_a_right_request_the_data_are_what_is_wrong(broken: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_all.main(broken) == 2
+    assert "unreadable-annotation" in capsys.readouterr().err
+    assert not Path(broken[broken.index("--out") + 1]).exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "command"), [("preflght", "preflight"), ("diagnoze", "diagnose"), ("reprt", "report")]
+)
+def test_a_misspelt_command(word: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_all.main([word]) == 2
+    assert f"did you mean {command}?" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "options.toml"
+    config.write_text("setps = 3\n")
+    assert run_all.main(["--config", str(config)]) == 2
+    assert "there is no option 'setps' (did you mean --steps?)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("scene", "Did you mean scenes?"), ("voc207", "Did you mean voc2007?"), ("scenes:image=4", "images")],
+)
+def test_a_misspelt_source(source: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_all.main(["preflight", "--data", source, "--out", str(tmp_path), "--cache", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_misspelt_list(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["preflight", "--data", f"voc:{photographs}", "--eval-list", "vall"]
+    assert run_all.main([*words, "--out", str(tmp_path), "--cache", str(tmp_path)]) == 2
+    assert "Did you mean val?" in capsys.readouterr().err
