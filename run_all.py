@@ -18,11 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import STORAGE, UserError, unwritable
+from bench.errors import STORAGE, UserError, nearest, unwritable
 from bench.options import (
     HOME,
     diagnose_parser,
-    nearest,
     parse,
     predict_parser,
     preflight_parser,

@@ -7,8 +7,9 @@ disk that is full or may not be written to. Any other exception is a defect of o
 
 from __future__ import annotations
 
+import difflib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,3 +48,9 @@ def unwritable(path: Path | str, error: OSError) -> StorageError:
     """The sentence about a `path` that an error of the kinds in `STORAGE` has kept from being written."""
     reason, remedy = STORAGE[error.errno or 0]
     return StorageError(f"{path} cannot be written: {reason}. {remedy}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """For a message: a hint at the known word that is most like this one, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

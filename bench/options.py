@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bench.errors import UserError
+from bench.errors import UserError, nearest
 
 HOME = Path(__file__).resolve().parent.parent
 PURPOSE = "Train and compare every combination of remedies for a low SSD-300 mAP, on one shared split."
@@ -261,9 +260,3 @@ def fraction(text: str) -> float:
     if value >= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
-
-
-def nearest(word: str, known: Any) -> str:
-    """A hint at the known word that is most like this one."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -15,8 +15,7 @@ from bench.data.decode import decode
 from bench.data.pipeline import warp
 from bench.detector.ssd import SSD
 from bench.drawing import draw_boxes
-from bench.errors import UserError
-from bench.options import nearest
+from bench.errors import UserError, nearest
 from bench.spec import detector_from
 from bench.store import read_json
 

@@ -22,8 +22,7 @@ from joblib import Parallel, delayed
 
 from bench.atomic import write_json
 from bench.cell import CellJob, identity_of, run_cell
-from bench.errors import UserError
-from bench.options import nearest
+from bench.errors import UserError, nearest
 from bench.ownership import wait_for_folder
 from bench.store import failed_record, read_log, read_record
 

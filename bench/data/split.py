@@ -8,7 +8,6 @@ dealt out are groups of near-duplicates, whole: a mirrored copy of a trained ima
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import zlib
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from bench.atomic import write_json
 from bench.data.index import BOX_FIELDS, ImageIndex
 from bench.data.reading import Reading
-from bench.errors import UserError
+from bench.errors import UserError, nearest
 
 SCHEMA = 1
 TRAIN, VAL = 0, 1
@@ -90,9 +89,8 @@ def own_lists(reading: Reading, eval_list: str | None) -> tuple[NDArray[np.int64
     lists = reading.lists
     if eval_list is not None and eval_list not in lists:
         existing = ", ".join(lists) or "none"
-        close = difflib.get_close_matches(eval_list, lists, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise UserError(f"The data have no list {eval_list!r} to evaluate on. Lists that exist: {existing}.{hint}")
+        hint = nearest(eval_list, lists)
+        raise UserError(f"The data have no list {eval_list!r} to evaluate on{hint}. Lists that exist: {existing}.")
     evaluated = eval_list or "val"
     if evaluated in lists and evaluated != "train" and ("train" in lists or "trainval" in lists):
         trained = "train" if "train" in lists else "trainval"

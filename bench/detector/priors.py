@@ -19,8 +19,7 @@ from torch import Tensor
 
 from bench.atomic import write_json
 from bench.detector.prior_fitting import recall, recall_by_shape
-from bench.errors import UserError
-from bench.options import nearest
+from bench.errors import UserError, nearest
 from bench.spec import DetectorSpec, Shape
 
 RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))

@@ -85,4 +85,4 @@ def test_a_misspelt_source(source: str, message: str, tmp_path: Path, capsys: py
 def test_a_misspelt_list(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["preflight", "--data", f"voc:{photographs}", "--eval-list", "vall"]
     assert run_all.main([*words, "--out", str(tmp_path), "--cache", str(tmp_path)]) == 2
-    assert "Did you mean val?" in capsys.readouterr().err
+    assert "did you mean val?" in capsys.readouterr().err
