@@ -145,7 +145,11 @@ def assert_as_plain(index: ImageIndex, detections: Detections, folder: Path) -> 
     results = json.loads((folder / "detections.json").read_text())
     plain = plain_pycocotools(truth, results)
     accuracy = evaluate(index, detections).accuracy
-    assert [accuracy[name] for name in STATS] == none_for_missing(plain.stats)
+    ours, expected = [accuracy[name] for name in STATS], none_for_missing(plain.stats)
+    assert [value is None for value in ours] == [value is None for value in expected]
+    differences = [abs(a - b) for a, b in zip(ours, expected, strict=True) if a is not None and b is not None]
+    print(f"largest difference to plain pycocotools {max(differences, default=0.0)} in {len(differences)} figures")
+    assert ours == expected
     for column, category in enumerate(sorted(index.category_ids.tolist())):
         name = index.classes[index.category_ids.tolist().index(category)]
         precision, recall = plain.eval["precision"][:, :, column, 0, 2], plain.eval["recall"][:, column, 0, 2]
@@ -161,6 +165,29 @@ def test_every_figure_is_that_of_plain_pycocotools(seed: int, tmp_path_factory: 
     rng = np.random.default_rng(seed)
     index = random_index(rng)
     assert_as_plain(index, jittered(rng, index), tmp_path_factory.mktemp("files"))
+
+
+def test_no_detections_at_all_score_as_in_plain_pycocotools(tmp_path: Path) -> None:
+    index = random_index(np.random.default_rng(3))
+    assert_as_plain(index, detections_of(), tmp_path)
+    assert evaluate(index, detections_of()).accuracy["AP"] == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_number_of_detections_an_image_scores_as_in_plain_pycocotools(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    index = random_index(rng, images=8)
+    every = jittered(rng, index, each=4, wrong=300, ties=bool(seed % 2))
+    order = np.argsort(every.image, kind="stable")
+    counts = np.bincount(every.image, minlength=len(index))
+    within = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    wanted = np.array([0, 1, 2, 99, 100, 101, 250, 300])
+    kept = np.sort(order[within < np.repeat(wanted, counts)])
+    detections = Detections(
+        image=every.image[kept], boxes=every.boxes[kept], scores=every.scores[kept], labels=every.labels[kept]
+    )
+    assert np.bincount(detections.image, minlength=len(index)).tolist() == wanted.tolist()
+    assert_as_plain(index, detections, tmp_path)
 
 
 def test_the_hundred_best_of_an_image_and_class_count_as_in_plain_pycocotools(tmp_path: Path) -> None:
