@@ -20,7 +20,7 @@ from bench.detections import Detections, xywh
 from bench.error_types import FALSE_NEGATIVES, FALSE_POSITIVES, KINDS, VERDICTS, ErrorTypes, error_types, mended
 from bench.evaluation import evaluate
 from bench.matches import Matches
-from tests.test_evaluation import detections_of, index_of, jittered, random_index
+from tests.random_sets import detections_of, index_of, jittered, random_index
 
 EVERY_KIND = (*KINDS, FALSE_POSITIVES, FALSE_NEGATIVES)
 SEEDS = st.integers(0, 10_000)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from bench.data.index import ImageIndex
 from bench.data.scenes import SceneKnobs, read_scenes
 from bench.detections import Detections
 from bench.evaluation import detections_coco, evaluate, ground_truth_coco
-from bench.matches import Matches, average_precision
+from bench.matches import average_precision
+from tests.random_sets import detections_of, index_of, jittered, plain_pycocotools, random_index
 
 STATS = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -31,106 +31,6 @@ STATS = (
 )  # in the order of COCOeval.stats
 AREAS = ("all", "small", "medium", "large", "small_network", "medium_network", "large_network")
 CONDITIONS = ("truncated", "untruncated", "occluded", "unoccluded")
-
-
-def index_of(
-    boxes_of_images: list[list[tuple[int, float, float, float, float]]], *, classes: int = 2, side: int = 300
-) -> ImageIndex:
-    """Images of `side` pixels with boxes (label, x1, y1, x2, y2)."""
-    flat = [box for boxes in boxes_of_images for box in boxes]
-    boxes = np.array([box[1:] for box in flat], dtype=np.float64).reshape(-1, 4)
-    images, count = len(boxes_of_images), len(flat)
-    return ImageIndex(
-        root=Path(),
-        classes=tuple(f"class {k}" for k in range(classes)),
-        category_ids=np.arange(1, classes + 1),
-        files=tuple(f"{k}.jpg" for k in range(images)),
-        image_ids=np.arange(1, images + 1),
-        sizes=np.full((images, 2), side, dtype=np.int32),
-        offsets=np.cumsum([0, *map(len, boxes_of_images)]),
-        boxes=boxes,
-        labels=np.array([box[0] for box in flat], dtype=np.int32),
-        areas=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
-        crowd=np.zeros(count, dtype=bool),
-        difficult=np.zeros(count, dtype=bool),
-        truncated=np.full(count, -1, dtype=np.int8),
-        occluded=np.full(count, -1, dtype=np.int8),
-    )
-
-
-def detections_of(*found: tuple[int, int, float, float, float, float, float]) -> Detections:
-    """From (image, label, score, x1, y1, x2, y2)."""
-    table = np.array(found, dtype=np.float64).reshape(-1, 7)
-    return Detections(
-        image=table[:, 0].astype(np.int64),
-        boxes=table[:, 3:].astype(np.float32),
-        scores=table[:, 2].astype(np.float32),
-        labels=table[:, 1].astype(np.int32),
-    )
-
-
-def random_boxes(rng: np.random.Generator, sizes: NDArray[np.int32], sides: tuple[float, float]) -> NDArray[np.float64]:
-    """(K, 4) boxes inside images of `sizes` (K, 2), of all sizes on a logarithmic scale."""
-    extent = np.minimum(np.exp(rng.uniform(math.log(sides[0]), math.log(sides[1]), (len(sizes), 2))), sizes * 0.9)
-    corner = rng.uniform(0, 1, extent.shape) * (sizes - extent)
-    return np.concatenate((corner, corner + extent), axis=1)
-
-
-def random_index(rng: np.random.Generator, *, images: int = 12, classes: int = 5) -> ImageIndex:
-    """Images without boxes, a class without ground truths, crowds, ids in no order."""
-    counts = rng.integers(0, 6, images)
-    sizes = rng.integers(200, 700, (images, 2)).astype(np.int32)
-    boxes = random_boxes(rng, np.repeat(sizes, counts, axis=0), (8, 400))
-    total = len(boxes)
-    return replace(
-        index_of([[(0, 0, 0, 1, 1)] * count for count in counts], classes=classes),
-        category_ids=rng.permutation(90)[:classes] + 1,
-        image_ids=rng.permutation(1000)[:images] + 1,
-        sizes=sizes,
-        boxes=boxes,
-        labels=rng.integers(0, classes - 1, total).astype(np.int32),
-        areas=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) * rng.uniform(0.4, 1, total),
-        crowd=rng.random(total) < 0.15,
-    )
-
-
-def jittered(
-    rng: np.random.Generator, index: ImageIndex, *, each: int = 3, wrong: int = 8, ties: bool = True
-) -> Detections:
-    """Ground truths moved a little, some under a wrong label, and `wrong` random boxes an image."""
-    rows = np.repeat(np.arange(len(index.boxes)), each)
-    sides = np.tile(index.boxes[rows, 2:] - index.boxes[rows, :2], 2)
-    moved = index.boxes[rows] + rng.normal(0, 0.08, sides.shape) * sides
-    stray = np.repeat(np.arange(len(index)), wrong)
-    boxes = np.concatenate((moved, random_boxes(rng, index.sizes[stray], (8, 400))))
-    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
-    labels = np.concatenate((index.labels[rows], rng.integers(0, len(index.classes), len(stray))))
-    mistaken = rng.random(len(labels)) < 0.2
-    labels[mistaken] = rng.integers(0, len(index.classes), mistaken.sum())
-    scores = rng.random(len(labels))
-    order = rng.permutation(len(labels))
-    return Detections(
-        image=np.concatenate((index.image_of_box[rows], stray))[order],
-        boxes=boxes.astype(np.float32)[order],
-        scores=(np.ceil(scores * 8) / 8 if ties else scores).astype(np.float32)[order],
-        labels=labels.astype(np.int32)[order],
-    )
-
-
-def plain_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any:
-    """COCOeval as its own users run it (`loadRes` cannot take an empty list: then no annotations)."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = truth
-        coco.createIndex()
-        found = COCO()
-        found.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": []}
-        found.createIndex()
-        evaluator = COCOeval(coco, coco.loadRes(results) if results else found, "bbox")
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    return evaluator
 
 
 def none_for_missing(values: NDArray[np.float64]) -> list[float | None]:
@@ -205,7 +105,7 @@ def test_photographs_of_coco_score_as_in_plain_pycocotools(shared_data: Path, tm
     crowded = {note["image_id"] for note in source["annotations"] if note["iscrowd"]}
     images = sorted(source["images"], key=lambda image: image["id"] not in crowded)[:16]
     categories = [category["id"] for category in source["categories"]]
-    notes = {image["id"]: [] for image in images}  # type: dict[int, list[dict[str, Any]]]
+    notes: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in images}
     for note in source["annotations"]:
         notes.get(note["image_id"], []).append(note)
     flat = [note for image in images for note in notes[image["id"]]]
@@ -451,89 +351,3 @@ def test_saved_detections_keep_every_bit() -> None:
     corners = np.array([entry["bbox"] for entry in results])
     corners[:, 2:] += corners[:, :2]
     assert np.array_equal(corners.astype(np.float32), detections.boxes)
-
-
-@settings(max_examples=8, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), empty=st.booleans())
-def test_matches_give_the_evaluators_ap_again(seed: int, empty: bool) -> None:
-    rng = np.random.default_rng(seed)
-    index = random_index(rng)
-    detections = detections_of() if empty else jittered(rng, index)
-    evaluation = evaluate(index, detections)
-    plain = plain_pycocotools(ground_truth_coco(index), detections_coco(detections, index))
-    by_id = np.argsort(np.argsort(index.category_ids))
-    for place, area in enumerate(AREAS[:4]):
-        expected = plain.eval["precision"][..., place, 2].mean(axis=1).T[by_id]
-        ours = average_precision(evaluation.matches, area=area)
-        np.testing.assert_allclose(ours, np.where(expected == -1, np.nan, expected), rtol=0, atol=1e-12)
-    for area in AREAS:
-        figure = evaluation.accuracy["AP" if area == "all" else f"AP_{area}"]
-        ours = average_precision(evaluation.matches, area=area)
-        if figure is None:
-            assert np.isnan(ours).all()
-        else:
-            assert np.nanmean(ours) == pytest.approx(figure, abs=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_weights_are_repetitions_of_images(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    index = random_index(rng, images=8)
-    detections = jittered(rng, index, ties=False)
-    drawn = np.sort(rng.integers(0, len(index), len(index)))
-    repeated = replace(index.take(drawn), image_ids=np.arange(1, len(drawn) + 1))
-    rows = [np.flatnonzero(detections.image == row) for row in drawn]
-    again = Detections(
-        image=np.repeat(np.arange(len(drawn)), [len(row) for row in rows]),
-        boxes=detections.boxes[np.concatenate(rows)],
-        scores=detections.scores[np.concatenate(rows)],
-        labels=detections.labels[np.concatenate(rows)],
-    )
-    weights = np.bincount(drawn, minlength=len(index)).astype(np.float64)
-    matches = evaluate(index, detections).matches
-    both = np.stack((np.ones(len(index)), weights))
-    for area in AREAS:
-        replicate = average_precision(matches, weights, area=area)
-        expected = average_precision(evaluate(repeated, again).matches, area=area)
-        np.testing.assert_allclose(replicate, expected, rtol=0, atol=1e-12)
-        together = average_precision(matches, both, area=area)
-        np.testing.assert_array_equal(together[1], replicate)
-        np.testing.assert_array_equal(together[0], average_precision(matches, area=area))
-
-
-@pytest.mark.parametrize("empty", [False, True])
-def test_matches_survive_the_file(tmp_path: Path, empty: bool) -> None:
-    rng = np.random.default_rng(1)
-    index = random_index(rng)
-    matches = evaluate(index, detections_of() if empty else jittered(rng, index)).matches
-    matches.save(tmp_path / "matches.npz")
-    loaded = Matches.load(tmp_path / "matches.npz")
-    for name, value in vars(matches).items():
-        other = getattr(loaded, name)
-        if isinstance(value, tuple):
-            assert other == value
-        else:
-            assert (other.dtype, other.shape) == (value.dtype, value.shape), name
-            np.testing.assert_array_equal(other, value)
-    assert [path.name for path in tmp_path.iterdir()] == ["matches.npz"]
-
-
-def test_matches_point_at_detections_and_ground_truths() -> None:
-    rng = np.random.default_rng(2)
-    index = random_index(rng)
-    detections = jittered(rng, index)
-    matches = evaluate(index, detections).matches
-    np.testing.assert_array_equal(matches.image, detections.image[matches.detection])
-    np.testing.assert_array_equal(matches.score, detections.scores[matches.detection])
-    np.testing.assert_array_equal(matches.truth >= 0, matches.matched[AREAS.index("all")])
-    thresholds, places = np.nonzero(matches.truth >= 0)
-    truths = matches.truth[thresholds, places]
-    assert len(truths) > 100
-    np.testing.assert_array_equal(index.labels[truths], matches.label[places])
-    np.testing.assert_array_equal(index.image_of_box[truths], matches.image[places])
-    ordinary = ~index.crowd[truths]
-    a, b = detections.boxes[matches.detection[places]].astype(float)[ordinary], index.boxes[truths][ordinary]
-    sides = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None)
-    shared = sides.prod(axis=1)
-    union = np.prod(a[:, 2:] - a[:, :2], axis=1) + np.prod(b[:, 2:] - b[:, :2], axis=1) - shared
-    assert (shared / union >= matches.thresholds[thresholds[ordinary]] - 1e-9).all()

@@ -14,8 +14,8 @@ from bench.data.index import ImageIndex
 from bench.detections import Detections, xywh
 from bench.error_types import error_types
 from bench.evaluation import detections_coco, evaluate, ground_truth_coco
+from tests.random_sets import jittered, random_index
 from tests.report.made_run import matrix, write_run
-from tests.test_evaluation import jittered, random_index
 
 
 def drawn_truths(seed: int = 3, *, images: int = 24, classes: int = 4, conditions: bool = True) -> ImageIndex:

@@ -24,8 +24,8 @@ from bench.evaluation import detections_coco, evaluate, ground_truth_coco
 from bench.matches import Matches, average_precision
 from tests.analysis.made_matches import draw_matches
 from tests.analysis.made_run import write_matches
+from tests.random_sets import detections_of, jittered, plain_pycocotools, random_index
 from tests.report.made_run import matrix, name_of
-from tests.test_evaluation import detections_of, jittered, plain_pycocotools, random_index
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 

@@ -24,8 +24,8 @@ from bench.report.plots.found import ap_against_iou, calibration, precision_reca
 from bench.report.tables import all_tables, write_tables
 from bench.report.typeset import MISSING
 from tests.analysis.made_errors import drawn_truths, write_found
+from tests.random_sets import detections_of, index_of
 from tests.report.made_run import write_run
-from tests.test_evaluation import detections_of, index_of
 
 CURVES = (ap_against_iou, precision_recall, calibration, confusion_matrices)
 

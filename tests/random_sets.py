@@ -1,0 +1,118 @@
+"""Ground truths and detections to score, stated or drawn, and plain pycocotools to score them with."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from bench.data.index import ImageIndex
+from bench.detections import Detections
+
+
+def index_of(
+    boxes_of_images: list[list[tuple[int, float, float, float, float]]], *, classes: int = 2, side: int = 300
+) -> ImageIndex:
+    """Images of `side` pixels with boxes (label, x1, y1, x2, y2)."""
+    flat = [box for boxes in boxes_of_images for box in boxes]
+    boxes = np.array([box[1:] for box in flat], dtype=np.float64).reshape(-1, 4)
+    images, count = len(boxes_of_images), len(flat)
+    return ImageIndex(
+        root=Path(),
+        classes=tuple(f"class {k}" for k in range(classes)),
+        category_ids=np.arange(1, classes + 1),
+        files=tuple(f"{k}.jpg" for k in range(images)),
+        image_ids=np.arange(1, images + 1),
+        sizes=np.full((images, 2), side, dtype=np.int32),
+        offsets=np.cumsum([0, *map(len, boxes_of_images)]),
+        boxes=boxes,
+        labels=np.array([box[0] for box in flat], dtype=np.int32),
+        areas=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+        crowd=np.zeros(count, dtype=bool),
+        difficult=np.zeros(count, dtype=bool),
+        truncated=np.full(count, -1, dtype=np.int8),
+        occluded=np.full(count, -1, dtype=np.int8),
+    )
+
+
+def detections_of(*found: tuple[int, int, float, float, float, float, float]) -> Detections:
+    """From (image, label, score, x1, y1, x2, y2)."""
+    table = np.array(found, dtype=np.float64).reshape(-1, 7)
+    return Detections(
+        image=table[:, 0].astype(np.int64),
+        boxes=table[:, 3:].astype(np.float32),
+        scores=table[:, 2].astype(np.float32),
+        labels=table[:, 1].astype(np.int32),
+    )
+
+
+def random_boxes(rng: np.random.Generator, sizes: NDArray[np.int32], sides: tuple[float, float]) -> NDArray[np.float64]:
+    """(K, 4) boxes inside images of `sizes` (K, 2), of all sizes on a logarithmic scale."""
+    extent = np.minimum(np.exp(rng.uniform(math.log(sides[0]), math.log(sides[1]), (len(sizes), 2))), sizes * 0.9)
+    corner = rng.uniform(0, 1, extent.shape) * (sizes - extent)
+    return np.concatenate((corner, corner + extent), axis=1)
+
+
+def random_index(rng: np.random.Generator, *, images: int = 12, classes: int = 5) -> ImageIndex:
+    """Images without boxes, a class without ground truths, crowds, ids in no order."""
+    counts = rng.integers(0, 6, images)
+    sizes = rng.integers(200, 700, (images, 2)).astype(np.int32)
+    boxes = random_boxes(rng, np.repeat(sizes, counts, axis=0), (8, 400))
+    total = len(boxes)
+    return replace(
+        index_of([[(0, 0, 0, 1, 1)] * count for count in counts], classes=classes),
+        category_ids=rng.permutation(90)[:classes] + 1,
+        image_ids=rng.permutation(1000)[:images] + 1,
+        sizes=sizes,
+        boxes=boxes,
+        labels=rng.integers(0, classes - 1, total).astype(np.int32),
+        areas=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) * rng.uniform(0.4, 1, total),
+        crowd=rng.random(total) < 0.15,
+    )
+
+
+def jittered(
+    rng: np.random.Generator, index: ImageIndex, *, each: int = 3, wrong: int = 8, ties: bool = True
+) -> Detections:
+    """Ground truths moved a little, some under a wrong label, and `wrong` random boxes an image."""
+    rows = np.repeat(np.arange(len(index.boxes)), each)
+    sides = np.tile(index.boxes[rows, 2:] - index.boxes[rows, :2], 2)
+    moved = index.boxes[rows] + rng.normal(0, 0.08, sides.shape) * sides
+    stray = np.repeat(np.arange(len(index)), wrong)
+    boxes = np.concatenate((moved, random_boxes(rng, index.sizes[stray], (8, 400))))
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    labels = np.concatenate((index.labels[rows], rng.integers(0, len(index.classes), len(stray))))
+    mistaken = rng.random(len(labels)) < 0.2
+    labels[mistaken] = rng.integers(0, len(index.classes), mistaken.sum())
+    scores = rng.random(len(labels))
+    order = rng.permutation(len(labels))
+    return Detections(
+        image=np.concatenate((index.image_of_box[rows], stray))[order],
+        boxes=boxes.astype(np.float32)[order],
+        scores=(np.ceil(scores * 8) / 8 if ties else scores).astype(np.float32)[order],
+        labels=labels.astype(np.int32)[order],
+    )
+
+
+def plain_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any:
+    """COCOeval as its own users run it (`loadRes` cannot take an empty list: then no annotations)."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = truth
+        coco.createIndex()
+        found = COCO()
+        found.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": []}
+        found.createIndex()
+        evaluator = COCOeval(coco, coco.loadRes(results) if results else found, "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return evaluator
