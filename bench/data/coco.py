@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bench.data.index import UNKNOWN
 from bench.data.problems import Problem
-from bench.data.reading import LEFT_OUT, RawAnnotations, Reading, build_reading, problem
+from bench.data.reading import LEFT_OUT, RawAnnotations, Reading, build_reading, is_file, printable, problem
 from bench.errors import UserError
 
 Entry = dict[str, Any]
@@ -185,7 +185,8 @@ def _read_instances(path: Path, root: Path, problems: list[Problem]) -> Instance
         labels[second] = LEFT_OUT
 
     boxes = _numbers([entry.get("bbox") for entry in annotations], 4)
-    boxes[:, 2:] += boxes[:, :2]
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum beyond all floats is found as infinite
+        boxes[:, 2:] += boxes[:, :2]
     return Instances(
         where=where,
         classes=classes,
@@ -210,6 +211,8 @@ def _load(path: Path) -> Entry:
         document = json.loads(SEGMENTS.sub(b'"segmentation":0', path.read_bytes()))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). Export the annotations again.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
     for key in ("categories", "images", "annotations"):
         entries = document.get(key) if isinstance(document, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -220,7 +223,11 @@ def _load(path: Path) -> Entry:
 
 def _categories(categories: list[Entry], where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     ids = _integers(categories, "id", f"{where}, categories")
-    names = [str(name) for name in _column(categories, "name", f"{where}, categories")]
+    names = _column(categories, "name", f"{where}, categories")
+    for name in names:
+        if not isinstance(name, str | int | float):
+            raise UserError(f"{where}: a category's name is {printable(repr(name))}. It must be a word.")
+    names = [str(name) for name in names]
     for kind, values in (("id", ids.tolist()), ("name", names)):
         repeated = sorted({value for value in values if values.count(value) > 1})
         if repeated:
@@ -250,7 +257,7 @@ def _image_folder(root: Path, path: Path, names: list[str]) -> str:
     list_name = part.rstrip("0123456789")
     candidates = ("images/", f"images/{part}/", f"{part}/", f"images/{list_name}/", f"{list_name}/", "")
     sample = names[:50]
-    hits = [sum((root / folder / name).is_file() for name in sample) for folder in candidates]
+    hits = [sum(is_file(root / folder / name) for name in sample) for folder in candidates]
     return candidates[int(np.argmax(hits))]
 
 
@@ -300,7 +307,7 @@ def _integers(entries: list[Entry], key: str, where: str) -> NDArray[np.int64]:
             for number, value in enumerate(values, start=1)
             if type(value) is not int or abs(value) > MAX_ID
         )
-        raise UserError(f"{where}, number {number}: '{key}' is {value!r}. It must be a whole number.")
+        raise UserError(f"{where}, number {number}: '{key}' is {printable(repr(value))}. It must be a whole number.")
     return np.array(values, dtype=np.int64)
 
 
@@ -332,8 +339,8 @@ def _rows_of_ids(
         at = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
         return np.where(ascending[at] == wanted, order[at], LEFT_OUT)
 
-    same = ascending[1:] == ascending[:-1]
-    repeated = np.sort(order[np.concatenate((same, [False])) | np.concatenate(([False], same))])
+    occurring = np.unique(ids, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero(occurring[2][occurring[1]] > 1)
     return rows, repeated
 
 

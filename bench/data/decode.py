@@ -7,6 +7,7 @@ learns which rule was applied, so that the preflight can count it.
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +117,8 @@ def header_size(path: Path) -> tuple[int, int]:
 
 def _open(path: Path) -> Image.Image:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
+            raise OSError("it is no file")
         image = Image.open(path)
     except FileNotFoundError as error:
         raise ImageError(

@@ -19,9 +19,14 @@ from numpy.typing import NDArray
 from bench.data.decode import ImageError, header_size
 from bench.data.index import ImageIndex
 from bench.data.problems import Problem, Severity
+from bench.errors import UserError
 
 NOT_STATED = 0  # width and height that the annotation does not give: the image header is asked
 LEFT_OUT = -1  # a size, label or image row that the reader has already reported as a problem
+
+MAX_ANNOTATION_BYTES = 64 << 20  # of one image: a hundred thousand objects in VOC's form take a third of it
+LONGEST_SHOWN = 300  # letters of a name or a finding in a message
+LONGEST_CLASS = 100
 
 # Thinner than any annotation format's own precision, and its logarithm would dominate the box loss.
 MIN_SIDE = 0.01  # pixels
@@ -33,6 +38,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "duplicate-image-id": ("fatal", "give every image an id of its own; their boxes cannot be told apart"),
     "duplicate-annotation-id": ("fatal", "give every annotation an id of its own"),
     "annotation-of-unknown-image": ("fatal", "add the image to 'images', or remove the annotation"),
+    "unreadable-name": ("fatal", "rename the file: its name is no text"),
     "unreadable-annotation": ("fatal", "repair the file, or remove it together with its image"),
     "listed-without-annotation": ("fatal", "add the annotation, or remove the name from the list"),
     "image-in-two-lists": ("fatal", "remove it from one of the lists: it would be trained on and scored"),
@@ -60,7 +66,45 @@ KINDS: dict[str, tuple[Severity, str]] = {
 def problem(kind: str, where: str, what: str) -> Problem:
     """A `Problem` of one of the `KINDS`, with that kind's severity and remedy."""
     severity, remedy = KINDS[kind]
-    return Problem(severity=severity, kind=kind, where=where, what=what, remedy=remedy)
+    return Problem(severity=severity, kind=kind, where=printable(where), what=printable(what), remedy=remedy)
+
+
+def printable(text: str) -> str:
+    """One line that any terminal and file takes, whatever a stranger's file name or class holds."""
+    escaped = text.encode("utf-8", "backslashreplace").decode()
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in escaped)
+    return line if len(line) <= LONGEST_SHOWN else f"{line[:LONGEST_SHOWN]}..."
+
+
+def read_annotation(path: Path) -> bytes:
+    """The bytes of the annotation of one image.
+
+    Raises OSError where it cannot be read: also for pipes, which would wait for ever, and for files that are
+    larger than any annotation.
+    """
+    if not path.is_file():
+        raise OSError(f"{path.name} is no file")
+    if path.stat().st_size > MAX_ANNOTATION_BYTES:
+        raise OSError(f"its {path.stat().st_size} bytes are more than {MAX_ANNOTATION_BYTES}")
+    return path.read_bytes()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; not where the name is too long or holds what no name can."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def check_classes(classes: tuple[str, ...], where: str) -> None:
+    """Raise UserError for a class name that no table can print: empty, of many lines, or no text."""
+    for name in classes:
+        if not name.strip() or not name.isprintable() or len(name) > LONGEST_CLASS:
+            raise UserError(
+                f"{where}: the class name {printable(name)!r} is empty, longer than {LONGEST_CLASS} letters, or holds "
+                "what cannot be printed. Correct it."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,6 +169,7 @@ class RawAnnotations:
 def build_reading(raw: RawAnnotations) -> Reading:
     """Check images, then boxes, then lists; keep the good ones, sorted by file name."""
     problems = list(raw.problems)
+    check_classes(raw.classes, str(raw.root))
     good, sizes = check_images(raw, problems)
 
     candidates = np.flatnonzero((raw.labels != LEFT_OUT) & (raw.image_of_box != LEFT_OUT))
@@ -224,6 +269,10 @@ def check_images(raw: RawAnnotations, problems: list[Problem]) -> tuple[NDArray[
             good[rows] = False
             places = " and ".join(raw.image_where(row) for row in rows)
             problems.append(problem("duplicate-image", file, f"described {len(rows)} times: {places}"))
+    for row in np.flatnonzero(good).tolist():
+        if not _is_text(raw.files[row]):
+            good[row] = False
+            problems.append(problem("unreadable-name", raw.files[row], "it is not valid in the file system's encoding"))
     for row in _missing_files(raw, good):
         good[row] = False
         problems.append(problem("missing-image", raw.image_where(row), f"there is no file {raw.root / raw.files[row]}"))
@@ -244,6 +293,14 @@ def check_images(raw: RawAnnotations, problems: list[Problem]) -> tuple[NDArray[
     return good, sizes
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def header_sizes(root: Path, files: list[str], problems: list[Problem]) -> NDArray[np.int64]:
     """(N, 2) width and height from the image headers, after EXIF orientation, without decoding.
 
@@ -260,7 +317,9 @@ def header_sizes(root: Path, files: list[str], problems: list[Problem]) -> NDArr
 
 def problem_of_image(error: ImageError, file: str) -> Problem:
     """The fatal problem that an undecodable image file is."""
-    return Problem(severity="fatal", kind=error.kind, where=file, what=error.what, remedy=error.remedy)
+    return Problem(
+        severity="fatal", kind=error.kind, where=printable(file), what=printable(error.what), remedy=error.remedy
+    )
 
 
 def counted_from_one(count: int) -> NDArray[np.int64]:
@@ -276,9 +335,12 @@ def _missing_files(raw: RawAnnotations, good: NDArray[np.bool_]) -> list[int]:
         folder, name = posixpath.split(raw.files[row])
         if folder not in listings:
             path = raw.root / folder
-            listings[folder] = {entry.name for entry in os.scandir(path)} if path.is_dir() else set()
+            try:
+                listings[folder] = {entry.name for entry in os.scandir(path)}
+            except (OSError, ValueError):  # no folder, or no name that a folder can have
+                listings[folder] = set()
         # File systems that ignore case or Unicode forms open names that the listing spells otherwise.
-        if name not in listings[folder] and not (raw.root / raw.files[row]).is_file():
+        if name not in listings[folder] and not is_file(raw.root / raw.files[row]):
             missing.append(row)
     return missing
 

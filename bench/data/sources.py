@@ -20,7 +20,7 @@ from bench.data.index import BOX_FIELDS
 from bench.data.reading import Reading, counted_from_one
 from bench.data.scenes import SceneKnobs, read_scenes
 from bench.data.voc import read_voc
-from bench.data.yolo import read_yolo
+from bench.data.yolo import expanded, read_yolo
 from bench.errors import UserError
 
 FORMS = "scenes, scenes:KNOBS, voc:DIR, coco:DIR, yolo:DATA.yaml, voc2007 or voc0712"
@@ -47,7 +47,7 @@ def read_source(source: str, *, cache: Path) -> Reading:
     prefix, argument = _parse(source)
     if prefix == "scenes":
         return read_scenes(SceneKnobs.parse(argument), cache)
-    return _read_place(prefix, Path(argument).expanduser())
+    return _read_place(prefix, expanded(argument))
 
 
 def data_name(source: str) -> str:
@@ -61,7 +61,7 @@ def data_name(source: str) -> str:
     if prefix == "scenes":
         # Other knobs are other data, and must not meet the first run's folder.
         return _safe("-".join(["scenes", *argument.replace("=", "").split(",")]))
-    path = Path(argument).expanduser().resolve()
+    path = expanded(argument).resolve()
     if prefix == "yolo":
         name = path.parent.name if path.stem.lower() in ("data", "dataset") else path.stem
     else:
@@ -80,7 +80,7 @@ def _parse(source: str) -> tuple[str, str]:
         return prefix, argument
     if prefix in PREFIXES:
         raise UserError(f"--data {source} names no place. Write {prefix}:{'DATA.yaml' if prefix == 'yolo' else 'DIR'}.")
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.exists():
         form = _form_of(path)
         advice = f"it looks like {form}" if form else f"say of what form it is ({FORMS})"

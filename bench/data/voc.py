@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bench.data.decode import IMAGE_SUFFIXES
 from bench.data.index import UNKNOWN
 from bench.data.problems import Problem
-from bench.data.reading import LEFT_OUT, RawAnnotations, Reading, build_reading, problem
+from bench.data.reading import LEFT_OUT, RawAnnotations, Reading, build_reading, problem, read_annotation
 from bench.errors import UserError
 
 MAX_SIDE = 2**31 - 1  # of an image, as the index stores it
@@ -193,7 +193,11 @@ def _image_name(stem: str, annotation: Element | None, images: Mapping[str, list
 
 def _parse(path: Path, root: Path, problems: list[Problem]) -> Element | None:
     where = path.relative_to(root).as_posix()
-    data = path.read_bytes()
+    try:
+        data = read_annotation(path)
+    except OSError as error:
+        problems.append(problem("unreadable-annotation", where, f"it cannot be read ({error.strerror or error})"))
+        return None
     try:
         annotation = _parse_either_encoding(data, where, problems)
     except DefusedXmlException as error:

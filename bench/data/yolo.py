@@ -22,7 +22,17 @@ from numpy.typing import NDArray
 from bench.data.decode import IMAGE_SUFFIXES
 from bench.data.index import UNKNOWN
 from bench.data.problems import Problem
-from bench.data.reading import RawAnnotations, Reading, build_reading, header_sizes, problem
+from bench.data.reading import (
+    LEFT_OUT,
+    RawAnnotations,
+    Reading,
+    build_reading,
+    header_sizes,
+    is_file,
+    printable,
+    problem,
+    read_annotation,
+)
 from bench.errors import UserError
 
 LISTS = ("train", "val", "test")
@@ -49,10 +59,12 @@ def read_yolo(yaml_file: Path) -> Reading:
             lists[name] = np.array([row_of.setdefault(image, len(row_of)) for image in images], dtype=np.int64)
     images = list(row_of)
     files = [Path(os.path.relpath(image, root)).as_posix() for image in images]
-    lines_of = [_read_labels(label_file(image), root, len(classes), problems) for image in images]
+    read = [_read_labels(label_file(image), root, len(classes), problems) for image in images]
+    lines_of = [of_image or [] for of_image in read]
     lines = [line for of_image in lines_of for line in of_image]
 
     sizes = header_sizes(root, files, problems)
+    sizes[[row for row, of_image in enumerate(read) if of_image is None]] = LEFT_OUT
     image_of_box = np.repeat(np.arange(len(images)), [len(of_image) for of_image in lines_of])
     scale = np.tile(sizes[image_of_box], 2).astype(np.float64)
     label_names = [_relative(label_file(image), root) for image in images]
@@ -92,12 +104,16 @@ class _Line(NamedTuple):
     corners: tuple[float, float, float, float]  # normalised xyxy
 
 
-def _read_labels(path: Path, root: Path, class_count: int, problems: list[Problem]) -> list[_Line]:
-    """The good lines of a label file; none if there is no file."""
+def _read_labels(path: Path, root: Path, class_count: int, problems: list[Problem]) -> list[_Line] | None:
+    """The good lines of a label file, none if there is no file; None if it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except FileNotFoundError:
-        return []
+        if not os.path.lexists(path):
+            return []
+        text = read_annotation(path).decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        what = f"it cannot be read ({error.strerror or error})"
+        problems.append(problem("unreadable-annotation", _relative(path, root), what))
+        return None
     lines = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -145,7 +161,7 @@ def _load(yaml_file: Path) -> dict[str, Any]:
         description = yaml.safe_load(yaml_file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"There is no file {yaml_file}. Give the data.yaml of the data set.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{yaml_file} cannot be read as YAML: {error}") from error
     if not isinstance(description, dict) or not any(description.get(name) for name in LISTS):
         raise UserError(f"{yaml_file} names no images. It needs 'train:', and better 'val:' too, and 'names:'.")
@@ -160,35 +176,44 @@ def _classes(description: dict[str, Any], yaml_file: Path) -> tuple[str, ...]:
         names = [names[label] for label in range(len(names))]
     if not isinstance(names, list) or not names:
         raise UserError(f"{yaml_file} has no 'names'. List the class names, in the order of their numbers.")
+    if not all(isinstance(name, str | int | float) for name in names):  # nested aliases may be endless as text
+        raise UserError(f"{yaml_file}: 'names' holds something else than words. List the class names alone.")
     classes = tuple(str(name) for name in names)
     if len(set(classes)) != len(classes):
         repeated = next(name for name in classes if classes.count(name) > 1)
         raise UserError(f"{yaml_file}: the class name {repeated!r} occurs more than once. Make the names unique.")
-    if description.get("nc", len(classes)) != len(classes):
-        raise UserError(f"{yaml_file}: nc is {description['nc']}, but there are {len(classes)} names. Correct one.")
+    number = description.get("nc", len(classes))
+    if number != len(classes):
+        stated = printable(str(number)) if isinstance(number, str | int | float) else "no number"
+        raise UserError(f"{yaml_file}: nc is {stated}, but there are {len(classes)} names. Correct one.")
     return classes
 
 
 def _root(description: dict[str, Any], yaml_file: Path) -> Path:
     folder = yaml_file.parent.resolve()
-    stated = folder / Path(str(description.get("path") or ".")).expanduser()
+    entry = description.get("path")
+    stated = folder / expanded(entry if isinstance(entry, str) else ".")
     # Ultralytics resolves `path` against a folder of its own, so many files state one that is not there.
-    return stated.resolve() if stated.is_dir() else folder
+    return stated.resolve() if _is_folder(stated) else folder
 
 
 def _images(entry: object, name: str, root: Path, yaml_file: Path, problems: list[Problem]) -> list[Path]:
     """Image files of one list, without repetitions; also reports label files that have no image."""
     images: dict[Path, None] = {}
-    for part in entry if isinstance(entry, list) else [entry]:
-        place = _place(str(part), root)
-        if place.is_dir():
+    stated = entry if isinstance(entry, list) else [entry]
+    parts = [part for part in stated if isinstance(part, str)]
+    if len(parts) < len(stated):
+        raise UserError(f"{yaml_file}: '{name}' must be a folder, a .txt file, or a list of them.")
+    for part in parts:
+        place = _place(part, root)
+        if _is_folder(place):
             found = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
             _report_orphans(place, found, root, problems)
-        elif place.is_file() and place.suffix == ".txt":
+        elif is_file(place) and place.suffix == ".txt":
             found = _listed_images(place, root)
         else:
             raise UserError(
-                f"{yaml_file}: '{name}' is {part}, but there is no folder {place}. "
+                f"{yaml_file}: '{name}' is {printable(part)}, but there is no folder {printable(str(place))}. "
                 "Correct it, or 'path'; both count from the yaml file's folder."
             )
         for image in found:
@@ -196,16 +221,19 @@ def _images(entry: object, name: str, root: Path, yaml_file: Path, problems: lis
                 problems.append(problem("duplicate-list-entry", _relative(image, root), f"in {name} more than once"))
             images[image] = None
     if not images:
-        raise UserError(f"{yaml_file}: '{name}' is {entry}, where no image was found. Add images, or remove the entry.")
+        places = printable(", ".join(parts))
+        raise UserError(
+            f"{yaml_file}: '{name}' is {places}, where no image was found. Add images, or remove the entry."
+        )
     return list(images)
 
 
 def _place(part: str, root: Path) -> Path:
-    place = root / Path(part).expanduser()
-    if not place.exists() and part.startswith("../"):
+    place = root / expanded(part)
+    if not _exists(place) and part.startswith("../"):
         # Roboflow writes ../train/images for a folder that lies beside the yaml file.
         beside = root / part.removeprefix("../")
-        place = beside if beside.exists() else place
+        place = beside if _exists(beside) else place
     return Path(os.path.normpath(place))
 
 
@@ -214,9 +242,9 @@ def _listed_images(list_file: Path, root: Path) -> list[Path]:
     for line in list_file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         if not line.strip():
             continue
-        name = Path(line.strip()).expanduser()
+        name = expanded(line.strip())
         beside = list_file.parent / name
-        listed.append(Path(os.path.normpath(beside if beside.exists() else root / name)))
+        listed.append(Path(os.path.normpath(beside if _exists(beside) else root / name)))
     return listed
 
 
@@ -229,6 +257,25 @@ def _report_orphans(folder: Path, images: list[Path], root: Path, problems: list
         if path not in expected and path.name.lower() not in NOT_LABELS:
             what = f"there is no image {path.stem} in {_relative(folder, root)}"
             problems.append(problem("missing-image", _relative(path, root), what))
+
+
+def expanded(text: str) -> Path:
+    """A path with the home folder for ~; as written where there is no such home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def _exists(path: Path) -> bool:
+    return is_file(path) or _is_folder(path)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _relative(path: Path, root: Path) -> str:
