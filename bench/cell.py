@@ -33,7 +33,7 @@ from bench.errors import UserError, writing
 from bench.evaluation import detections_coco, evaluate
 from bench.numerics import configure
 from bench.spec import Cell, Numerics, Specification
-from bench.store import CHECKPOINT, SCHEMA, cell_folder, environment, failed_record, read_log
+from bench.store import CHECKPOINT, SCHEMA, cell_folder, environment, failed_record, now, read_log
 from bench.throughput import (
     SpeedSettings,
     count_flops,
@@ -115,7 +115,7 @@ def run_cell(job: CellJob) -> dict[str, Any]:
     job.folder.mkdir(parents=True, exist_ok=True)
     identity = identity_of(job.cell)
     try:
-        record = {**identity, "status": "done", "failure": None, **_figures(job)}
+        record = {**identity, "status": "done", "failure": None, **_figures(job), "finished": now()}
     except (UserError, NotFinite, torch.OutOfMemoryError) as error:
         record = failed_record(identity, cause=str(error), folder=job.folder, traceback=traceback.format_exc())
     except Exception as error:

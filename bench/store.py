@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,12 @@ def failed_record(
         "traceback": traceback,
         "log_tail": log[-5:],
     }
-    return {**identity, "status": "failed", "failure": failure}
+    return {**identity, "status": "failed", "failure": failure, "finished": now()}
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601 writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,14 @@ def test_crowds_are_kept_apart_in_a_coco_run(words: list[str], photographs: Path
     assert found["anchors"]["prepared"]["anchors"]["recall_before"]["boxes"] == 10 - images
 
 
+def test_a_record_and_the_page_say_when_a_cell_was_done(words: list[str], tmp_path: Path) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    assert run_all.main([*words, "--axes", "none"]) == 0
+    (record,) = records(tmp_path / "run").values()
+    assert before <= datetime.fromisoformat(record["finished"]) <= datetime.now(UTC)
+    assert record["finished"] in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_the_same_command_repeats_no_cell(words: list[str], tmp_path: Path) -> None:
     words += ["--axes", "fpn"]
     assert run_all.main(words) == 0
@@ -198,7 +207,7 @@ def test_the_same_command_gives_the_same_records_apart_from_clocks(words: list[s
         found.append(records(tmp_path / name))
     differences = {path for variant in found[0] for path in unequal(found[0][variant], found[1][variant])}
     print(f"differ: {', '.join(sorted(differences))}")
-    allowed = (*CLOCKS, "latency_p90_ms", "sweep", "waiting_for_data_share")
+    allowed = (*CLOCKS, "latency_p90_ms", "sweep", "waiting_for_data_share", "finished")
     assert not {path for path in differences if path.split(".")[-1] not in allowed}
     for file in ("detections.json", "matches.npz", "priors.json"):
         ones, twos = (sorted((tmp_path / name).glob(f"cells/*/{file}")) for name in ("one", "two"))

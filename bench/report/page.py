@@ -93,7 +93,10 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
         pending=[f"{cell.variant}, seed {cell.seed}" for cell in run.cells if run.status(cell) == "pending"],
         command=request_command(run),
         made_with=[*_plan_lines(run), *_environment_lines(run)],
-        cells=[(cell.variant, cell.seed, cell.id, run.status(cell)) for cell in run.cells],
+        cells=[
+            (cell.variant, cell.seed, cell.id, run.status(cell), run.records.get(cell.id, {}).get("finished") or "")
+            for cell in run.cells
+        ],
     )
     path = run.folder / "report.html"
     with replacing(path) as file:
