@@ -8,6 +8,8 @@ import pandas as pd
 
 from bench.analysis.frame import Run
 
+STEADY = 1.25  # times between the latencies of equal networks that a quiet machine stays within
+
 
 def status(run: Run, variant: str) -> str:
     """ "done", "failed", "pending", or how many of the variant's seeds are done."""
@@ -84,6 +86,25 @@ def machines(run: Run) -> tuple[str, ...]:
         return ()
     said = "; ".join(f"{', '.join(names)}: {name}" for name, names in rows.items())
     return (f"Speeds and times are of different machines (name, threads), and cannot be compared across them: {said}",)
+
+
+def unsteady(run: Run) -> tuple[str, ...]:
+    """A sentence where the clock contradicts itself: one network, measured in several cells, at different speeds."""
+    times: dict[tuple[object, object], dict[str, float]] = {}
+    for cell, record in run.done():
+        cost, latency = record.get("cost") or {}, (record.get("speed") or {}).get("latency_p50_ms")
+        network = cost.get("parameters_M"), cost.get("forward_GFLOP")
+        if latency and None not in network:
+            seed = f" (seed {cell.seed})" if len(run.seeds) > 1 else ""
+            times.setdefault(network, {})[f"{cell.variant}{seed}"] = latency
+    worst = max(times.values(), key=lambda each: max(each.values()) / min(each.values()), default={})
+    if not worst or max(worst.values()) <= STEADY * min(worst.values()):
+        return ()
+    fastest, slowest = min(worst, key=worst.__getitem__), max(worst, key=worst.__getitem__)
+    return (
+        f"Speeds and times are rough: {fastest} and {slowest} are networks of one size, and took "
+        f"{worst[fastest]:.3g} and {worst[slowest]:.3g} ms an image; other work ran on the machine",
+    )
 
 
 def common(values: pd.Series) -> int | None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from bench.analysis.analysed import analyse
 from bench.analysis.frame import Run, load_run
 from bench.report import columns, conditions, figures, tables
+from bench.report.sentences import unsteady
 from bench.report.typeset import MISSING, escape_latex, escape_markdown, latex_text
 from tests.report.made_run import AXES, CLASSES, matrix, write_run
 
@@ -275,3 +276,20 @@ def test_a_long_class_list_goes_over_several_pages(tmp_path: Path) -> None:
     text = latex_text(tables.per_class(load_run(folder)))
     assert text.count("\\begin{table}") > 1 and text.count("\\label") == 1
     assert all(len(re.findall(f"^class {number} &", text, re.MULTILINE)) >= 1 for number in range(80))
+
+
+def test_a_clock_that_contradicts_itself_is_said_to(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", factors=matrix(("fpn", "unfreezing")))
+    latencies = {"baseline": 40.0, "unfreezing": 48.0, "fpn": 90.0, "fpn+unfreezing": 91.0}
+    for slower, said in ((1.0, False), (2.0, True)):
+        for path in folder.glob("cells/*/record.json"):
+            record = json.loads(path.read_text())
+            size = 5.0 if "fpn" in record["variant"] else 4.0
+            record["cost"] |= {"parameters_M": size, "forward_GFLOP": size}
+            factor = slower if record["variant"] == "unfreezing" else 1.0
+            record["speed"]["latency_p50_ms"] = factor * latencies[record["variant"]]
+            path.write_text(json.dumps(record))
+        notes = unsteady(load_run(folder))
+        assert bool(notes) == said
+        if said:
+            assert "baseline and unfreezing are networks of one size, and took 40 and 96 ms" in notes[0]
