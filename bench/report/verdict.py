@@ -86,13 +86,13 @@ class Sentence:
 
 
 def verdict(analysis: Analysis) -> list[Sentence]:
-    """What the run has shown: its state, the best row, effects on AP, cost, Pareto set, errors, sizes, seeds."""
+    """What is missing, the best row, effects on AP, cost, Pareto set, errors, sizes, seeds."""
     run, effects = analysis.run, analysis.effects
     rows = _Rows(frame=ablation(run).frame.set_index("variant"))
-    said = [_state(run)]
     best = rows.best()
     if best is None:
-        return said
+        return [_state(run)]
+    said = [] if all(run.status(cell) == "done" for cell in run.cells) else [_state(run)]
     on_ap = effects[(effects["measure"] == "AP") & (effects["class"] == "")]
     main = on_ap[on_ap["kind"] == "main effect"]
     said += _best_row(run, rows, best)
