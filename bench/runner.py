@@ -29,6 +29,7 @@ from bench.store import failed_record, read_log, read_record
 BACKENDS = ("loky", "dask", "ray")
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 5.0
+LONGEST_LOOK_SECONDS = 5.0  # more has passed where we were stopped ourselves, by Ctrl-Z or a batch system
 LAST_LINES = 40  # of what a process printed: where it hung or crashed, in all threads
 
 
@@ -93,15 +94,17 @@ def supervise(job: CellJob, retries: int, stop: threading.Event | None = None) -
         process = _context().Process(target=_in_own_process, args=(job,), name=f"cell {job.cell.variant}")
         (job.folder / "record.json").unlink(missing_ok=True)
         process.start()
-        progress, since, hung = _progress(job), time.monotonic(), False
-        while process.is_alive() and not hung:
+        progress, waited, looked = _progress(job), 0.0, time.monotonic()
+        while process.is_alive() and waited <= job.hung_after:
             if stop is not None and stop.is_set():
                 _end(process)
                 return "interrupted"
             process.join(POLL_SECONDS)
+            before, looked = looked, time.monotonic()
+            waited += min(looked - before, LONGEST_LOOK_SECONDS)
             if progress != (progress := _progress(job)):
-                since = time.monotonic()
-            hung = time.monotonic() - since > job.hung_after
+                waited = 0.0
+        hung = waited > job.hung_after
         if hung:
             _say_where(process)
             _end(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -89,6 +90,15 @@ def test_a_hung_cell_fails_with_the_place_and_the_others_go_on(jobs: list[CellJo
     # The next run tries it again
     (tmp_path / "remedy").touch()
     assert supervise(hanging, retries=0) == "done"
+
+
+def test_a_run_that_was_stopped_and_continued_has_not_hung(
+    jobs: list[CellJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-Z, an hour, fg: to the clock an hour has passed between two looks, in which nobody worked."""
+    clock, calls = time.monotonic, itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + (3600.0 if next(calls) > 5 else 0.0))
+    assert supervise(jobs[0], retries=0) == "done"
 
 
 def test_a_killed_worker_is_tried_again_as_often_as_asked(jobs: list[CellJob], tmp_path: Path) -> None:
