@@ -148,7 +148,7 @@ def run(words: Sequence[str], held: ExitStack) -> int:
         settle_software(out, mixed=options.mix_versions, say=lambda text: console.print(text, markup=False))
     return start(
         out,
-        cells,
+        request,
         data,
         axes_package="variants",
         axis_files=tuple(options.axis_file),

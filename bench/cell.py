@@ -31,6 +31,7 @@ from bench.detector.ssd import SSD
 from bench.error_types import error_types
 from bench.errors import UserError, writing
 from bench.evaluation import detections_coco, evaluate
+from bench.memory import peak_memory_mib
 from bench.numerics import configure
 from bench.spec import Cell, Numerics, Specification
 from bench.store import CHECKPOINT, SCHEMA, cell_folder, environment, failed_record, now, read_log
@@ -40,9 +41,8 @@ from bench.throughput import (
     count_parameters,
     device_description,
     measure_inference,
-    peak_memory_mib,
 )
-from bench.training import NotFinite, Progress, Trained, Trainer, autocast
+from bench.training import BatchTooLarge, NotFinite, Progress, Trained, Trainer, autocast
 from bench.voc_evaluation import with_voc
 
 EVALUATION_BATCH = 16
@@ -116,8 +116,12 @@ def run_cell(job: CellJob) -> dict[str, Any]:
     identity = identity_of(job.cell)
     try:
         record = {**identity, "status": "done", "failure": None, **_figures(job), "finished": now()}
-    except (UserError, NotFinite, torch.OutOfMemoryError) as error:
+    except (UserError, NotFinite) as error:
         record = failed_record(identity, cause=str(error), folder=job.folder, traceback=traceback.format_exc())
+    except BatchTooLarge as error:
+        record = failed_record(
+            identity, cause=str(error), folder=job.folder, traceback=traceback.format_exc(), batch_too_large=True
+        )
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         record = failed_record(identity, cause=cause, folder=job.folder, traceback=traceback.format_exc())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,18 @@ def settle_plan(run: Path, content: Mapping[str, Any]) -> None:
         f"{run} holds another plan than the one asked for:\n" + "\n".join(shown or ["  its cells"]) + "\n"
         "Ask for the same again to go on with it, or give this one a folder of its own: --out results/NAME"
     )
+
+
+def in_smaller_pieces(run: Path, request: Request) -> tuple[Request, list[Cell]]:
+    """The same request with its batches in twice as many pieces, in all arms, and its cells; replaces plan.json.
+
+    What was done in larger pieces is not part of the new plan: its cells would differ in the last digits.
+    """
+    pieces = min(2 * request.numerics.pieces, request.base.training.batch)
+    smaller = replace(request, numerics=replace(request.numerics, pieces=pieces))
+    cells = plan_cells(smaller)
+    write_json(run / "plan.json", plan_content(smaller, cells))
+    return smaller, cells
 
 
 def settle_software(run: Path, *, mixed: bool, say: Callable[[str], None]) -> None:

@@ -83,6 +83,6 @@ def step_seconds(spec: Specification, numerics: Numerics) -> tuple[float, int]:
     times = []
     for _ in range(4):
         start = time.perf_counter()
-        float(trainer.step(training.steps - 1, images, targets).total.detach())
+        float(trainer.step(training.steps - 1, images, targets).total)
         times.append(time.perf_counter() - start)
     return sorted(times[1:])[1], sum(parameter.numel() for parameter in model.parameters())

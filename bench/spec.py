@@ -164,12 +164,17 @@ class Specification:
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
-    """Decided once per run and the same in all arms: it changes the figures in the last digits."""
+    """Decided once per run and the same in all arms: it changes the figures in the last digits.
+
+    pieces: in which a batch of training goes through the network, one after the other; above 1 where
+        memory does not hold all of it. The loss is that of the whole batch.
+    """
 
     device: str
     precision: Literal["float32", "bfloat16"]
     threads: int
     channels_last: bool = True
+    pieces: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,13 +40,22 @@ def read_record(run: Path, cell_id: str) -> dict[str, Any] | None:
 
 
 def failed_record(
-    identity: Mapping[str, Any], *, cause: str, folder: Path, traceback: str | None = None
+    identity: Mapping[str, Any],
+    *,
+    cause: str,
+    folder: Path,
+    traceback: str | None = None,
+    batch_too_large: bool = False,
 ) -> dict[str, Any]:
-    """The record of a cell that failed: never a number, always a reason."""
+    """The record of a cell that failed: never a number, always a reason.
+
+    batch_too_large: smaller pieces of a batch may help; see `Numerics.pieces`.
+    """
     log = list(read_log(folder / "log.jsonl"))
     steps = [line["step"] for line in log if "step" in line]
     failure = {
         "cause": cause,
+        "batch_too_large": batch_too_large,
         "step": steps[-1] if steps else 0,
         "traceback": traceback,
         "log_tail": log[-5:],

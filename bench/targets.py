@@ -24,3 +24,8 @@ class Targets:
         """The same on another device."""
         moved = (value.to(device, non_blocking=True) for value in (self.boxes, self.labels, self.crowd))
         return Targets(*moved)
+
+    def pieces(self, count: int) -> list[Targets]:
+        """The targets of `count` parts of the batch, in order and of nearly equal size."""
+        parts = (value.tensor_split(count) for value in (self.boxes, self.labels, self.crowd))
+        return [Targets(*part) for part in zip(*parts, strict=True)]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import UserError
+from bench.memory import out_of_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,11 +224,6 @@ def _measure_batch(
     return None
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether `error` says that memory ran out: torch has no class of error for the CPU's allocator."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
 def batches_of(images: Tensor, batch: int) -> Iterator[Tensor]:
     """Batches (batch, ...) round and round through images (N, ...), all of them in turn, for ever.
 
@@ -265,17 +259,6 @@ def count_flops(model: nn.Module, example: Tensor) -> int:
 def count_parameters(model: nn.Module) -> int:
     """Number of parameters, trainable or not; a shared one counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Largest memory so far, in MiB: of tensors on a CUDA device, elsewhere of this process (resident).
-
-    On CUDA counted from the last `torch.cuda.reset_peak_memory_stats`; a process's peak cannot be reset.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, KiB on Linux
 
 
 def device_description(device: torch.device) -> dict[str, Any]:

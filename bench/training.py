@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from bench.checkpoints import latest_checkpoint, write_checkpoint
 from bench.data.pipeline import TrainingBatches
-from bench.detector.loss import Loss
+from bench.detector.loss import Loss, matched_priors, total_of
 from bench.detector.ssd import SSD
+from bench.memory import out_of_memory
 from bench.schedule import rate_factor, stage_rate_factors, trainable_stages
 from bench.spec import Numerics, TrainSpec
 from bench.targets import Targets
@@ -28,6 +29,10 @@ from bench.targets import Targets
 
 class NotFinite(Exception):
     """The loss is no longer a number; the message says at which step."""
+
+
+class BatchTooLarge(Exception):
+    """Memory does not hold a step; the message says of how many images in how many pieces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +75,8 @@ class Trainer:
         resumed: Callable[[int, list[str]], None] = lambda step, warnings: None,
         alive: Callable[[], None] = lambda: None,
     ) -> Trained:
-        """Train to the last step. Raises NotFinite when the loss is not a finite number.
+        """Train to the last step. Raises NotFinite when the loss is not a finite number, BatchTooLarge when
+        memory runs out in a step.
 
         resumed: called first, with the number of steps that the checkpoint holds (0 without one) and
             a sentence about each checkpoint that was found damaged.
@@ -93,13 +99,18 @@ class Trainer:
             images = images.to(self.numerics.device, non_blocking=True)
             targets = targets.to(self.numerics.device)
             waited += time.perf_counter() - asked
-            loss = self.step(step, images, targets)
+            try:
+                loss = self.step(step, images, targets)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise BatchTooLarge(self._too_large(step, len(images))) from error
             now = time.perf_counter()
             durations.append(now - previous)
             last = step + 1 == spec.steps
             reporting, saving = last or (step + 1) % report_every == 0, last or (step + 1) % every == 0
             # Asking for the value waits for the device, so not at every step; but nothing poisoned is saved
-            value = float(loss.total.detach()) if reporting or saving else 0.0
+            value = float(loss.total) if reporting or saving else 0.0
             if not math.isfinite(value):
                 raise NotFinite(f"the loss is {value} at step {step + 1} of {spec.steps}")
             if reporting:
@@ -137,15 +148,31 @@ class Trainer:
     def step(self, step: int, images: Tensor, targets: Targets) -> Loss:
         """Forward, loss, backward and update of one batch, as step number `step`."""
         self.set_step(step)
-        with autocast(self.numerics):
-            loss = self.model.loss(images, targets)
-        loss.total.backward()
+        pieces = min(self.numerics.pieces, len(images))
+        if pieces == 1:
+            loss = self._gradients(images, targets)
+        else:
+            divisor = matched_priors(self.model.spec, self.model.priors, targets)
+            parts = zip(images.tensor_split(pieces), targets.pieces(pieces), strict=True)
+            loss = total_of([self._gradients(*part, divisor) for part in parts])
         if self.spec.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm, foreach=True)
         self.optimiser.step()
         # None, not zero: a zero gradient would still move frozen weights by momentum and decay.
         self.optimiser.zero_grad(set_to_none=True)
         return loss
+
+    def _gradients(self, images: Tensor, targets: Targets, divisor: Tensor | None = None) -> Loss:
+        """Add the gradients of a batch, or of a part of one, to those that are there; nothing of its graph stays."""
+        with autocast(self.numerics):
+            loss = self.model.loss(images, targets, divisor)
+        loss.total.backward()
+        return replace(loss, total=loss.total.detach())
+
+    def _too_large(self, step: int, images: int) -> str:
+        pieces = min(self.numerics.pieces, images)
+        how = "one at a time" if pieces == images else "at once" if pieces == 1 else f"in {pieces} pieces"
+        return f"memory ran out at step {step + 1} of {self.spec.steps}, with {images} images {how}"
 
     def _trainable_backbone(self) -> list[nn.ModuleList]:
         """Stages of the backbone that may be trained, bottom first; those below stay frozen for good."""

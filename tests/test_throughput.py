@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bench.errors import UserError
+from bench.memory import peak_memory_mib
 from bench.throughput import (
     SpeedSettings,
     Timing,
@@ -27,7 +28,6 @@ from bench.throughput import (
     device_description,
     measure,
     measure_inference,
-    peak_memory_mib,
     timed_call,
 )
 

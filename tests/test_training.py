@@ -140,8 +140,35 @@ def test_a_step_leaves_no_gradients_behind(weights: str) -> None:
     )
     images, targets = next(batches.steps(0, 1))
     loss = trainer.step(0, images, targets)
-    assert float(loss.total.detach()) == pytest.approx(float(loss.boxes + loss.classes))
+    assert float(loss.total) == pytest.approx(float(loss.boxes + loss.classes))
     assert all(value.grad is None for value in model.parameters())
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 8])
+def test_pieces_of_a_batch_give_its_gradients(weights: str, pieces: int) -> None:
+    """One loss, divided by the matched priors of the whole: a mean of the pieces' own would weigh images otherwise."""
+    index, pixels = tiny.rectangles(5, empty=(1,))
+    spec = tiny.specification(weights)
+    # AdamW would make a full step of the rounding of a gradient near zero
+    training = replace(spec.training, frozen_stride=0, optimiser="sgd", clip_norm=0.0, rate=1.0)
+    batches = TrainingBatches(
+        index, pixels, training.augment, seed=0, batch=5, size=300, fill=(127.0, 127.0, 127.0), workers=1
+    )
+    images, targets = next(batches.steps(0, 1))
+    results = []
+    for numerics in (tiny.NUMERICS, replace(tiny.NUMERICS, pieces=pieces)):
+        trainer = Trainer(SSD(spec.detector, seed=0), training, numerics)
+        before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+        loss = trainer.step(training.steps // 2, images, targets)
+        results.append((loss, {n: value.detach() - before[n] for n, value in trainer.model.named_parameters()}))
+    (whole, expected), (loss, found) = results
+    for one, other in ((whole.total, loss.total), (whole.boxes, loss.boxes), (whole.classes, loss.classes)):
+        assert float(other) == pytest.approx(float(one), rel=1e-5)
+    largest = max(
+        float((found[name] - moved).abs().max() / moved.abs().max()) for name, moved in expected.items() if moved.any()
+    )
+    print(f"{pieces} pieces: updates differ by {largest:.1e} of the largest of their tensor")
+    assert largest < 1e-3
 
 
 def test_a_loss_that_is_no_number_leaves_no_checkpoint_of_its_step(weights: str, tmp_path: Path) -> None:

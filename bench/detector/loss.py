@@ -5,6 +5,7 @@ SSD paper, section 2.2, equations 1 to 3; divided by the number of matched prior
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,16 +27,34 @@ class Loss:
     classes: Tensor
 
 
-def multibox_loss(spec: DetectorSpec, logits: Tensor, offsets: Tensor, *, priors: Tensor, targets: Targets) -> Loss:
-    """Loss of a batch.
+def total_of(parts: Sequence[Loss]) -> Loss:
+    """The loss of a batch from those of its parts, each divided as the whole is."""
+    return Loss(
+        total=torch.stack([part.total for part in parts]).sum(),
+        boxes=torch.stack([part.boxes for part in parts]).sum(),
+        classes=torch.stack([part.classes for part in parts]).sum(),
+    )
+
+
+def multibox_loss(
+    spec: DetectorSpec,
+    logits: Tensor,
+    offsets: Tensor,
+    *,
+    priors: Tensor,
+    targets: Targets,
+    divisor: Tensor | None = None,
+) -> Loss:
+    """Loss of a batch, or of a part of one.
 
     logits: (B, P, C + 1), background first. offsets: (B, P, 4). priors: (P, 4) cxcywh float32.
+    divisor: `matched_priors` of the whole batch, where this is a part; the losses of the parts add up to its own.
     """
     matched = match(targets, to_corners(priors), spec.match_threshold)
     positive = matched >= 0
     answers = matched.clamp(min=0)
     labels = targets.labels.gather(1, answers).masked_fill_(~positive, 0)
-    count = positive.sum().clamp(min=1)
+    count = positive.sum().clamp(min=1) if divisor is None else divisor
 
     image, prior = positive.nonzero(as_tuple=True)
     wanted = encode(targets.boxes[image, answers[image, prior]], priors[prior], spec.variances)
@@ -45,6 +64,11 @@ def multibox_loss(spec: DetectorSpec, logits: Tensor, offsets: Tensor, *, priors
     hard = hard_negatives(each.detach(), matched, ratio=spec.negatives_per_positive)
     class_loss = (each * (positive | hard)).sum() / count
     return Loss(total=box_loss + class_loss, boxes=box_loss.detach(), classes=class_loss.detach())
+
+
+def matched_priors(spec: DetectorSpec, priors: Tensor, targets: Targets) -> Tensor:
+    """The number of positives of a batch, by which its loss is divided: a scalar of at least 1."""
+    return (match(targets, to_corners(priors), spec.match_threshold) >= 0).sum().clamp(min=1)
 
 
 def hard_negatives(loss: Tensor, matched: Tensor, *, ratio: int) -> Tensor:

@@ -88,10 +88,10 @@ class SSD(nn.Module):
             maps.append(extra(maps[-1]))
         return list(self.neck(maps)) if self.neck is not None else list(maps)
 
-    def loss(self, images: Tensor, targets: Targets) -> Loss:
-        """The multibox loss of a batch."""
+    def loss(self, images: Tensor, targets: Targets, divisor: Tensor | None = None) -> Loss:
+        """The multibox loss of a batch; of a part of one where `divisor` is given, see `multibox_loss`."""
         logits, offsets = self(images)
-        return multibox_loss(self.spec, logits, offsets, priors=self.priors, targets=targets)
+        return multibox_loss(self.spec, logits, offsets, priors=self.priors, targets=targets, divisor=divisor)
 
     def detect(self, images: Tensor) -> BatchDetections:
         """Final boxes of a batch."""

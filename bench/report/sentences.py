@@ -107,6 +107,15 @@ def unsteady(run: Run) -> tuple[str, ...]:
     )
 
 
+def pieces(run: Run) -> tuple[str, ...]:
+    """A sentence where memory did not hold a batch of training; else nothing."""
+    counts = {(record.get("numerics") or {}).get("pieces", 1) for _, record in run.done()} - {1}
+    if not counts:
+        return ()
+    said = " or ".join(map(str, sorted(counts)))
+    return (f"Memory did not hold a step: batches of training went through the network in {said} pieces",)
+
+
 def common(values: pd.Series) -> int | None:
     """The whole number that all values are, None where there is none or they differ."""
     distinct = set(values.dropna())

@@ -30,7 +30,18 @@ from bench.report.conditions import conditions, voc
 from bench.report.effects import effects_table
 from bench.report.errors import error_differences_table, errors_table
 from bench.report.figures import absent, best, entries, heading, printed, spread, summary
-from bench.report.sentences import common, machine, machines, samples, status, subject, text_of, unfinished, unsteady
+from bench.report.sentences import (
+    common,
+    machine,
+    machines,
+    pieces,
+    samples,
+    status,
+    subject,
+    text_of,
+    unfinished,
+    unsteady,
+)
 from bench.report.typeset import CHECK, MISSING, Entry, Heading, Table, csv_text, latex_text, markdown_text
 
 
@@ -110,7 +121,7 @@ def ablation(run: Run) -> Table:
         frame=frame.reset_index(names="variant"),
         headings=tuple(headings),
         rows=tuple(zip(*columns, strict=True)),
-        notes=(*unfinished(run), *machines(run), *unsteady(run)),
+        notes=(*unfinished(run), *machines(run), *unsteady(run), *pieces(run)),
     )
 
 
@@ -224,7 +235,7 @@ def throughput(run: Run) -> Table:
             *(heading(COLUMNS[name]) for name in latencies),
         ),
         rows=tuple(tuple(row) for row in body),
-        notes=(*unfinished(run), *machines(run), *unsteady(run)),
+        notes=(*unfinished(run), *machines(run), *unsteady(run), *pieces(run)),
     )
 
 

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from bench.detector.ssd import SSD
+from bench.memory import out_of_memory, peak_memory_mib
 from bench.numerics import configure
 from bench.spec import DetectorSpec, Numerics
-from bench.throughput import batches_of, out_of_memory, peak_memory_mib
+from bench.throughput import batches_of
 from bench.training import autocast
 
 CALLS = 2

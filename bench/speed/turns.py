@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from bench.throughput import Timing, out_of_memory, timed_call
+from bench.memory import out_of_memory
+from bench.throughput import Timing, timed_call
 
 Key = TypeVar("Key", bound=Hashable)
 
