@@ -138,7 +138,8 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     if options.plan:
         from bench.forecast import print_forecast
 
-        print_forecast(request, cells, pending(out, cells), console, validation=len(data.val), jobs=options.jobs)
+        todo, validation = pending(out, cells), len(data.val)
+        print_forecast(request, cells, todo, console, out=out, validation=validation, jobs=options.jobs)
         return 0
     from bench.run import start
     from bench.throughput import SpeedSettings

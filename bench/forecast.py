@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -23,10 +24,11 @@ def print_forecast(
     todo: Sequence[Cell],
     console: Console,
     *,
+    out: Path,
     validation: int,
     jobs: int,
 ) -> None:
-    """Print the cells, and time and disk that the ones which are not done would take.
+    """Print the cells, and time and disk in `out` that the ones which are not done would take.
 
     The time is that of a measured step of the baseline on this machine, for every cell; a feature
     pyramid makes it longer, frozen stages make it shorter.
@@ -49,6 +51,7 @@ def print_forecast(
     megabytes = parameters * (len(todo) * WEIGHT_BYTES_A_PARAMETER + training) / 2**20
     console.print(
         f"about {total / 60 / jobs:.0f} minutes on {request.numerics.device} with {request.numerics.threads} threads "
-        f"and {jobs} at a time ({seconds:.2f} s a step measured), and at most {megabytes:.0f} MiB of disk",
+        f"and {jobs} at a time ({seconds:.2f} s a step measured), and at most {megabytes:.0f} MiB of disk in {out}",
+        markup=False,
         highlight=False,
     )

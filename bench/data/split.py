@@ -75,7 +75,7 @@ def make_split(
     for name, rows in (("training", train), ("validation", val)):
         if not len(rows):
             raise UserError(
-                f"The {name} side of the split ({origin}) has no image of {len(index)} usable ones. "
+                f"The {name} side of the split ({origin}) is empty; usable images: {len(index)}. "
                 "Add images, or change the lists or --val-fraction."
             )
     return Split(train=train, val=val, origin=origin, fingerprint=_fingerprint(index, train, val))

@@ -1,4 +1,4 @@
-"""What the fault tests share: a request that takes a second a cell, and the command in a process of its own."""
+"""What the fault tests share: a request of one cell that takes a second, and the command in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,36 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
 from tests.conftest import REPOSITORY
-from tests.faults.pictures import voc_folder
-
-
-@pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of the tiny network in a file: to the suite they are pretrained."""
-    return tiny.weights_file(tmp_path_factory.mktemp("weights") / "tiny.pth")
-
-
-@pytest.fixture(scope="session")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VOC folder of ten pictures with lists of six and four."""
-    return voc_folder(tmp_path_factory.mktemp("voc"))
+from tests.small_runs import request_words
 
 
 @pytest.fixture
-def words(photographs: Path, tiny_weights: Path, tmp_path: Path) -> list[str]:
-    """A request of one cell that writes into the test's folder alone."""
-    return request_words(photographs, tiny_weights, tmp_path)
-
-
-def request_words(data: Path, weights: Path, folder: Path) -> list[str]:
-    """The smallest request on the ordinary path: the baseline in four steps of two images."""
-    return [
-        *("--data", f"voc:{data}", "--backbone", tiny.NAME, "--weights", str(weights), "--axes", "none"),
-        *("--profile", "smoke", "--steps", "4", "--batch", "2", "--device", "cpu", "--no-images"),
-        *("--out", str(folder / "run"), "--cache", str(folder / "cache")),
-    ]
+def words(pictures: Path, tiny_weights: Path, tmp_path: Path) -> list[str]:
+    """A request of the baseline alone that writes into the test's folder alone."""
+    return [*request_words(pictures, tiny_weights, tmp_path), "--axes", "none", "--no-images"]
 
 
 def start(words: Sequence[str]) -> subprocess.Popen[str]:

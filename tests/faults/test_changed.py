@@ -17,7 +17,7 @@ from bench.data.opened import IMAGE_FILES, OpenedData, open_data
 from bench.errors import UserError
 from bench.matrix import settle_software
 from bench.store import environment, software_changes
-from tests.faults.pictures import picture, voc_folder, xml_of
+from tests.pictures import picture, voc_folder, xml_of
 
 
 @pytest.fixture
@@ -132,6 +132,7 @@ def test_a_half_trained_cell_of_other_software_does(tmp_path: Path) -> None:
     assert len(software_changes(tmp_path)) == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_goes_on_with_other_software_only_where_that_is_asked_for(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ from bench.errors import StorageError
 from bench.store import read_json
 from tests.conftest import REPOSITORY
 from tests.made_index import index_of
-from tests.test_run_all import without_clocks
+from tests.small_runs import without_clocks
 
 # Imported by every process of a run: from the moment that a cell has a checkpoint, nothing more fits on the disk.
 FILLED_BY_A_CHECKPOINT = """

@@ -40,11 +40,11 @@ class Hanging(Axis):
 
 
 @pytest.fixture
-def jobs(photographs: Path, tmp_path: Path) -> list[CellJob]:
+def jobs(pictures: Path, tmp_path: Path) -> list[CellJob]:
     """The baseline, and an arm that waits for a file named `remedy`."""
     axis = tmp_path / "hanging.py"
     axis.write_text(HANGING.format(remedy=str(tmp_path / "remedy")))
-    data = open_data(f"voc:{photographs}", cache=tmp_path / "cache", workers=1)
+    data = open_data(f"voc:{pictures}", cache=tmp_path / "cache", workers=1)
     base = tiny.specification()
     request = Request(
         description={},

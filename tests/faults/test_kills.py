@@ -1,7 +1,7 @@
 """`kill -9` at random instants: the same command goes on to the same tables, and repeats at most a tenth of a cell.
 
-Ordinarily three kills: of a worker, of the parent alone, of the whole group. The long form makes 200, at instants
-spread over everything that a run does, and prints what it counted.
+Ordinarily three kills: of a worker, of the parent alone, of the whole group. The long form makes 150 at instants spread
+over everything that a run does, and 50 while the default network trains; it prints what it counted (docs/faults.md).
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ import pandas as pd
 import pytest
 
 import run_all
+from bench.detector.backbones import DEFAULT_LIGHT
 from bench.store import read_json, read_log
+from tests import tiny
 from tests.faults.conftest import start
-from tests.test_run_all import without_clocks
+from tests.small_runs import without_clocks
 
 STEPS = 40
-LONG_KILLS = 200
+LONG_KILLS = {tiny.NAME: 150, DEFAULT_LIGHT: 50}  # by network
 LONGEST_START = 300.0  # seconds
 
 Victim = Literal["worker", "parent", "group"]
@@ -48,9 +50,13 @@ class Tally:
 
 
 @pytest.fixture
-def request_of(words: list[str]) -> Callable[[Path], list[str]]:
-    """The same request for any folder."""
+def request_of(words: list[str], request: pytest.FixtureRequest) -> Callable[[Path], list[str]]:
+    """The same request for any folder, on the tiny network or on that of the parameter."""
     words[words.index("--steps") + 1] = str(STEPS)
+    network = getattr(request, "param", tiny.NAME)
+    if network != tiny.NAME:
+        words[words.index("--backbone") + 1] = network
+        words[words.index("--weights") + 1] = "pretrained"
 
     def for_folder(run: Path) -> list[str]:
         return [*words[: words.index("--out") + 1], str(run), *words[words.index("--out") + 2 :]]
@@ -88,10 +94,16 @@ def test_three_kills_end_in_the_same_tables(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("request_of", "network"), zip(LONG_KILLS, LONG_KILLS, strict=True), indirect=["request_of"])
 def test_two_hundred_kills_end_in_the_same_tables(
-    request_of: Callable[[Path], list[str]], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    request_of: Callable[[Path], list[str]],
+    network: str,
+    whole: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Half of them after a random time from the start, which may come before or after training; half at a random step.
+    """On the tiny network half of them after a random time from the start, which may come before or after training, and
+    half at a random step; on the other all at a random step, and only those count that found it training.
 
     A run that ends before it is killed is compared, and the next kills are those of a new one.
     """
@@ -99,10 +111,11 @@ def test_two_hundred_kills_end_in_the_same_tables(
     run = begun_like(whole, tmp_path / "broken-0")
     begun = time.monotonic()
     seconds_of_a_start = _timed_start(request_of, whole, tmp_path)
-    while tally.kills.total() < LONG_KILLS:
+    anywhere = network == tiny.NAME
+    while (tally.kills.total() if anywhere else tally.while_training) < LONG_KILLS[network]:
         victim = VICTIMS[int(generator.integers(len(VICTIMS)))]
         done = highest_step(run)
-        if done == STEPS or generator.random() < 0.5:
+        if done == STEPS or (anywhere and generator.random() < 0.5):
             until = _after(float(generator.uniform(0, seconds_of_a_start)))
         else:
             until = _at_step(run, int(generator.integers(done, STEPS)) + 1, float(generator.exponential(0.02)))
@@ -115,7 +128,7 @@ def test_two_hundred_kills_end_in_the_same_tables(
     assert_at_most_a_tenth_repeated(tally)
     with capsys.disabled():
         print(
-            f"\n{tally.kills.total()} kills ({dict(tally.kills)}), {tally.while_training} while training; "
+            f"\n{network}: {tally.kills.total()} kills ({dict(tally.kills)}), {tally.while_training} while training; "
             f"{tally.runs_finished} runs ended, all equal to the uninterrupted one; at most "
             f"{max(tally.repeated, default=0)} of {STEPS} steps repeated; {(time.monotonic() - begun) / 60:.0f} minutes"
         )

@@ -9,6 +9,8 @@ import pytest
 import run_all
 from bench.store import read_json
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 # Where this axis is on, memory holds so many images and no more.
 HUNGRY = """
 import torch

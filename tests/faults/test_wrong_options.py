@@ -9,13 +9,15 @@ import pytest
 
 import run_all
 from tests import tiny
-from tests.faults.conftest import request_words
+from tests.small_runs import request_words
 
 WRONG = [
     (["--profile", "quik"], "did you mean quick?"),
+    (["--profil", "smoke"], "did you mean --profile?"),
     (["--device", "cud"], "did you mean cuda?"),
     (["--backend", "dusk"], "did you mean dask?"),
     (["--priors", "cocoo"], "did you mean coco?"),
+    (["--backend", "slurm"], "loky, dask, ray"),
     (["--axes", "fpn,anchor"], "did you mean anchors?"),
     (["--controls", "lateral"], "did you mean lateral-only?"),
     (["--wieghts", "none"], "did you mean --weights?"),
@@ -23,8 +25,16 @@ WRONG = [
     (["--hung-after", "0"], "not above 0"),
     (["--retry", "-1"], "is not a whole number"),
     (["--jobs", "two"], "is not a whole number"),
+    (["--seeds", "0"], "not above 0"),
+    (["--lr", "nan"], "not above 0"),
+    (["--val-fraction", "1.5"], "not between 0 and 1"),
+    (["--backbone", "resnet9999"], "neither efficientnet_lite0 nor vgg16 nor a timm network"),
     (["--backbone", "test_efficientnt"], "did you mean "),
     (["--weights", "nowhere.pth"], "no such file"),
+    (["--priors", "nowhere.json"], "no such file"),
+    (["--axis-file", "nowhere.py"], "no such file"),
+    (["--config", "nowhere.toml"], "nowhere.toml"),
+    (["--data", "voc:nowhere"], "nowhere"),
     (["--axes", "unfreezing", "--weights", "none"], "'unfreezing' cannot be part of this run"),
 ]
 
@@ -48,7 +58,7 @@ def test_the_nearest_right_one_is_named_before_data_are_read(
     assert run_all.main([*broken, *extra]) == 2
     printed = capsys.readouterr()
     assert message in printed.err
-    assert "unreadable-annotation" not in printed.err
+    assert "unreadable-annotation" not in printed.err and "Traceback" not in printed.err
     assert not Path(broken[broken.index("--out") + 1]).exists()
 
 
@@ -82,7 +92,7 @@ def test_a_misspelt_source(source: str, message: str, tmp_path: Path, capsys: py
     assert message in capsys.readouterr().err
 
 
-def test_a_misspelt_list(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["preflight", "--data", f"voc:{photographs}", "--eval-list", "vall"]
+def test_a_misspelt_list(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["preflight", "--data", f"voc:{pictures}", "--eval-list", "vall"]
     assert run_all.main([*words, "--out", str(tmp_path), "--cache", str(tmp_path)]) == 2
     assert "did you mean val?" in capsys.readouterr().err

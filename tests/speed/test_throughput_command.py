@@ -118,6 +118,7 @@ def test_stages_and_steps_are_measured_and_written(
         assert stage in printed
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_trained_weights_of_a_run(words: list[str], tmp_path: Path) -> None:
     """Data, split and weights are the run's; nothing in the run is touched."""
     run, out = tmp_path / "run", tmp_path / "speed"
