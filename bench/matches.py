@@ -140,13 +140,13 @@ class _Counts:
     claims: (U, N) of the detections that count at every threshold, by the step that they fall into.
     rights: for each threshold (R_t,) rows of `claims` that are true positives.
     images: for each threshold (R_t,) their images.
-    further: for each threshold (R_t, N) of the detections that count there but not everywhere.
+    further: for each threshold (R_t, N) of the detections that count there but not everywhere; None for none.
     """
 
     claims: sparse.csr_array
     rights: tuple[NDArray[np.int64], ...]
     images: tuple[NDArray[np.int64], ...]
-    further: tuple[sparse.csr_array, ...]
+    further: tuple[sparse.csr_array | None, ...]
 
     @classmethod
     def of(cls, image: NDArray[np.int64], matched: NDArray[np.bool_], kept: NDArray[np.bool_], images: int) -> _Counts:
@@ -160,7 +160,8 @@ class _Counts:
             rights=tuple(np.searchsorted(ends, place) for place in places),
             images=tuple(image[place] for place in places),
             further=tuple(
-                _steps(place, image, keep & ~everywhere, images) for place, keep in zip(places, kept, strict=True)
+                _steps(place, image, only, images) if only.any() else None
+                for place, only in zip(places, kept & ~everywhere, strict=True)
             ),
         )
 
@@ -169,8 +170,9 @@ def _steps(ends: NDArray[np.int64], image: NDArray[np.int64], kept: NDArray[np.b
     """(len(ends), N) number of kept detections of each image after the end before and up to each end."""
     places = np.flatnonzero(kept)
     steps = np.searchsorted(ends, places)
-    within = steps < len(ends)
-    entries = (np.ones(int(within.sum())), (steps[within], image[places[within]]))
+    rows = np.searchsorted(steps, np.arange(len(ends) + 1))
+    # Places rise, so the entries stand by rows already; one image twice in a row is added up by the product
+    entries = (np.ones(rows[-1]), image[places[: rows[-1]]], rows)
     return sparse.csr_array(entries, shape=(len(ends), images))
 
 
@@ -184,7 +186,7 @@ def _class_precision(
         if not len(rights):
             continue
         claimed = claims[rights]
-        if further.nnz:
+        if further is not None:
             claimed += np.cumsum(further @ weights, axis=0)
         true = np.cumsum(weights[images], axis=0)
         claimed += np.spacing(1)

@@ -30,7 +30,7 @@ from bench.detector.priors import PRESETS, RATIOS, preset_shapes
 from bench.detector.ssd import SSD
 from bench.detector.torchvision_ssd import to_torchvision
 from bench.errors import UserError
-from bench.spec import DetectorSpec
+from bench.spec import DetectorSpec, TrainSpec
 from bench.targets import Targets
 
 TorchvisionTargets = list[dict[str, Tensor]]
@@ -134,6 +134,17 @@ def torchvision_boxes(model: TorchvisionSSD, outputs: dict[str, Tensor], anchors
     return model.transform.postprocess(found, sizes, sizes)
 
 
+def torchvision_optimiser(model: nn.Module, training: TrainSpec, *, fused: bool) -> torch.optim.Optimizer:
+    """SGD with momentum of every weight that may be trained, as torchvision's reference script for SSD has it."""
+    return torch.optim.SGD(
+        [value for value in model.parameters() if value.requires_grad],
+        lr=training.rate,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        fused=True if fused else None,
+    )
+
+
 def torchvision_step(
     model: TorchvisionSSD,
     optimiser: torch.optim.Optimizer,
@@ -147,6 +158,13 @@ def torchvision_step(
     optimiser.zero_grad()
     (losses["bbox_regression"] + losses["classification"]).backward()
     optimiser.step()
+
+
+def torchvision_image(file: Path) -> tv_tensors.Image:
+    """(3, H, W) uint8 by Pillow's decoder, upright."""
+    with Pillow.open(file) as opened:
+        image: tv_tensors.Image = v2.functional.to_image(ImageOps.exif_transpose(opened).convert("RGB"))
+    return image
 
 
 def torchvision_preparation(
@@ -169,12 +187,9 @@ def torchvision_preparation(
     )
 
     def prepare(file: Path, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        with Pillow.open(file) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-        canvas = (image.height, image.width)
-        seen, left = augment(
-            v2.functional.to_image(image), tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas)
-        )
+        image = torchvision_image(file)
+        canvas = (image.shape[-2], image.shape[-1])
+        seen, left = augment(image, tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas))
         return seen.as_subclass(Tensor), left.as_subclass(Tensor)
 
     return prepare

@@ -78,7 +78,24 @@ _PREPARATION = (
     _Column("samples", "n", whole),
     _Column("times_as_fast", "times\nas fast", three_digits),
 )
-_COLUMNS = {"throughput": _STAGES, "training_steps": _STEPS, "comparison": _COMPARISON, "preparation": _PREPARATION}
+_CELLS = (
+    _Column("contender", "contender"),
+    _Column("precision", "precision"),
+    _Column("steps", "steps", whole),
+    _Column("batch", "batch", whole),
+    _Column("scored_images", "images\nscored", whole),
+    _Column("p50_ms", "median\nms", three_digits),
+    _Column("iqr_ms", "IQR\nms", three_digits),
+    _Column("samples", "n", whole),
+    _Column("times_as_fast", "times\nas fast", three_digits),
+)
+_COLUMNS = {
+    "throughput": _STAGES,
+    "training_steps": _STEPS,
+    "comparison": _COMPARISON,
+    "preparation": _PREPARATION,
+    "cells": _CELLS,
+}
 
 
 def speed_tables(content: Mapping[str, Any]) -> list[Table]:
@@ -129,6 +146,16 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
                 _PREPARATION,
                 comparison["preparation"],
                 keys=1,
+            )
+        )
+        tables.append(
+            _table(
+                "cells",
+                "A cell in miniature: steps of training from image files, and final boxes of validation images; "
+                f"{subject}. Median and interquartile range of n cells in turn.",
+                _CELLS,
+                comparison["cells"],
+                keys=2,
             )
         )
     return [*tables, _environment(content)]

@@ -24,6 +24,7 @@ from bench.detector.ssd import SSD
 from bench.peers import (
     torchvision_boxes,
     torchvision_loss,
+    torchvision_optimiser,
     torchvision_ssd,
     torchvision_step,
     torchvision_targets,
@@ -46,6 +47,21 @@ STEP, INFERENCE, LOSS, POSTPROCESSING = (
 )
 TASKS = (STEP, INFERENCE, LOSS, POSTPROCESSING)
 HARMLESS_RATE = 1e-6  # weights stay what they are over hundreds of steps, and the arithmetic is the same
+
+
+def plain_training(training: TrainSpec) -> TrainSpec:
+    """The training that all contenders can do: SGD with momentum of every weight, one rate."""
+    return replace(
+        training,
+        optimiser="sgd",
+        rate=HARMLESS_RATE,
+        bias_rate=1.0,
+        clip_norm=0.0,
+        frozen_stride=0,
+        phases=(Phase(until=1.0, trainable=1.0),),
+        stage_rate_decay=1.0,
+        backbone_rate=1.0,
+    )
 
 
 class Key(NamedTuple):
@@ -156,13 +172,7 @@ def _torchvision_calls(
         return copy.deepcopy(source).to(numerics.device).to(memory_format=layout)
 
     trained, fixed = placed().train(), placed().eval()
-    optimiser = torch.optim.SGD(
-        [value for value in trained.parameters() if value.requires_grad],
-        lr=HARMLESS_RATE,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-        fused=True if best else None,
-    )
+    optimiser = torchvision_optimiser(trained, plain_training(training), fused=best)
     targets = torchvision_targets(work.targets, size)
     train_images = [image.contiguous() / 255 for image in work.train_images]
     anchors = [to_corners(model.priors) * size] * len(targets)
@@ -183,17 +193,7 @@ def _torchvision_calls(
 
 def _our_calls(model: SSD, work: Work, training: TrainSpec, numerics: Numerics) -> _Calls:
     fixed = copy.deepcopy(model).eval()
-    plain = replace(
-        training,
-        optimiser="sgd",
-        rate=HARMLESS_RATE,
-        bias_rate=1.0,
-        clip_norm=0.0,
-        frozen_stride=0,
-        phases=(Phase(until=1.0, trainable=1.0),),
-        stage_rate_decay=1.0,
-        backbone_rate=1.0,
-    )
+    plain = plain_training(training)
     trainer = Trainer(copy.deepcopy(model).train(), plain, numerics)
     spec, priors, targets = model.spec, model.priors, work.targets
     first = Targets(*(part[: len(work.train_images)] for part in (targets.boxes, targets.labels, targets.crowd)))

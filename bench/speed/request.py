@@ -131,9 +131,10 @@ def measure_speed(request: SpeedRequest, data: OpenedData) -> dict[str, Any]:
 def _beside_torchvision(
     request: SpeedRequest, data: OpenedData, model: SSD, shown: Tensor, images: Tensor
 ) -> dict[str, Any]:
-    """The comparison, and `preparation` of training batches; shown: for inference, images: of a training step."""
+    """The comparison, `preparation` of batches and `cells`; shown: for inference, images: of a training step."""
     from bench.speed.comparison import Work, measure_comparison  # noqa: PLC0415  # torchvision is slow to import
     from bench.speed.preparation import measure_preparation  # noqa: PLC0415
+    from bench.speed.whole_cell import measure_whole_cells  # noqa: PLC0415
 
     spec, training = model.spec, request.schedules["baseline"].training
     many = max(HEADS_BATCH, len(images))
@@ -156,7 +157,17 @@ def _beside_torchvision(
     preparation = measure_preparation(
         data.train, data.pixels, training.augment, size=spec.size, fill=fill_of(model), budget=budget
     )
-    return comparison | {"preparation": preparation, "notes": _notes_on(made=not request.trained)}
+    cells = measure_whole_cells(
+        model,
+        data.train,
+        data.val,
+        data.pixels,
+        training,
+        numerics=request.variants,
+        fill=fill_of(model),
+        budget=budget,
+    )
+    return comparison | {"preparation": preparation, "cells": cells, "notes": _notes_on(made=not request.trained)}
 
 
 def find_nothing(model: SSD) -> None:
@@ -255,6 +266,8 @@ def _notes_on(*, made: bool) -> list[str]:
         "Post-processing of other numbers of classes than the detector's works on made outputs: one prior in a hundred "
         "an object.",
         "Training batches: torchvision's are made with the transforms of its reference script for SSD.",
+        "Cells in miniature: torchvision's images come from as many worker processes as there are threads, ours from "
+        "the file that all cells of a run share; starting, counting AP and measuring speed are left out.",
     ]
     if made:
         notes.append("So do loss and post-processing of its own number.")

@@ -17,6 +17,7 @@ from bench.spec import Numerics
 from bench.speed.memory import measure_memory
 from bench.speed.request import chosen_precisions, find_nothing
 from bench.speed.stages import STAGES
+from bench.speed.whole_cell import STEPS
 from tests.tiny import specification, weights_file
 
 FORMS = {
@@ -55,6 +56,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def words(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("bench.speed.request.HEADS_BATCH", 2)  # 91 classes of many images take torchvision long
+    # No worker processes, and no threads beside those of the other tests
+    monkeypatch.setattr("bench.numerics.available_cores", lambda: 1)
     weights = weights_file(tmp_path / "tiny.pth")
     return [
         *("--data", f"coco:{photographs}", "--backbone", "test_efficientnet", "--weights", str(weights)),
@@ -110,6 +113,11 @@ def test_stages_and_steps_are_measured_and_written(
     preparation = pd.read_csv(out / "tables/preparation.csv")
     assert list(preparation["contender"]) == ["torchvision.transforms.v2", "ours, decoding", "ours, decoded once"]
     assert (preparation["p50_ms"] > 0).all()
+    cells = pd.read_csv(out / "tables/cells.csv")
+    assert list(cells["contender"]) == ["as shipped", "at its best", "ours"]
+    assert cells["times_as_fast"].iloc[0] == 1.0
+    assert (cells["steps"] == STEPS).all()
+    assert (cells["scored_images"] == content["images"]).all()  # fewer than are scored of larger data
     assert content["numerics"]["threads"] == content["environment"]["device"]["threads"]
     assert content["environment"]["packages"]["torch"]
     printed = capsys.readouterr().out
