@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -147,18 +146,6 @@ def test_cells_of_other_ground_truths_or_records_are_refused(tmp_path: Path) -> 
         resample(run, ids, replicates=5)
     path.unlink()
     assert set(resample(run, ids, replicates=5).replicates) == {ids[0]}
-
-
-@pytest.mark.slow
-def test_a_thousand_replicates_of_eight_cells_take_less_than_a_minute() -> None:
-    cells = draw_matches(np.random.default_rng(0), [0.3] * 8, images=400, false=195, sizes=True)
-    start = time.perf_counter()
-    for matches in cells:
-        weighted_figures(matches, draws(400, 1000))
-    seconds = time.perf_counter() - start
-    count = np.mean([len(matches.image) for matches in cells])
-    print(f"1000 replicates of 8 cells, 400 images, {count:.0f} detections a cell, all figures: {seconds:.1f} s")
-    assert seconds < 60
 
 
 SKILLS = (0.3, 0.6)

@@ -1,4 +1,4 @@
-"""Speed of the parts, apart: stages of inference, torchvision beside ours, evaluation, re-accumulation.
+"""Speed of the detector: stages of inference, and torchvision beside ours.
 
 Not run with the other tests. To run them, and to compare with an earlier run on the same machine:
 
@@ -23,13 +23,9 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from bench.data.index import ImageIndex
 from bench.data.pixels import DecodedOnDemand
-from bench.detections import Detections
 from bench.detector.priors import preset_shapes
 from bench.detector.ssd import SSD
-from bench.evaluation import evaluate
-from bench.matches import average_precision
 from bench.spec import Numerics
 from bench.speed.comparison import Work, measure_comparison
 from bench.speed.request import find_nothing
@@ -37,6 +33,7 @@ from bench.speed.stages import STAGES, Pictures, made_outputs, measure_stages, s
 from bench.speed.turns import Budget
 from bench.targets import Targets
 from bench.throughput import SpeedSettings, device_description, measure_inference, timed_call
+from tests.made_index import index_of
 from variants.baseline import baseline, training_of
 
 CLASSES = 20
@@ -87,7 +84,7 @@ def images(detector: SSD, device: torch.device) -> Tensor:
 def pictures(images: Tensor, tmp_path: Path) -> Pictures:
     """The same pixels as JPEG files of a photograph's size."""
     rng = np.random.default_rng(0)
-    index, _ = made_split(images=len(images), classes=CLASSES, each=1)
+    index = index_of([[(0, 0.0, 0.0, 9.0, 9.0)]] * len(images), size=(640, 480), classes=CLASSES)
     for name in index.files:
         coarse = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC).save(tmp_path / name, quality=90)
@@ -169,61 +166,3 @@ def test_inference_as_the_matrix_measures_it(
     )
     benchmark.extra_info |= device_description(device) | speed
     assert speed["sweep"][0]["batch"] == 1
-
-
-def made_split(*, images: int, classes: int, each: int) -> tuple[ImageIndex, Detections]:
-    """Eight boxes an image; of its `each` detections a third are a ground truth moved by some pixels."""
-    rng = np.random.default_rng(0)
-    extent = np.exp(rng.uniform(np.log(10), np.log(200), (8 * images, 2)))
-    corner = rng.uniform(0, 1, extent.shape) * (np.array([640, 480]) - extent)
-    boxes = np.concatenate((corner, corner + extent), axis=1)
-    flags = np.zeros(len(boxes), dtype=bool)
-    unknown = np.full(len(boxes), -1, dtype=np.int8)
-    index = ImageIndex(
-        root=Path(),
-        classes=tuple(f"class {label}" for label in range(classes)),
-        category_ids=np.arange(1, classes + 1),
-        files=tuple(f"{row}.jpg" for row in range(images)),
-        image_ids=np.arange(1, images + 1),
-        sizes=np.tile(np.array([640, 480], dtype=np.int32), (images, 1)),
-        offsets=np.arange(images + 1) * 8,
-        boxes=boxes,
-        labels=rng.integers(0, classes, len(boxes)).astype(np.int32),
-        areas=extent.prod(axis=1),
-        crowd=flags,
-        difficult=flags,
-        truncated=unknown,
-        occluded=unknown,
-    )
-    image = np.repeat(np.arange(images), each)
-    near = image * 8 + rng.integers(0, 8, len(image))
-    moved = boxes[near] + rng.normal(0, 6, (len(image), 4))
-    moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
-    stray = rng.integers(0, classes, len(image))
-    labels = np.where(rng.random(len(image)) < 1 / 3, index.labels[near], stray)
-    detections = Detections(
-        image=image,
-        boxes=moved.astype(np.float32),
-        scores=rng.random(len(image)).astype(np.float32),
-        labels=labels.astype(np.int32),
-    )
-    return index, detections
-
-
-@pytest.mark.benchmark(group="evaluation")
-def test_evaluation_of_400_images_of_25_classes(benchmark: BenchmarkFixture) -> None:
-    index, detections = made_split(images=400, classes=25, each=200)
-    benchmark.extra_info["detections"] = len(detections.scores)
-    evaluation = benchmark.pedantic(evaluate, args=(index, detections), rounds=3, iterations=1)
-    assert evaluation.accuracy["AP"] > 0
-
-
-@pytest.mark.benchmark(group="evaluation")
-def test_a_hundred_bootstrap_replicates(benchmark: BenchmarkFixture) -> None:
-    index, detections = made_split(images=400, classes=25, each=200)
-    evaluation = evaluate(index, replace(detections))
-    drawn = np.random.default_rng(0).multinomial(400, np.full(400, 1 / 400), size=100).astype(np.float64)
-    ap = benchmark.pedantic(
-        average_precision, args=(evaluation.matches, drawn), rounds=ROUNDS, warmup_rounds=1, iterations=1
-    )
-    assert ap.shape == (100, 25, 10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,22 +209,13 @@ def test_small_sets_have_two_sides(count: int) -> None:
 
 
 def test_impossible_splits_are_the_users_error() -> None:
-    with pytest.raises(UserError, match=r"side of the split .* has no image"):
+    with pytest.raises(UserError, match=r"side of the split .* is empty; usable images: 1"):
         make_split(reading_of([[0]]))
     with pytest.raises(UserError, match="validation side"):
         make_split(reading_of([[0]] * 3, {"train": [0], "val": []}))
     for fraction in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(UserError, match="must be between 0 and 1"):
             make_split(one_class_each(9), val_fraction=fraction)
-
-
-def test_coco_sized_sets_take_seconds() -> None:
-    rng = np.random.default_rng(0)
-    presence = rng.random((118_000, 80)) < np.geomspace(0.001, 0.4, 80)
-    start = time.process_time()
-    sides = stratify(presence, 0.2, 0)
-    assert time.process_time() - start < 10
-    assert abs(np.mean(sides == VAL) - 0.2) < 0.001
 
 
 def test_saved_splits_come_back(tmp_path: Path) -> None:

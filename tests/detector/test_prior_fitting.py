@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -66,16 +65,6 @@ def test_fitting_never_matches_fewer_training_boxes(seed: int) -> None:
 def test_without_boxes_the_shapes_stay() -> None:
     assert fit_shapes(np.zeros((0, 4)), SPEC) == SPEC.priors
     assert recall(np.zeros((0, 4)), SPEC) == {"boxes": 0}
-
-
-@pytest.mark.slow
-def test_coco_many_boxes_are_fitted_in_seconds() -> None:
-    boxes = np.concatenate([boxes_of(w, h, 215_000) for w, h in ((20, 30), (60, 40), (120, 150), (12, 12))])
-    start = time.perf_counter()
-    fitted = replace(SPEC, priors=fit_shapes(boxes, SPEC))
-    print(f"{len(boxes)} boxes fitted in {time.perf_counter() - start:.1f} s")
-    some = boxes[::400]
-    assert recall(some, fitted)["matched"] > recall(some, SPEC)["matched"]
 
 
 @pytest.mark.parametrize("seed", range(25))

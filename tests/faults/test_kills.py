@@ -94,7 +94,7 @@ def test_three_kills_end_in_the_same_tables(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("request_of", "network"), zip(LONG_KILLS, LONG_KILLS, strict=True), indirect=["request_of"])
+@pytest.mark.parametrize(("request_of", "network"), [(name, name) for name in LONG_KILLS], indirect=["request_of"])
 def test_two_hundred_kills_end_in_the_same_tables(
     request_of: Callable[[Path], list[str]],
     network: str,
