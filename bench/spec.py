@@ -34,12 +34,12 @@ class ExtraLevel:
 class NeckSpec:
     """What stands between the feature maps and the heads; `kind` names a builder in `detector.neck`.
 
-    norm_groups: of the GroupNorm behind each of its convolutions; 0 for none, and then no ReLU either.
+    levels: how many, from the finest on, are joined from the top down; the coarser ones have the same convolutions.
     """
 
     kind: str
     channels: int
-    norm_groups: int = 0
+    levels: int
 
 
 @dataclass(frozen=True, kw_only=True)

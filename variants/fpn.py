@@ -9,16 +9,20 @@ from typing import Any
 from bench.axis import Axis
 from bench.spec import NeckSpec, Specification
 
+TOP_STRIDE = 32  # of C5, the coarsest map of a backbone that is pretrained
+
 
 class FPN(Axis):
-    """Feature pyramid network (Lin et al. 2017) over all six levels.
+    """Feature pyramid network (Lin et al. 2017) from stride 32 down to stride 8.
 
     Remedy: the fine maps, which must find the small objects, are given what the coarse maps know.
-    Levels, priors and heads of their own on every level are kept, so that only the neck changes.
+    Levels, priors and heads of their own on every level are kept, so that only the neck changes. As in
+    RetinaNet (Lin et al. 2017b) nothing is summed above stride 32: those levels start untrained, and with
+    them in the sums the loss falls more slowly (docs/architecture.md).
     Cost: 1x1 and 3x3 convolutions on every map; heads change with the number of channels.
     Published gains on SSD are modest: +1.0 (FSSD), +1.6 (feature-fused SSD) on VOC.
     Width: 256 channels as in the paper; 64 on light backbones, as EfficientDet-D0 has on its.
-    Norms: GroupNorm as in Wu and He (2018), because its convolutions start untrained on maps of any scale.
+    No norms, as in the paper: the maps have norms of their own, and with GroupNorm it learnt more slowly.
     """
 
     name = "fpn"
@@ -27,5 +31,6 @@ class FPN(Axis):
 
     def apply(self, spec: Specification, prepared: Mapping[str, Any]) -> Specification:
         width = 256 if spec.detector.backbone.startswith(("vgg", "resnet")) else 64
-        neck = NeckSpec(kind="fpn", channels=width, norm_groups=16)
+        levels = sum(step <= TOP_STRIDE for step in spec.detector.steps)
+        neck = NeckSpec(kind="fpn", channels=width, levels=levels)
         return replace(spec, detector=replace(spec.detector, neck=neck))

@@ -103,7 +103,7 @@ def test_voc_preset_is_caffe_s_prior_box_layer_in_its_order() -> None:
 @pytest.mark.parametrize("kind", [None, "fpn", "lateral-only"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_they_are_float32_in_every_precision_and_for_every_neck(preset: str, kind: str | None) -> None:
-    neck = None if kind is None else NeckSpec(kind=kind, channels=16)
+    neck = None if kind is None else NeckSpec(kind=kind, channels=16, levels=3)
     spec = replace(tiny.specification().detector, priors=preset_shapes(preset), neck=neck)
     model = SSD(spec, seed=0).eval()
     expected = prior_boxes(spec)

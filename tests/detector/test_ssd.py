@@ -93,7 +93,7 @@ def test_a_malicious_pickle_is_not_executed(tmp_path: Path, monkeypatch: pytest.
 def test_arms_share_initial_weights_wherever_shapes_agree() -> None:
     base = tiny.specification().detector
     arms = {
-        "fpn": replace(base, neck=NeckSpec(kind="fpn", channels=64)),
+        "fpn": replace(base, neck=NeckSpec(kind="fpn", channels=64, levels=3)),
         "anchors": replace(base, priors=tuple(tuple((w / 2, h) for w, h in level) for level in base.priors)),
     }
     plain = SSD(base, seed=3).state_dict()
@@ -107,23 +107,11 @@ def test_arms_share_initial_weights_wherever_shapes_agree() -> None:
     assert not torch.equal(plain["extras.0.0.weight"], another["extras.0.0.weight"])
 
 
-def test_the_pyramids_outputs_have_one_scale_whatever_that_of_the_maps() -> None:
-    detector = FPN().apply(tiny.specification(), {}).detector
-    neck = SSD(detector, seed=0).neck
-    assert neck is not None
-    for scale in (0.1, 100.0):
-        maps = [
-            scale * torch.rand(2, count, side, side)
-            for count, side in zip((32, 48, 64, 256, 256, 256), (38, 19, 10, 5, 3, 1), strict=True)
-        ]
-        for level in neck(maps)[:4]:
-            assert level.min() == 0
-            assert 0.5 < level.square().mean().sqrt() < 0.9  # half of the power of a deviation of 1: 0.71
-
-
 def test_lateral_only_has_the_convolutions_of_the_pyramid_and_nothing_from_above() -> None:
     base = tiny.specification().detector
-    pyramid, control = (SSD(replace(base, neck=NeckSpec(kind=k, channels=16)), seed=0) for k in ("fpn", "lateral-only"))
+    pyramid, control = (
+        SSD(replace(base, neck=NeckSpec(kind=k, channels=16, levels=3)), seed=0) for k in ("fpn", "lateral-only")
+    )
     assert {k: v.shape for k, v in pyramid.state_dict().items()} == {
         k: v.shape for k, v in control.state_dict().items()
     }
@@ -131,11 +119,23 @@ def test_lateral_only_has_the_convolutions_of_the_pyramid_and_nothing_from_above
         torch.randn(1, count, side, side)
         for count, side in zip((32, 48, 64, 256, 256, 256), (38, 19, 10, 5, 3, 1), strict=True)
     ]
-    changed = [*maps[:5], torch.randn(1, 256, 1, 1)]
+    changed = [*maps[:2], torch.randn(1, 64, 10, 10), *maps[3:]]
     assert pyramid.neck is not None
     assert control.neck is not None
     assert not torch.equal(pyramid.neck(maps)[0], pyramid.neck(changed)[0])
     assert torch.equal(control.neck(maps)[0], control.neck(changed)[0])
+
+
+def test_levels_above_the_pyramid_tell_it_nothing() -> None:
+    neck = SSD(FPN().apply(tiny.specification(), {}).detector, seed=0).neck
+    assert neck is not None
+    maps = [
+        torch.randn(1, count, side, side)
+        for count, side in zip((32, 48, 64, 256, 256, 256), (38, 19, 10, 5, 3, 1), strict=True)
+    ]
+    changed = [*maps[:3], *(level + 1 for level in maps[3:])]
+    same = [torch.equal(one, other) for one, other in zip(neck(maps), neck(changed), strict=True)]
+    assert same == [True, True, True, False, False, False]
 
 
 def test_nothing_assumes_300_pixels_or_six_levels() -> None:
