@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from bench.errors import UserError
+
 Shape = tuple[float, float]  # width and height of a prior, as fractions of the network's input
 
 
@@ -206,11 +208,20 @@ class Cell:
 
 
 def detector_from(content: Mapping[str, Any]) -> DetectorSpec:
-    """The specification that a record holds under `detector`: what `asdict` made, read back from JSON."""
+    """The specification that a record holds under `detector`: what `asdict` made, read back from JSON.
+
+    Raises UserError for a record of another version, whose detector has other parts.
+    """
     values = {name: _tuples(value) for name, value in content.items()}
-    values["extras"] = tuple(ExtraLevel(**extra) for extra in content["extras"])
-    values["neck"] = NeckSpec(**content["neck"]) if content["neck"] else None
-    return DetectorSpec(**values)
+    try:
+        values["extras"] = tuple(ExtraLevel(**extra) for extra in content["extras"])
+        values["neck"] = NeckSpec(**content["neck"]) if content["neck"] else None
+        return DetectorSpec(**values)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"the record describes a detector of another version of this program ({error}); "
+            "go back to that version (environment.json names it), or train again"
+        ) from error
 
 
 def _tuples(value: Any) -> Any:

@@ -270,5 +270,5 @@ def _notes_on(*, made: bool) -> list[str]:
         "the file that all cells of a run share; starting, counting AP and measuring speed are left out.",
     ]
     if made:
-        notes.append("So do loss and post-processing of its own number.")
+        notes.insert(2, "So do loss and post-processing of its own number.")
     return notes

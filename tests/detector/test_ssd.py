@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 from bench.detector.backbones import Backbone, FoldedConvolution
 from bench.detector.ssd import SSD
 from bench.errors import UserError
-from bench.spec import ExtraLevel, NeckSpec
+from bench.spec import ExtraLevel, NeckSpec, detector_from
 from tests import tiny
 from variants.fpn import FPN
 
@@ -158,3 +159,11 @@ def test_maps_that_the_priors_do_not_fit_are_told() -> None:
     spec = replace(tiny.specification().detector, size=320)
     with pytest.raises(UserError, match=r"gives maps of sides \[40, 20, 10"):
         SSD(spec, seed=0)
+
+
+def test_a_record_of_another_version_is_told_in_words() -> None:
+    content = json.loads(json.dumps(asdict(FPN().apply(tiny.specification(), {}).detector)))
+    assert detector_from(content).neck == NeckSpec(kind="fpn", channels=64, levels=3)
+    del content["neck"]["levels"]
+    with pytest.raises(UserError, match=r"another version of this program .*levels"):
+        detector_from(content)
