@@ -14,8 +14,8 @@ from typing import Any
 
 CHECKPOINT = "checkpoint.pt"  # in a cell's folder, while it trains
 SCHEMA = 1  # newest form of plan.json and record.json
-PACKAGES = ("torch", "torchvision", "timm", "pycocotools", "numpy", "pillow", "scipy", "pandas", "joblib")
-COMPUTING = ("torch", "torchvision", "timm", "pycocotools", "numpy", "pillow")  # figures come from these
+PACKAGES = ("torch", "torchvision", "timm", "pycocotools", "numba", "numpy", "pillow", "scipy", "pandas", "joblib")
+COMPUTING = ("torch", "torchvision", "timm", "pycocotools", "numba", "numpy", "pillow")  # figures come from these
 REPORTING = frozenset({"analysis", "report", "diagnosis", "speed"})  # and do not come from these rooms
 SOURCES = Path(__file__).resolve().parents[1]
 

@@ -1,0 +1,169 @@
+"""Depthwise convolution with a clamp before and after (ReLU6 and its like) as one operator of a CPU, in float32.
+
+What it computes is `clamp(conv2d(clamp(x), weight, bias, groups=channels))` with torch's gradients; a test
+compares. torch computes it in three passes over the network's largest tensors, and the weights' gradient slowly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from math import inf
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from bench.detector.depthwise_kernels import BLOCK, Kernels, kernels
+
+Bounds = tuple[float, float]
+FREE: Bounds = (-inf, inf)
+
+
+def computable(x: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int]) -> bool:
+    """Whether the operator takes this input and these weights, (C, 1, K, K)."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and weight.shape[0] == x.shape[1]
+        and weight.shape[2] == weight.shape[3] >= stride[0] == stride[1]
+        and tuple(dilation) == (1, 1)
+    )
+
+
+def depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor, *, stride: int, padding: Sequence[int], before: Bounds, after: Bounds
+) -> Tensor:
+    """(B, C, H, W) to (B, C, H', W'), both channels last.
+
+    weight: (C, 1, K, K). bias: (C,); it gets no gradient. padding: rows and columns of zeros on the top, bottom,
+    left and right, put around the clamped x. before, after: lowest and highest value of x and of what comes out.
+    """
+    return torch.ops.ssd_ablation.depthwise(x, weight, bias, stride, list(padding), [*before, *after])
+
+
+@torch.library.custom_op("ssd_ablation::depthwise", mutates_args=())
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: Sequence[int], bounds: Sequence[float]
+) -> Tensor:
+    x = x.contiguous(memory_format=torch.channels_last)
+    y = _like(x, _output_shape(x.shape, weight.shape, stride, padding))
+    call = _Call(x, y, weight, stride, padding, bounds)
+    call.run(call.kernels.forward, _flat(x), _flat(y), call.blocks(weight.flatten(1)), call.blocks(bias[:, None]))
+    return y
+
+
+@torch.library.custom_op("ssd_ablation::depthwise_backward", mutates_args=())
+def _backward(
+    gradient: Tensor,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    stride: int,
+    padding: Sequence[int],
+    bounds: Sequence[float],
+    for_x: bool,
+    for_weight: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and of the weight; empty where they are not asked for."""
+    x, y, gradient = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, y, gradient))
+    call = _Call(x, y, weight, stride, padding, bounds)
+    to_x = _like(x, x.shape) if for_x else x.new_empty(0)
+    sums = x.new_zeros(len(x), *call.shape_of_blocks) if for_weight else x.new_empty(0)
+    flat_to_x = _flat(to_x) if for_x else to_x.numpy()
+    weights = call.blocks(weight.flatten(1))
+    call.run(call.kernels.backward, _flat(x), _flat(y), _flat(gradient), weights, flat_to_x, sums.numpy().reshape(-1))
+    if not for_weight:
+        return to_x, sums
+    by_channel = sums.sum(0).transpose(1, 2).reshape(-1, weight[0].numel())[: len(weight)]
+    return to_x, by_channel.reshape(weight.shape).contiguous()
+
+
+class _Call:
+    """Sizes of one call, and how its work is divided."""
+
+    def __init__(
+        self, x: Tensor, y: Tensor, weight: Tensor, stride: int, padding: Sequence[int], bounds: Sequence[float]
+    ) -> None:
+        images, channels, height, width = x.shape
+        blocks = -(-channels // BLOCK)
+        self.threads = torch.get_num_threads()
+        # Whole images for each thread: their rows are read as they lie. Channels are parted where images are few
+        groups = min(blocks, self.threads) if images < self.threads else 1
+        sizes = (height, width, channels, *y.shape[2:], padding[0], padding[2], groups, -(-blocks // groups), images)
+        self.sizes = tuple(np.uintp(size) for size in sizes)
+        self.bounds = tuple(np.float32(bound) for bound in bounds)
+        self.kernels: Kernels = kernels(weight.shape[-1], stride)
+        self.shape_of_blocks = (blocks, weight[0].numel(), BLOCK)
+        self.tasks = images * groups
+
+    def blocks(self, values: Tensor) -> npt.NDArray[np.float32]:
+        """(C, N) as flat (blocks, N, BLOCK), filled up with zeros."""
+        missing = self.shape_of_blocks[0] * BLOCK - len(values)
+        filled = F.pad(values.detach(), (0, 0, 0, missing))
+        return filled.view(-1, BLOCK, values.shape[1]).transpose(1, 2).reshape(-1).numpy()
+
+    def run(self, kernel: Any, *tensors: npt.NDArray[np.float32]) -> None:
+        """`kernel` on all tasks, in as many threads as torch takes."""
+        parts = max(1, min(self.threads, self.tasks))
+
+        def do(part: int) -> None:
+            kernel(*tensors, self.sizes, self.bounds, np.uintp(part), np.uintp(parts))
+
+        begun = [_helpers(self.threads).submit(do, part) for part in range(1, parts)]
+        do(0)
+        for others in begun:
+            others.result()
+
+
+@cache
+def _helpers(threads: int) -> ThreadPoolExecutor:
+    """Threads beside the calling one; the compiled loops hold no lock."""
+    return ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="depthwise")
+
+
+def _like(x: Tensor, shape: Sequence[int]) -> Tensor:
+    return torch.empty(tuple(shape), dtype=x.dtype, memory_format=torch.channels_last)
+
+
+def _flat(tensor: Tensor) -> npt.NDArray[np.float32]:
+    """A view of a channels-last tensor as it lies in memory."""
+    return tensor.detach().permute(0, 2, 3, 1).numpy().reshape(-1)
+
+
+def _output_shape(
+    x: Sequence[int], weight: Sequence[int], stride: int, padding: Sequence[int]
+) -> tuple[int, int, int, int]:
+    top, bottom, left, right = padding
+    rows = (x[2] + top + bottom - weight[2]) // stride + 1
+    return x[0], x[1], rows, (x[3] + left + right - weight[3]) // stride + 1
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """What comes out is only kept where it was clamped; elsewhere an activation may overwrite it in place."""
+    x, weight, _, ctx.stride, ctx.padding, ctx.bounds = inputs
+    ctx.save_for_backward(x, weight, *([] if tuple(ctx.bounds[2:]) == FREE else [output]))
+
+
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    for_x, for_weight = ctx.needs_input_grad[:2]
+    x, weight, *clamped = ctx.saved_tensors
+    y = clamped[0] if clamped else gradient  # any will do: nothing is beyond infinite bounds
+    to_x, to_weight = torch.ops.ssd_ablation.depthwise_backward(
+        gradient, x, y, weight, ctx.stride, ctx.padding, ctx.bounds, for_x, for_weight
+    )
+    return to_x if for_x else None, to_weight if for_weight else None, None, None, None, None
+
+
+torch.library.register_autograd("ssd_ablation::depthwise", _differentiate, setup_context=_remember)
+
+
+@register_flop_formula(torch.ops.ssd_ablation.depthwise)
+def _flops(x: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    return 2 * out_shape[0] * out_shape[1] * out_shape[2] * out_shape[3] * weight[2] * weight[3]
