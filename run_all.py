@@ -316,7 +316,7 @@ def throughput(words: Sequence[str]) -> int:
         model=SSD(base.detector, seed=0) if model is None else model,
         trained=model is not None,
         schedules=schedules,
-        numerics=Numerics(device=device, precision="float32", threads=available_cores()),
+        numerics=Numerics(device=device, precision="float32", threads=available_cores(), compiled=device == "cpu"),
         precisions=chosen_precisions(options.precision, device),
         batches=options.batches or (1, 8, 32),
         compare_batches=(options.batches or (1, 8, 32)) if options.compare else None,

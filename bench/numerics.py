@@ -8,12 +8,15 @@ from dataclasses import replace
 
 import torch
 
+from bench.detector.depthwise import use_compiled_loops
 from bench.detector.ssd import SSD
 from bench.errors import UserError
 from bench.process import keep_pages
 from bench.spec import Numerics, Specification
 from bench.targets import Targets
 from bench.training import Trainer
+
+WORTH_COMPILING = 1000  # images that a cell trains on, each as often as it is seen
 
 
 def choose_device(wanted: str) -> str:
@@ -33,14 +36,18 @@ def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
     where there is AVX512-BF16 or AMX, depthwise ones and all that is bound by memory do not.
     """
     threads = max(1, available_cores() // jobs) if device == "cpu" else max(1, available_cores())
-    plain = Numerics(device=device, precision="float32", threads=threads)
+    many = spec.training.steps * spec.training.batch >= WORTH_COMPILING
+    plain = Numerics(device=device, precision="float32", threads=threads, compiled=device == "cpu" and many)
     if device == "cuda":
         return replace(plain, precision="bfloat16") if torch.cuda.is_bf16_supported() else plain
     if not _cpu_has_bfloat16():
         return plain
     keep_pages()
     torch.set_num_threads(threads)
-    return min((plain, replace(plain, precision="bfloat16")), key=lambda numerics: step_seconds(spec, numerics)[0])
+    return min(
+        (plain, replace(plain, precision="bfloat16", compiled=False)),
+        key=lambda numerics: step_seconds(spec, numerics)[0],
+    )
 
 
 def available_cores() -> int:
@@ -54,6 +61,7 @@ def configure(numerics: Numerics) -> None:
     """Set this process up for a run's numerics. Once, before the first tensor."""
     keep_pages()
     torch.set_num_threads(numerics.threads)
+    use_compiled_loops(numerics.compiled)
     torch.backends.cudnn.benchmark = True
     if numerics.device == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -73,6 +81,7 @@ def _cpu_has_bfloat16() -> bool:
 def step_seconds(spec: Specification, numerics: Numerics) -> tuple[float, int]:
     """Median time of a training step on random pixels, and the number of parameters."""
     detector, training = spec.detector, spec.training
+    use_compiled_loops(numerics.compiled)
     model = SSD(detector, seed=0).to(numerics.device).to(memory_format=torch.channels_last)
     trainer = Trainer(model, training, numerics)
     shape = (training.batch, 3, detector.size, detector.size)

@@ -91,7 +91,9 @@ def supervise(job: CellJob, retries: int, stop: threading.Event | None = None) -
     """
     status = "failed"
     for _attempt in range(retries + 1):
-        process = _context().Process(target=_in_own_process, args=(job,), name=f"cell {job.cell.variant}")
+        process = _context(job.cell.numerics.compiled).Process(
+            target=_in_own_process, args=(job,), name=f"cell {job.cell.variant}"
+        )
         (job.folder / "record.json").unlink(missing_ok=True)
         process.start()
         progress, waited, looked = _progress(job), 0.0, time.monotonic()
@@ -153,12 +155,15 @@ def _unless_stopped(job: CellJob, retries: int, stop: threading.Event) -> str:
     return "interrupted" if stop.is_set() else supervise(job, retries, stop)
 
 
-def _context() -> ForkServerContext | SpawnContext:
-    """A way to start fresh processes: from a server that has torch loaded; anew where forking is unsafe."""
+def _context(compiled: bool) -> ForkServerContext | SpawnContext:
+    """A way to start fresh processes: from a server that has torch loaded; anew where forking is unsafe.
+
+    compiled: whether the cells need compiled loops, whose compiler the server then has begun.
+    """
     if sys.platform == "darwin":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.cell"])
+    context.set_forkserver_preload(["bench.preloaded" if compiled else "bench.cell"])
     return context
 
 

@@ -170,6 +170,8 @@ class Numerics:
 
     pieces: in which a batch of training goes through the network, one after the other; above 1 where
         memory does not hold all of it. The loss is that of the whole batch.
+    compiled: depthwise convolutions in our own compiled loops (a CPU, in float32); their compiler takes some
+        seconds in a new environment, and one or two in every run.
     """
 
     device: str
@@ -177,6 +179,7 @@ class Numerics:
     threads: int
     channels_last: bool = True
     pieces: int = 1
+    compiled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

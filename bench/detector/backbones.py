@@ -74,7 +74,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, S, S) RGB of 0 to 255, any dtype, to its maps, finest first."""
-        images = (images.float() - self.mean) / self.deviation
+        images = (images.float() - self.mean).div_(self.deviation)
         return list(self.features(images))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import inf
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from bench.detector.depthwise_kernels import BLOCK, Kernels, kernels
-
 Bounds = tuple[float, float]
 FREE: Bounds = (-inf, inf)
+_0 = np.uintp(0)
+
+
+_in_use = False
+
+
+def use_compiled_loops(wanted: bool) -> None:
+    """Whether this process computes depthwise convolutions with this operator. It does not, until told to."""
+    global _in_use  # noqa: PLW0603
+    _in_use = wanted
 
 
 def computable(x: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int]) -> bool:
-    """Whether the operator takes this input and these weights, (C, 1, K, K)."""
+    """Whether the operator is in use and takes this input and these weights, (C, 1, K, K)."""
     return (
-        x.device.type == "cpu"
+        _in_use
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and weight.shape[0] == x.shape[1]
@@ -48,18 +58,16 @@ def depthwise(
     return torch.ops.ssd_ablation.depthwise(x, weight, bias, stride, list(padding), [*before, *after])
 
 
-@torch.library.custom_op("ssd_ablation::depthwise", mutates_args=())
 def _forward(
     x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: Sequence[int], bounds: Sequence[float]
 ) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
     y = _like(x, _output_shape(x.shape, weight.shape, stride, padding))
     call = _Call(x, y, weight, stride, padding, bounds)
-    call.run(call.kernels.forward, _flat(x), _flat(y), call.blocks(weight.flatten(1)), call.blocks(bias[:, None]))
+    call.run(call.loops.forward, _flat(x), _flat(y), call.blocks(weight.flatten(1)), call.blocks(bias[:, None]))
     return y
 
 
-@torch.library.custom_op("ssd_ablation::depthwise_backward", mutates_args=())
 def _backward(
     gradient: Tensor,
     x: Tensor,
@@ -68,21 +76,29 @@ def _backward(
     stride: int,
     padding: Sequence[int],
     bounds: Sequence[float],
+    *,
     for_x: bool,
     for_weight: bool,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of x and of the weight; empty where they are not asked for."""
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of x and of the weight; None where they are not asked for."""
     x, y, gradient = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, y, gradient))
     call = _Call(x, y, weight, stride, padding, bounds)
     to_x = _like(x, x.shape) if for_x else x.new_empty(0)
     sums = x.new_zeros(len(x), *call.shape_of_blocks) if for_weight else x.new_empty(0)
     flat_to_x = _flat(to_x) if for_x else to_x.numpy()
     weights = call.blocks(weight.flatten(1))
-    call.run(call.kernels.backward, _flat(x), _flat(y), _flat(gradient), weights, flat_to_x, sums.numpy().reshape(-1))
+    call.run(call.loops.backward, _flat(x), _flat(y), _flat(gradient), weights, flat_to_x, sums.numpy().reshape(-1))
     if not for_weight:
-        return to_x, sums
+        return to_x, None
     by_channel = sums.sum(0).transpose(1, 2).reshape(-1, weight[0].numel())[: len(weight)]
-    return to_x, by_channel.reshape(weight.shape).contiguous()
+    return to_x if for_x else None, by_channel.reshape(weight.shape)
+
+
+def compiled_loops() -> ModuleType:
+    """The loops; their compiler is imported where they are needed, since that takes a second."""
+    from bench.detector import depthwise_kernels  # noqa: PLC0415
+
+    return depthwise_kernels
 
 
 class _Call:
@@ -92,29 +108,32 @@ class _Call:
         self, x: Tensor, y: Tensor, weight: Tensor, stride: int, padding: Sequence[int], bounds: Sequence[float]
     ) -> None:
         images, channels, height, width = x.shape
-        blocks = -(-channels // BLOCK)
+        self.loops = compiled_loops()
+        self.block = self.loops.BLOCK
+        blocks = -(-channels // self.block)
         self.threads = torch.get_num_threads()
         # Whole images for each thread: their rows are read as they lie. Channels are parted where images are few
-        groups = min(blocks, self.threads) if images < self.threads else 1
-        sizes = (height, width, channels, *y.shape[2:], padding[0], padding[2], groups, -(-blocks // groups), images)
+        per_group = -(-blocks // self.threads) if images < self.threads else blocks
+        groups = -(-blocks // per_group)
+        sizes = (height, width, channels, *y.shape[2:], padding[0], padding[2], groups, per_group, images)
         self.sizes = tuple(np.uintp(size) for size in sizes)
         self.bounds = tuple(np.float32(bound) for bound in bounds)
-        self.kernels: Kernels = kernels(weight.shape[-1], stride)
-        self.shape_of_blocks = (blocks, weight[0].numel(), BLOCK)
+        self.kernel, self.stride = (_0,) * weight.shape[-1], (_0,) * stride
+        self.shape_of_blocks = (blocks, weight[0].numel(), self.block)
         self.tasks = images * groups
 
     def blocks(self, values: Tensor) -> npt.NDArray[np.float32]:
         """(C, N) as flat (blocks, N, BLOCK), filled up with zeros."""
-        missing = self.shape_of_blocks[0] * BLOCK - len(values)
+        missing = self.shape_of_blocks[0] * self.block - len(values)
         filled = F.pad(values.detach(), (0, 0, 0, missing))
-        return filled.view(-1, BLOCK, values.shape[1]).transpose(1, 2).reshape(-1).numpy()
+        return filled.view(-1, self.block, values.shape[1]).transpose(1, 2).reshape(-1).numpy()
 
-    def run(self, kernel: Any, *tensors: npt.NDArray[np.float32]) -> None:
-        """`kernel` on all tasks, in as many threads as torch takes."""
+    def run(self, loops: Any, *tensors: npt.NDArray[np.float32]) -> None:
+        """`loops` on all tasks, in as many threads as torch takes."""
         parts = max(1, min(self.threads, self.tasks))
 
         def do(part: int) -> None:
-            kernel(*tensors, self.sizes, self.bounds, np.uintp(part), np.uintp(parts))
+            loops(self.kernel, self.stride, *tensors, self.sizes, self.bounds, np.uintp(part), np.uintp(parts))
 
         begun = [_helpers(self.threads).submit(do, part) for part in range(1, parts)]
         do(0)
@@ -145,23 +164,34 @@ def _output_shape(
     return x[0], x[1], rows, (x[3] + left + right - weight[3]) // stride + 1
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    """What comes out is only kept where it was clamped; elsewhere an activation may overwrite it in place."""
-    x, weight, _, ctx.stride, ctx.padding, ctx.bounds = inputs
-    ctx.save_for_backward(x, weight, *([] if tuple(ctx.bounds[2:]) == FREE else [output]))
+class _Differentiable(torch.autograd.Function):
+    """The operator with its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            y: Tensor = torch.ops.ssd_ablation.depthwise(*arguments)
+        x, weight, _, ctx.stride, ctx.padding, ctx.bounds = arguments
+        # What comes out is only kept where it was clamped; elsewhere an activation may overwrite it in place
+        ctx.save_for_backward(x, weight, *([] if tuple(ctx.bounds[2:]) == FREE else [y]))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        for_x, for_weight = ctx.needs_input_grad[:2]
+        x, weight, *clamped = ctx.saved_tensors
+        y = clamped[0] if clamped else gradients[0]  # any will do: nothing is beyond infinite bounds
+        to_x, to_weight = _backward(
+            gradients[0], x, y, weight, ctx.stride, ctx.padding, ctx.bounds, for_x=for_x, for_weight=for_weight
+        )
+        return to_x, to_weight, None, None, None, None
 
 
-def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    for_x, for_weight = ctx.needs_input_grad[:2]
-    x, weight, *clamped = ctx.saved_tensors
-    y = clamped[0] if clamped else gradient  # any will do: nothing is beyond infinite bounds
-    to_x, to_weight = torch.ops.ssd_ablation.depthwise_backward(
-        gradient, x, y, weight, ctx.stride, ctx.padding, ctx.bounds, for_x, for_weight
-    )
-    return to_x if for_x else None, to_weight if for_weight else None, None, None, None, None
-
-
-torch.library.register_autograd("ssd_ablation::depthwise", _differentiate, setup_context=_remember)
+# `torch.library.custom_op` does the same, and imports a compiler at its first call: two seconds of each process
+_LIBRARY = torch.library.Library("ssd_ablation", "DEF")
+_LIBRARY.define("depthwise(Tensor x, Tensor weight, Tensor bias, int stride, int[] padding, float[] bounds) -> Tensor")
+_LIBRARY.impl("depthwise", _forward, "CPU")
+_LIBRARY.impl("depthwise", _Differentiable.apply, "AutogradCPU")
 
 
 @register_flop_formula(torch.ops.ssd_ablation.depthwise)
