@@ -23,8 +23,6 @@ from torch.utils.flop_counter import register_flop_formula
 Bounds = tuple[float, float]
 FREE: Bounds = (-inf, inf)
 _0 = np.uintp(0)
-
-
 _in_use = False
 
 
