@@ -11,18 +11,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import matplotlib as mpl
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from bench.analysis.analysed import Analysis
 from bench.analysis.frame import Run
-from bench.atomic import replacing
 from bench.report.plots.ablation import ap_against_throughput, ap_by_size, ap_by_variant
 from bench.report.plots.confusion import confusion_matrices
 from bench.report.plots.curves import learning_curves
 from bench.report.plots.effects import effect_intervals
 from bench.report.plots.errors import ap50_given_back
+from bench.report.plots.files import draw_into
 from bench.report.plots.found import ap_against_iou, calibration, precision_recall
 from bench.report.plots.interactions import interaction_lines
 from bench.report.plots.priors import priors_over_ground_truths
@@ -31,8 +29,6 @@ from bench.report.plots.priors import priors_over_ground_truths
 def write_plots(analysis: Analysis) -> list[Path]:
     """Every plot as PNG (200 dpi) and SVG in the run's folder ``plots``; the files, in order."""
     run, found = analysis.run, analysis.counted
-    folder = run.folder / "plots"
-    folder.mkdir(exist_ok=True)
     plots: dict[str, Callable[[Run], Figure]] = {
         "ap_by_variant": ap_by_variant,
         "ap_by_size": ap_by_size,
@@ -47,18 +43,4 @@ def write_plots(analysis: Analysis) -> list[Path]:
         "confusion": partial(confusion_matrices, counted=found),
         "priors_over_ground_truths": priors_over_ground_truths,
     }
-    written = []
-    # The salt and the missing date make equal figures equal files.
-    with (
-        sns.axes_style("whitegrid"),
-        sns.plotting_context("paper"),
-        mpl.rc_context({"svg.hashsalt": "ablation"}),
-    ):
-        for name, draw in plots.items():
-            figure = draw(run)
-            for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-                path = folder / f"{name}.{ending}"
-                with replacing(path) as file:
-                    figure.savefig(file, format=ending, dpi=200, metadata=metadata)
-                written.append(path)
-    return written
+    return draw_into(run.folder / "plots", {name: partial(draw, run) for name, draw in plots.items()})

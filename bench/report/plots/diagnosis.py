@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bench.analysis.prior_shapes import PriorSet, shapes_frame
-from bench.atomic import replacing
 from bench.report.plots.canvas import COLOURS, GREY, WIDTH, legend_beside, nothing
+from bench.report.plots.files import draw_into
 from bench.report.plots.priors import draw_priors, logarithmic
 
 COCO_LIMITS = (32, 96)  # pixels of a side
@@ -24,22 +23,9 @@ COCO_LIMITS = (32, 96)  # pixels of a side
 
 def write_diagnosis_plots(content: Mapping[str, Any], folder: Path) -> list[Path]:
     """object_sizes and object_shapes as PNG (200 dpi) and SVG in `folder`; the files, in order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    # The salt and the missing date make equal figures equal files.
-    with (
-        sns.axes_style("whitegrid"),
-        sns.plotting_context("paper"),
-        mpl.rc_context({"svg.hashsalt": "ablation"}),
-    ):
-        for name, draw in {"object_sizes": object_sizes, "object_shapes": object_shapes}.items():
-            figure = draw(content)
-            for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-                path = folder / f"{name}.{ending}"
-                with replacing(path) as file:
-                    figure.savefig(file, format=ending, dpi=200, metadata=metadata)
-                written.append(path)
-    return written
+    return draw_into(
+        folder, {"object_sizes": partial(object_sizes, content), "object_shapes": partial(object_shapes, content)}
+    )
 
 
 def object_sizes(content: Mapping[str, Any]) -> Figure:
