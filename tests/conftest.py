@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from bench.process import wait_briefly
 
+
+def keep_to_own_cores() -> None:
+    """Deal the cores out to the suite's workers, and to what their tests start.
+
+    Else two runs at a time have a thread for every core each, and wait for one another at each layer.
+    """
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if worker is None:
+        return
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if own := cores[int(worker.removeprefix("gw")) :: workers]:
+        os.sched_setaffinity(0, own)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(own))))
+
+
+def keep_bytecode() -> None:
+    """Hundreds of processes are started, and each would compile torch anew, for ten seconds, where that is set."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+
+keep_to_own_cores()
+keep_bytecode()
 wait_briefly()  # before a test imports torch
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared out among the workers already
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
