@@ -19,9 +19,18 @@ def words(pictures: Path, tiny_weights: Path, tmp_path: Path) -> list[str]:
     return [*request_words(pictures, tiny_weights, tmp_path), "--axes", "none", "--no-images"]
 
 
+def command(words: Sequence[str]) -> list[str]:
+    """The command line of a process that runs what is asked for and draws no plots; start it in the repository."""
+    return [sys.executable, "-m", "tests.faults.undrawn", *words]
+
+
 def start(words: Sequence[str]) -> subprocess.Popen[str]:
     """The command in a process group of its own."""
-    command = [sys.executable, str(REPOSITORY / "run_all.py"), *words]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command(words),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from bench.data.pixels import PixelWriter
 from bench.errors import StorageError
 from bench.store import read_json
 from tests.conftest import REPOSITORY
+from tests.faults.conftest import command
 from tests.made_index import index_of
 from tests.small_runs import without_clocks
 
@@ -107,16 +107,18 @@ def test_what_a_killed_decoder_left_is_removed_and_what_a_living_one_writes_is_n
 def test_a_run_whose_disk_fills_up_says_so_and_goes_on_when_there_is_room(words: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     (tmp_path / "sitecustomize.py").write_text(FILLED_BY_A_CHECKPOINT)
-    command = [sys.executable, str(REPOSITORY / "run_all.py"), *words]
-    full = {**os.environ, "RUN": str(run), "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
-    ended = subprocess.run(command, env=full, capture_output=True, text=True, timeout=120, check=False)
+    full = {**os.environ, "RUN": str(run), "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(
+        command(words), cwd=REPOSITORY, env=full, capture_output=True, text=True, timeout=120, check=False
+    )
     assert ended.returncode == 2
     assert "cannot be written: its disk is full. Make room" in ended.stderr.replace("\n", " ")
     assert "Traceback" not in ended.stderr
     assert not list(run.glob("cells/*/record.json"))
     assert not list(run.rglob(".*"))
 
-    assert subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
+    again = subprocess.run(command(words), cwd=REPOSITORY, capture_output=True, timeout=120, check=False)
+    assert again.returncode == 0
     (log,) = run.glob("cells/*/log.jsonl")
     assert '"resumed_from": 1' in log.read_text()
     assert list(without_clocks(run)["status"]) == ["done"]
@@ -138,24 +140,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_a_disk_that_is_really_full(words: list[str], tmp_path: Path, small_disk: Path) -> None:
     """Until enough of it is free, each start ends in a sentence; then the table is that of a roomy disk."""
-    command = [sys.executable, str(REPOSITORY / "run_all.py"), *words]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    command[command.index("--out") + 1] = str(small_disk / "run")
+
+    def ended() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command(words), cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+    assert ended().returncode == 0
+    words[words.index("--out") + 1] = str(small_disk / "run")
     filling = small_disk / "filling"
     statuses = []
     for left in (0, 50_000, 400_000, 1_200_000):
         filling.unlink(missing_ok=True)
         state = os.statvfs(small_disk)
         filling.write_bytes(bytes(max(0, state.f_bavail * state.f_frsize - left)))
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        statuses.append(ended.returncode)
-        assert "Traceback" not in ended.stderr, ended.stderr
-        assert ended.returncode in (1, 2)
-        assert "its disk is full" in (ended.stderr + ended.stdout).replace("\n", " ")
+        failed = ended()
+        statuses.append(failed.returncode)
+        assert "Traceback" not in failed.stderr, failed.stderr
+        assert failed.returncode in (1, 2)
+        assert "its disk is full" in (failed.stderr + failed.stdout).replace("\n", " ")
     assert statuses[0] == 2
     filling.unlink()
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert ended().returncode == 0
     pd.testing.assert_frame_equal(
         without_clocks(small_disk / "run"), without_clocks(tmp_path / "run"), check_exact=True
     )

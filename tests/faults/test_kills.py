@@ -36,7 +36,10 @@ LONGEST_START = 300.0  # seconds
 Victim = Literal["worker", "parent", "group"]
 VICTIMS: tuple[Victim, ...] = ("worker", "parent", "group")
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="workers are found in /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="workers are found in /proc"),
+    pytest.mark.usefixtures("undrawn"),
+]
 
 
 @dataclass
