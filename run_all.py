@@ -92,9 +92,10 @@ def run(words: Sequence[str], held: ExitStack) -> int:
         settle_plan,
         settle_software,
     )
-    from bench.numerics import choose_device, decide
+    from bench.numerics import choose_device, decide, worth_compiling
     from bench.ownership import owning
     from bench.runner import check_backend
+    from bench.server import fresh_processes
     from variants.baseline import default_backbone
 
     console = Console()
@@ -111,6 +112,8 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     check_axes(axes, stand_in)
     if not options.plan:
         held.enter_context(owning(out, lambda text: console.print(text, markup=False, highlight=False)))
+        # It imports torch while the data are read
+        fresh_processes(compiled=worth_compiling(stand_in.training, device))
     data = opened(options, out, console)
     base = base_specification(options, classes=data.index.classes, train_images=len(data.split.train))
     model = SSD(base.detector, seed=0)

@@ -12,7 +12,7 @@ from bench.detector.depthwise import use_compiled_loops
 from bench.detector.ssd import SSD
 from bench.errors import UserError
 from bench.process import keep_pages
-from bench.spec import Numerics, Specification
+from bench.spec import Numerics, Specification, TrainSpec
 from bench.targets import Targets
 from bench.training import Trainer
 
@@ -36,8 +36,8 @@ def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
     where there is AVX512-BF16 or AMX, depthwise ones and all that is bound by memory do not.
     """
     threads = max(1, available_cores() // jobs) if device == "cpu" else max(1, available_cores())
-    many = spec.training.steps * spec.training.batch >= WORTH_COMPILING
-    plain = Numerics(device=device, precision="float32", threads=threads, compiled=device == "cpu" and many)
+    compiled = worth_compiling(spec.training, device)
+    plain = Numerics(device=device, precision="float32", threads=threads, compiled=compiled)
     if device == "cuda":
         return replace(plain, precision="bfloat16") if torch.cuda.is_bf16_supported() else plain
     if not _cpu_has_bfloat16():
@@ -48,6 +48,11 @@ def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
         (plain, replace(plain, precision="bfloat16", compiled=False)),
         key=lambda numerics: step_seconds(spec, numerics)[0],
     )
+
+
+def worth_compiling(training: TrainSpec, device: str) -> bool:
+    """Whether a cell trains long enough on a CPU to gain more by compiled loops than their compiler takes."""
+    return device == "cpu" and training.steps * training.batch >= WORTH_COMPILING
 
 
 def available_cores() -> int:

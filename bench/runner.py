@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from bench.atomic import write_json
 from bench.cell import CellJob, identity_of, run_cell
 from bench.errors import UserError, nearest
 from bench.ownership import wait_for_folder
+from bench.server import fresh_processes
 from bench.store import failed_record, read_log, read_record
 
 BACKENDS = ("loky", "dask", "ray")
@@ -91,7 +91,7 @@ def supervise(job: CellJob, retries: int, stop: threading.Event | None = None) -
     """
     status = "failed"
     for _attempt in range(retries + 1):
-        process = _context(job.cell.numerics.compiled).Process(
+        process = fresh_processes(compiled=job.cell.numerics.compiled).Process(
             target=_in_own_process, args=(job,), name=f"cell {job.cell.variant}"
         )
         (job.folder / "record.json").unlink(missing_ok=True)
@@ -153,18 +153,6 @@ def _schedule(
 
 def _unless_stopped(job: CellJob, retries: int, stop: threading.Event) -> str:
     return "interrupted" if stop.is_set() else supervise(job, retries, stop)
-
-
-def _context(compiled: bool) -> ForkServerContext | SpawnContext:
-    """A way to start fresh processes: from a server that has torch loaded; anew where forking is unsafe.
-
-    compiled: whether the cells need compiled loops, whose compiler the server then has begun.
-    """
-    if sys.platform == "darwin":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.preloaded" if compiled else "bench.cell"])
-    return context
 
 
 def _in_own_process(job: CellJob) -> None:

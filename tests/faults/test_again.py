@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import run_all
+from bench.ownership import LOCK
 from tests.faults.conftest import start
 from tests.small_runs import CLOCKS, records
 
@@ -101,4 +102,20 @@ def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(words: list[str], tmp_
     printed, _ = started.communicate(timeout=30)
     assert started.returncode == 130
     assert "go on with: python run_all.py" in printed
+    assert "Traceback" not in printed
+
+
+def test_an_interrupt_of_the_whole_group_before_any_training_shows_no_traceback(
+    words: list[str], tmp_path: Path
+) -> None:
+    """As a terminal sends it: also to the server that is still importing what the cells will need."""
+    started = start(words)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / LOCK).exists():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.killpg(started.pid, signal.SIGINT)
+    printed, _ = started.communicate(timeout=30)
+    assert started.returncode == 130
     assert "Traceback" not in printed
