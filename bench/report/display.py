@@ -196,7 +196,8 @@ class LiveDisplay:
             was.steps = was.steps if steps is None else steps
             if step is not None and (was.first is None or step != was.step):
                 was.step, was.latest = step, now
-                was.first = was.first or (step, now)
+                if step:  # the pace is that of the steps after the first, which sets much up once
+                    was.first = was.first or (step, now)
             if self._live is None:
                 self._report(cell_id, changed=before != (was.state, was.phase), now=now)
 

@@ -170,6 +170,18 @@ def test_time_left_before_the_first_cell_is_from_its_own_pace() -> None:
     assert display.seconds_left() == pytest.approx(80 + 3 * 110)
 
 
+def test_a_slow_first_step_is_not_taken_for_the_pace() -> None:
+    clock = Clock()
+    display, _ = piped(1, clock)
+    display.update("0", state="running", phase="training", step=0, steps=90)
+    clock.now += 14  # loops are compiled in the first step
+    display.update("0", step=1)
+    assert display.seconds_left() is None
+    clock.now += 2
+    display.update("0", step=3)
+    assert display.seconds_left() == pytest.approx(87)
+
+
 def test_time_left_counts_finished_cells_and_how_many_run_at_once() -> None:
     clock = Clock()
     display, _ = piped(7, clock)
