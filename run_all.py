@@ -177,10 +177,12 @@ def preflight(words: Sequence[str]) -> int:
     from bench.data.sources import data_name, read_source
     from bench.data.split import own_lists
     from bench.numerics import available_cores
+    from bench.report.progress import images_checked
 
     console = Console()
-    reading = read_source(options.data, cache=options.cache)
-    found, pixels = check(reading, cache=options.cache, workers=available_cores())
+    with images_checked(console) as progress:
+        reading = read_source(options.data, cache=options.cache)
+        found, pixels = check(reading, cache=options.cache, workers=available_cores(), progress=progress)
     sides = own_lists(found.reading, options.eval_list)
     if sides is not None:
         found = warn_of_leaks(found, sides[0], sides[1])
@@ -378,12 +380,14 @@ def opened(options: argparse.Namespace, out: Path, console: Any) -> Any:
     from bench.data.opened import open_data
     from bench.data.preflight import summary
     from bench.numerics import available_cores
+    from bench.report.progress import images_checked
 
-    with console.status("reading and checking the data"):
+    with images_checked(console) as progress:
         data = open_data(
             options.data,
             cache=options.cache,
             workers=available_cores(),
+            progress=progress,
             skip_invalid=options.skip_invalid,
             val_fraction=options.val_fraction,
             eval_list=options.eval_list,
