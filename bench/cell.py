@@ -250,6 +250,7 @@ def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log
         size=spec.detector.size,
         fill=(mean[0], mean[1], mean[2]),
         workers=numerics.threads,
+        compiled=numerics.compiled,
     )
 
     def report(progress: Progress) -> None:

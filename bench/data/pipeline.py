@@ -7,7 +7,7 @@ number of workers, nor on whether the run was interrupted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -41,6 +41,7 @@ class Sample:
     """One image as the network will see it, before the photometric part.
 
     pixels: (S, S, 3) uint8. inside: (4,) xyxy in whole pixels, the part that is image and not fill.
+    finished: (S, S, 3) float32, with photometric part and fill, where these are made sample by sample.
     """
 
     pixels: NDArray[np.uint8]
@@ -49,6 +50,7 @@ class Sample:
     labels: NDArray[np.int32]
     crowd: NDArray[np.bool_]
     photometric: Photometric
+    finished: NDArray[np.float32] | None = None
 
 
 def rows_of_step(step: int, *, batch: int, images: int, seed: int) -> NDArray[np.int64]:
@@ -66,7 +68,11 @@ def rows_of_step(step: int, *, batch: int, images: int, seed: int) -> NDArray[np
 
 
 class TrainingBatches:
-    """Augmented batches from `first` to `last` step, prepared by threads while the network computes."""
+    """Augmented batches from `first` to `last` step, prepared by threads while the network computes.
+
+    compiled: compiled loops make the photometric part sample by sample, in those threads; else torch makes it batch
+        by batch. They agree but for rounding.
+    """
 
     def __init__(
         self,
@@ -79,11 +85,13 @@ class TrainingBatches:
         size: int,
         fill: tuple[float, float, float],
         workers: int,
+        compiled: bool = False,
     ) -> None:
         self.index, self.pixels, self.augment = index, pixels, augment
         self.seed, self.batch, self.size, self.workers = seed, batch, size, workers
         self.fill = torch.tensor(fill).view(1, 3, 1, 1)
         self.boxes = index.fractions()
+        self.distorted = _compiled_distortion() if compiled else None
 
     def steps(self, first: int, last: int) -> Generator[tuple[Tensor, Targets], None, None]:
         """Images (B, 3, S, S) float32 of 0 to 255, channels last, and their targets, step by step."""
@@ -106,10 +114,17 @@ class TrainingBatches:
         photometric = draw_photometric(generator, self.augment)
         seen, stays = boxes_in_view(boxes, view, always=crowd)
         pixels, inside = warp(self.pixels[row], view, self.size)
-        return Sample(pixels, inside, seen, self.index.labels[own][stays], crowd[stays], photometric)
+        labels, crowd = self.index.labels[own][stays], crowd[stays]
+        finished = None
+        if self.distorted is not None:
+            finished = self.distorted(pixels, photometric, inside, self.fill.flatten().numpy())
+        return Sample(pixels, inside, seen, labels, crowd, photometric, finished)
 
     def collate(self, samples: list[Sample]) -> tuple[Tensor, Targets]:
-        """Samples to one batch: photometric part on all at once, the fill composited last."""
+        """Samples to one batch; unless they are finished, photometric part on all at once, the fill composited last."""
+        finished = [sample.finished for sample in samples if sample.finished is not None]
+        if len(finished) == len(samples):
+            return torch.from_numpy(np.stack(finished)).permute(0, 3, 1, 2), targets_of(samples)
         images = torch.from_numpy(np.stack([sample.pixels for sample in samples])).permute(0, 3, 1, 2)
         # Plane by plane in memory, as the photometric part works on one channel beside another
         distorted = distort(images.contiguous().float(), [sample.photometric for sample in samples])
@@ -125,6 +140,13 @@ class TrainingBatches:
     def _submit(self, pool: ThreadPoolExecutor, step: int) -> list[Future[Sample]]:
         rows, epochs = rows_of_step(step, batch=self.batch, images=len(self.index), seed=self.seed)
         return [pool.submit(self.sample, int(row), int(epoch)) for row, epoch in zip(rows, epochs, strict=True)]
+
+
+def _compiled_distortion() -> Callable[..., NDArray[np.float32]]:
+    """The compiler is imported where it is needed, since that takes a second."""
+    from bench.data.distortion import distorted  # noqa: PLC0415
+
+    return distorted
 
 
 def targets_of(samples: list[Sample]) -> Targets:

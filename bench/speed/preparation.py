@@ -32,6 +32,7 @@ def measure_preparation(
     *,
     size: int,
     fill: tuple[float, float, float],
+    compiled: bool,
     budget: Budget,
 ) -> list[dict[str, Any]]:
     """A row for each contender: milliseconds of a batch (B, 3, S, S) with its boxes, made by one core.
@@ -42,7 +43,9 @@ def measure_preparation(
     train = train.take(np.arange(min(SHOWN, len(train))))
 
     def ours(source: PixelSource) -> Callable[[], object]:
-        batches = TrainingBatches(train, source, augment, seed=0, batch=BATCH, size=size, fill=fill, workers=1)
+        batches = TrainingBatches(
+            train, source, augment, seed=0, batch=BATCH, size=size, fill=fill, workers=1, compiled=compiled
+        )
         steps = count()
 
         def call() -> object:

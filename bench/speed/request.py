@@ -155,7 +155,13 @@ def _beside_torchvision(
         budget=budget,
     )
     preparation = measure_preparation(
-        data.train, data.pixels, training.augment, size=spec.size, fill=fill_of(model), budget=budget
+        data.train,
+        data.pixels,
+        training.augment,
+        size=spec.size,
+        fill=fill_of(model),
+        compiled=request.numerics.compiled,
+        budget=budget,
     )
     cells = measure_whole_cells(
         model,

@@ -106,6 +106,7 @@ def _our_cell(model: SSD, work: _Work, numerics: Numerics) -> Callable[[], objec
         size=model.spec.size,
         fill=work.fill,
         workers=numerics.threads,
+        compiled=numerics.compiled,
     )
     shown = open_pixels(work.pixels, work.val)
 
