@@ -6,12 +6,15 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 from bench.options import HOME
+
+_starting = threading.Lock()  # cells are started from several threads, and the environment is one
 
 
 def fresh_processes(*, compiled: bool) -> ForkServerContext | SpawnContext:
@@ -25,7 +28,7 @@ def fresh_processes(*, compiled: bool) -> ForkServerContext | SpawnContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["bench.preloaded" if compiled else "bench.cell"])
-    with _importable(), _deaf():
+    with _starting, _importable(), _deaf():
         forkserver.ensure_running()
     return context
 
