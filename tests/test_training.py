@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from bench.axis import derive, find_axes
 from bench.checkpoints import read_checkpoint
 from bench.data.pipeline import TrainingBatches
+from bench.detector.depthwise import use_compiled_loops
 from bench.detector.ssd import SSD
 from bench.spec import Specification
 from bench.training import NotFinite, Progress, Trained, Trainer
@@ -28,11 +30,29 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny.weights_file(tmp_path_factory.mktemp("weights") / "tiny.pth"))
 
 
-def train(spec: Specification, checkpoint: Path, *, stop_at: int | None = None) -> tuple[SSD, Trained]:
+@pytest.fixture
+def compiled() -> Iterator[None]:
+    """This process computes with compiled loops, as cells do that train for long on a CPU."""
+    use_compiled_loops(True)
+    yield
+    use_compiled_loops(False)
+
+
+def train(
+    spec: Specification, checkpoint: Path, *, stop_at: int | None = None, compiled: bool = False
+) -> tuple[SSD, Trained]:
     index, pixels = tiny.rectangles(6, empty=(2,))
     model = SSD(spec.detector, seed=0)
     batches = TrainingBatches(
-        index, pixels, spec.training.augment, seed=0, batch=2, size=300, fill=(127.0, 127.0, 127.0), workers=2
+        index,
+        pixels,
+        spec.training.augment,
+        seed=0,
+        batch=2,
+        size=300,
+        fill=(127.0, 127.0, 127.0),
+        workers=2,
+        compiled=compiled,
     )
 
     def report(progress: Progress) -> None:
@@ -53,6 +73,18 @@ def test_resumed_equals_uninterrupted_to_the_bit(active: tuple[str, ...], weight
         train(spec, tmp_path / "broken.pt", stop_at=5)
     resumed, trained = train(spec, tmp_path / "broken.pt")
     assert trained.resumed_from == 4
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("compiled")
+def test_with_compiled_loops_resumed_equals_uninterrupted_too(weights: str, tmp_path: Path) -> None:
+    spec = tiny.specification(weights)
+    spec = replace(spec, training=replace(spec.training, steps=6, batch=2, checkpoints=3, frozen_stride=0))
+    whole, _ = train(spec, tmp_path / "whole.pt", compiled=True)
+    with pytest.raises(Interrupted):
+        train(spec, tmp_path / "broken.pt", stop_at=5, compiled=True)
+    resumed, _ = train(spec, tmp_path / "broken.pt", compiled=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 

@@ -6,6 +6,7 @@ import colorsys
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -148,21 +149,24 @@ def test_each_epoch_shows_each_image_once(batch: int, images: int, seed: int) ->
         assert sorted(rows[epoch * images : (epoch + 1) * images]) == list(range(images))
 
 
-def batches(workers: int, seed: int = 0) -> TrainingBatches:
+def batches(workers: int, seed: int = 0, *, compiled: bool = False) -> TrainingBatches:
     index, pixels = tiny.rectangles(5, empty=(1,))
     fill = (10.0, 20.0, 30.0)
-    return TrainingBatches(index, pixels, SPEC, seed=seed, batch=3, size=300, fill=fill, workers=workers)
+    return TrainingBatches(
+        index, pixels, SPEC, seed=seed, batch=3, size=300, fill=fill, workers=workers, compiled=compiled
+    )
 
 
-def test_batches_do_not_depend_on_workers_or_on_where_one_begins() -> None:
-    first = list(batches(1).steps(0, 4))
-    again = list(batches(4).steps(0, 4))
-    later = list(batches(2).steps(2, 4))
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batches_do_not_depend_on_workers_or_on_where_one_begins(compiled: bool) -> None:
+    first = list(batches(1, compiled=compiled).steps(0, 4))
+    again = list(batches(4, compiled=compiled).steps(0, 4))
+    later = list(batches(2, compiled=compiled).steps(2, 4))
     for (images, targets), (other, other_targets) in zip([*first, *first[2:]], [*again, *later], strict=True):
         assert torch.equal(images, other)
         assert torch.equal(targets.boxes, other_targets.boxes)
         assert torch.equal(targets.labels, other_targets.labels)
-    assert not torch.equal(next(batches(1, seed=1).steps(0, 1))[0], first[0][0])
+    assert not torch.equal(next(batches(1, seed=1, compiled=compiled).steps(0, 1))[0], first[0][0])
 
 
 def test_the_fill_stays_the_mean_whatever_the_light() -> None:
