@@ -15,6 +15,7 @@ from bench.data.pipeline import TrainingBatches
 from bench.detector.depthwise import use_compiled_loops
 from bench.detector.ssd import SSD
 from bench.spec import Specification
+from bench.targets import Targets
 from bench.training import NotFinite, Progress, Trained, Trainer
 from tests import tiny
 
@@ -87,6 +88,24 @@ def test_with_compiled_loops_resumed_equals_uninterrupted_too(weights: str, tmp_
     resumed, _ = train(spec, tmp_path / "broken.pt", compiled=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_the_host_never_waits_for_a_step(weights: str) -> None:
+    spec = tiny.specification(weights)
+    numerics = replace(tiny.NUMERICS, device="cuda")
+    trainer = Trainer(SSD(spec.detector, seed=0).to("cuda").train(), spec.training, numerics)
+    images = torch.rand(2, 3, 300, 300, device="cuda")
+    boxes = torch.tensor([[[0.1, 0.2, 0.4, 0.7], [0.0, 0.0, 0.0, 0.0]]]).expand(2, -1, -1)
+    targets = Targets(boxes, torch.tensor([[1, 0]] * 2), torch.zeros(2, 2, dtype=torch.bool)).to("cuda")
+    trainer.step(0, images, targets)  # the optimiser's state, and cuDNN's choice of algorithms
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss = trainer.step(1, images, targets)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(loss.total)
 
 
 def test_frozen_stages_do_not_move_and_others_do(weights: str, tmp_path: Path) -> None:

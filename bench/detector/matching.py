@@ -18,21 +18,28 @@ NEGATIVE, IGNORED = -1, -2
 SMALLEST_OVERLAP = 1e-6  # Caffe: below this, boxes do not overlap
 
 
-def match(targets: Targets, priors: Tensor, threshold: float) -> Tensor:
+def match(targets: Targets, priors: Tensor, threshold: float, *, static: bool = False) -> Tensor:
     """(B, P) int64: the ground truth of each prior, NEGATIVE, or IGNORED (mostly inside a crowd).
 
     priors: (P, 4) xyxy. No loop over images or boxes: a round of the bipartite part settles every pair
     that is each other's best choice, which the greedy order would settle too; so there are at most as
     many rounds as the most boxes of an image, and rarely more than three.
+    static: no size and no number of rounds depends on the values, so that the host never waits for the
+        device. Each round then settles one pair of every image, and there are as many as G.
     """
     objects = targets.labels > 0
     overlap = overlaps(targets.boxes, priors) * objects[..., None]
-    result = torch.full_like(overlap[:, 0], NEGATIVE, dtype=torch.int64)
-    # Which ground truth it is, is asked of the few priors that matter
-    image, prior = (overlap.amax(dim=1) >= threshold).nonzero(as_tuple=True)
-    result[image, prior] = overlap[image, :, prior].argmax(dim=1)
-    _settle_bipartite(overlap, objects, result)
-    if targets.crowd.any():
+    if static:
+        best, box = overlap.max(dim=1)
+        result = box.masked_fill_(best < threshold, NEGATIVE)
+        _settle_one_by_one(overlap, objects, result)
+    else:
+        result = torch.full_like(overlap[:, 0], NEGATIVE, dtype=torch.int64)
+        # Which ground truth it is, is asked of the few priors that matter
+        image, prior = (overlap.amax(dim=1) >= threshold).nonzero(as_tuple=True)
+        result[image, prior] = overlap[image, :, prior].argmax(dim=1)
+        _settle_bipartite(overlap, objects, result)
+    if static or targets.crowd.any():
         crowds = targets.boxes * targets.crowd[..., None]
         inside = intersections(crowds, priors).amax(dim=1) / areas(priors)
         result = torch.where((result == NEGATIVE) & (inside >= 0.5), IGNORED, result)
@@ -62,3 +69,17 @@ def _settle_bipartite(overlap: Tensor, objects: Tensor, result: Tensor) -> None:
         result[image, prior] = box
         overlap[image, :, prior] = 0
         waiting[image, box] = False
+
+
+def _settle_one_by_one(overlap: Tensor, objects: Tensor, result: Tensor) -> None:
+    """What `_settle_bipartite` does, one pair of each image a round."""
+    waiting = objects.clone()
+    for _round in range(overlap.shape[1]):
+        value, prior = overlap.max(dim=2)
+        # Ties go to the first ground truth, and of its priors to the first
+        best, box = (value * waiting).max(dim=1, keepdim=True)
+        prior = prior.gather(1, box)
+        result.scatter_(1, prior, torch.where(best > SMALLEST_OVERLAP, box, result.gather(1, prior)))
+        # Where nothing overlaps any more, what is struck out would never have been settled
+        waiting.scatter_(1, box, False)
+        overlap.scatter_(2, prior[:, None].expand(-1, overlap.shape[1], -1), 0.0)

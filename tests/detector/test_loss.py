@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 from torchvision.models.detection.ssd import SSD as TheirSSD
 from torchvision.ops import box_iou
 
 from bench.detector.boxes import decode, encode, overlaps, to_centres, to_corners
-from bench.detector.loss import hard_negatives, multibox_loss
+from bench.detector.loss import cross_entropy, hard_negatives, multibox_loss
 from bench.detector.matching import match
 from bench.detector.priors import prior_boxes
 from bench.detector.ssd import SSD, bias_of
@@ -82,6 +83,33 @@ def test_gradients_are_those_of_finite_differences() -> None:
         sizes.append(abs(expected))
     print(f"largest error of a directional derivative {max(errors):.1e}; they are {min(sizes):.2f} to {max(sizes):.2f}")
     assert max(errors) < 0.005 < 0.05 * max(sizes)
+
+
+def test_over_all_priors_it_is_that_over_those_that_count() -> None:
+    """What CUDA computes, where no size may depend on the data, beside what a CPU computes."""
+    generator = torch.Generator().manual_seed(0)
+    targets = padded([random_boxes(generator, count) for count in (3, 0, 12)])
+    logits = torch.randn(3, 8732, 5, generator=generator, requires_grad=True)
+    offsets = torch.randn(3, 8732, 4, generator=generator, requires_grad=True)
+    few, all_ = (
+        multibox_loss(SPEC, logits, offsets, priors=PRIORS, targets=targets, static=static) for static in (False, True)
+    )
+    assert float(few.boxes) == pytest.approx(float(all_.boxes), rel=1e-5)
+    assert float(few.classes) == pytest.approx(float(all_.classes), rel=1e-5)
+    gradients = [torch.autograd.grad(loss.total, (logits, offsets)) for loss in (few, all_)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("outputs", [2, 14, 21, 91])
+def test_cross_entropy_is_torchs(outputs: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (20 * torch.randn(3, 50, outputs, generator=generator)).requires_grad_()
+    labels = torch.randint(0, outputs, (3, 50), generator=generator)
+    ours, theirs = cross_entropy(logits, labels), F.cross_entropy(logits.mT, labels, reduction="none")
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    to_ours, to_theirs = (torch.autograd.grad(each.sum(), logits)[0] for each in (ours, theirs))
+    torch.testing.assert_close(to_ours, to_theirs)
 
 
 def test_three_hard_negatives_for_each_positive_of_an_image_and_three_without_any() -> None:
