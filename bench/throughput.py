@@ -35,7 +35,7 @@ class SpeedSettings:
     latency_share: part of the budget that batch 1 may take.
     warmup: calls before each batch size, untimed.
     fewest, most: samples of a batch size. At batch 1 a p99 wants `most` of some hundreds.
-    fall: the sweep ends at a throughput below this part of the best.
+    fall: the sweep ends at two throughputs in a row below this part of the best; one may be another process's doing.
     """
 
     budget_seconds: float = 6.0
@@ -177,7 +177,8 @@ def measure_inference(
                 )
             break
         timings.append(timing)
-        if timing.images_per_second < settings.fall * max(t.images_per_second for t in timings):
+        enough = settings.fall * max(t.images_per_second for t in timings)
+        if all(t.images_per_second < enough for t in timings[-2:]):
             break
     best, single = max(timings, key=lambda timing: timing.images_per_second), timings[0]
     return {

@@ -151,8 +151,14 @@ def test_throughput_and_latency_of_each_batch_size(clock: Clock) -> None:
 def test_the_sweep_ends_where_throughput_falls(clock: Clock) -> None:
     predict = network_of(clock, lambda batch: 0.001 * batch * (2 if batch > 4 else 1))
     speed = measure_inference(predict, IMAGES)
-    assert [row["batch"] for row in speed["sweep"]] == [1, 2, 4, 8]
+    assert [row["batch"] for row in speed["sweep"]] == [1, 2, 4, 8, 16]
     assert speed["images_per_second"] == pytest.approx(1000)
+
+
+def test_one_slow_batch_size_does_not_end_the_sweep(clock: Clock) -> None:
+    predict = network_of(clock, lambda batch: 0.001 * batch * (2 if batch == 2 else 1))
+    speed = measure_inference(predict, IMAGES)
+    assert [row["batch"] for row in speed["sweep"]] == [1, 2, 4, 8, 16, 32]
 
 
 @pytest.mark.parametrize("milliseconds", [1, 40, 150])
