@@ -22,8 +22,9 @@ from bench.atomic import replacing, write_json
 from bench.axis import derive, find_axes
 from bench.checkpoints import remove_checkpoints
 from bench.data.index import ImageIndex
-from bench.data.pipeline import TrainingBatches, whole_images
+from bench.data.pipeline import TrainingBatches
 from bench.data.pixels import PixelSource, open_pixels
+from bench.data.warping import whole_images
 from bench.detections import Detections, xywh
 from bench.detector.prior_fitting import matchable_boxes, recall
 from bench.detector.priors import write_priors
@@ -251,6 +252,7 @@ def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log
         fill=(mean[0], mean[1], mean[2]),
         workers=numerics.threads,
         compiled=numerics.compiled,
+        device=numerics.device,
     )
 
     def report(progress: Progress) -> None:

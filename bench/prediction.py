@@ -12,7 +12,7 @@ from PIL import Image
 from bench.analysis.frame import Run, load_run
 from bench.data.augment import WHOLE
 from bench.data.decode import decode
-from bench.data.pipeline import warp
+from bench.data.warping import warp
 from bench.detector.ssd import SSD
 from bench.drawing import draw_boxes
 from bench.errors import UserError, nearest

@@ -96,7 +96,6 @@ class Trainer:
             alive()
             asked = time.perf_counter()
             images, targets = next(stream)
-            images = images.to(self.numerics.device, non_blocking=True)
             targets = targets.to(self.numerics.device)
             waited += time.perf_counter() - asked
             try:

@@ -7,20 +7,17 @@ number of workers, nor on whether the run was interrupted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 from torch import Tensor
 
 from bench.data.augment import (
-    WHOLE,
     Photometric,
-    View,
     boxes_in_view,
     distort,
     draw_photometric,
@@ -29,6 +26,7 @@ from bench.data.augment import (
 )
 from bench.data.index import ImageIndex
 from bench.data.pixels import PixelSource
+from bench.data.warping import Placement, placement, warp, warp_together
 from bench.spec import AugmentSpec
 from bench.targets import Targets
 
@@ -42,6 +40,7 @@ class Sample:
 
     pixels: (S, S, 3) uint8. inside: (4,) xyxy in whole pixels, the part that is image and not fill.
     finished: (S, S, 3) float32, with photometric part and fill, where these are made sample by sample.
+    placed: where the batch is warped together; `pixels` then are those that it cuts out of the image.
     """
 
     pixels: NDArray[np.uint8]
@@ -51,6 +50,7 @@ class Sample:
     crowd: NDArray[np.bool_]
     photometric: Photometric
     finished: NDArray[np.float32] | None = None
+    placed: Placement | None = None
 
 
 def rows_of_step(step: int, *, batch: int, images: int, seed: int) -> NDArray[np.int64]:
@@ -72,6 +72,8 @@ class TrainingBatches:
 
     compiled: compiled loops make the photometric part sample by sample, in those threads; else torch makes it batch
         by batch. They agree but for rounding.
+    device: where the batches are wanted.
+    together: that device warps a batch at once, too; else the threads do, image by image. By default on CUDA alone.
     """
 
     def __init__(
@@ -86,15 +88,18 @@ class TrainingBatches:
         fill: tuple[float, float, float],
         workers: int,
         compiled: bool = False,
+        device: str = "cpu",
+        together: bool | None = None,
     ) -> None:
         self.index, self.pixels, self.augment = index, pixels, augment
         self.seed, self.batch, self.size, self.workers = seed, batch, size, workers
-        self.fill = torch.tensor(fill).view(1, 3, 1, 1)
+        self.device, self.together = device, device != "cpu" if together is None else together
+        self.fill = torch.tensor(fill, device=device).view(1, 3, 1, 1)
         self.boxes = index.fractions()
         self.distorted = _compiled_distortion() if compiled else None
 
     def steps(self, first: int, last: int) -> Generator[tuple[Tensor, Targets], None, None]:
-        """Images (B, 3, S, S) float32 of 0 to 255, channels last, and their targets, step by step."""
+        """Images (B, 3, S, S) float32 of 0 to 255, channels last, on the device, and their targets, step by step."""
         with ThreadPoolExecutor(self.workers) as pool:
             waiting: deque[list[Future[Sample]]] = deque()
             try:
@@ -113,11 +118,16 @@ class TrainingBatches:
         view = draw_view(generator, boxes[~crowd], self.augment)
         photometric = draw_photometric(generator, self.augment)
         seen, stays = boxes_in_view(boxes, view, always=crowd)
-        pixels, inside = warp(self.pixels[row], view, self.size)
         labels, crowd = self.index.labels[own][stays], crowd[stays]
+        if self.together:
+            image = self.pixels[row]
+            placed = placement(view, image.shape[1], image.shape[0], self.size)
+            part = placed.cut(image).copy()  # read from the disk here, not where the network waits
+            return Sample(part, placed.inside, seen, labels, crowd, photometric, placed=placed)
+        pixels, inside = warp(self.pixels[row], view, self.size)
         finished = None
         if self.distorted is not None:
-            finished = self.distorted(pixels, photometric, inside, self.fill.flatten().numpy())
+            finished = self.distorted(pixels, photometric, inside, self.fill.flatten().cpu().numpy())
         return Sample(pixels, inside, seen, labels, crowd, photometric, finished)
 
     def collate(self, samples: list[Sample]) -> tuple[Tensor, Targets]:
@@ -125,17 +135,22 @@ class TrainingBatches:
         finished = [sample.finished for sample in samples if sample.finished is not None]
         if len(finished) == len(samples):
             return torch.from_numpy(np.stack(finished)).permute(0, 3, 1, 2), targets_of(samples)
-        images = torch.from_numpy(np.stack([sample.pixels for sample in samples])).permute(0, 3, 1, 2)
+        placed = [sample.placed for sample in samples if sample.placed is not None]
+        pixels = [sample.pixels for sample in samples]
+        if placed:
+            images = warp_together(pixels, placed, self.size, self.device)
+        else:
+            images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(self.device)
         # Plane by plane in memory, as the photometric part works on one channel beside another
-        distorted = distort(images.contiguous().float(), [sample.photometric for sample in samples])
-        place = torch.arange(self.size)
-        left, top, right, bottom = torch.tensor([sample.inside for sample in samples]).view(-1, 4, 1).unbind(1)
-        columns = (place >= left) & (place < right)
-        rows = (place >= top) & (place < bottom)
-        inside = rows[:, None, :, None] & columns[:, None, None, :]
-        whole = bool(inside.all())
-        filled = distorted if whole else torch.where(inside, distorted, self.fill)
-        return filled.contiguous(memory_format=torch.channels_last), targets_of(samples)
+        images = distort(images.contiguous().float(), [sample.photometric for sample in samples])
+        if any(sample.inside != (0, 0, self.size, self.size) for sample in samples):
+            place = torch.arange(self.size, device=self.device)
+            borders = torch.tensor([sample.inside for sample in samples], device=self.device)
+            left, top, right, bottom = borders.view(-1, 4, 1).unbind(1)
+            columns = (place >= left) & (place < right)
+            rows = (place >= top) & (place < bottom)
+            images = torch.where(rows[:, None, :, None] & columns[:, None, None, :], images, self.fill)
+        return images.contiguous(memory_format=torch.channels_last), targets_of(samples)
 
     def _submit(self, pool: ThreadPoolExecutor, step: int) -> list[Future[Sample]]:
         rows, epochs = rows_of_step(step, batch=self.batch, images=len(self.index), seed=self.seed)
@@ -161,41 +176,3 @@ def targets_of(samples: list[Sample]) -> Targets:
         labels[place, :count] = np.where(sample.crowd, 0, sample.labels + 1)
         crowd[place, :count] = sample.crowd
     return Targets(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(crowd))
-
-
-def warp(image: NDArray[np.uint8], view: View, size: int) -> tuple[NDArray[np.uint8], tuple[int, int, int, int]]:
-    """The view of an image (H, W, 3) as (size, size, 3), antialiased, and the part that is image.
-
-    Outside the image the result is zero. Output pixels whose centre lies in the image are image.
-    """
-    height, width = image.shape[:2]
-    extent = np.array([width, height], dtype=np.float64)
-    low, span = view.rectangle[:2], view.rectangle[2:] - view.rectangle[:2]
-    # Image borders in output pixels, then the output pixels whose centres lie between them
-    first = np.maximum(np.ceil((0 - low) / span * size - 0.5), 0).astype(int)
-    last = np.minimum(np.ceil((1 - low) / span * size - 0.5), size).astype(int)
-    result = np.zeros((size, size, 3), dtype=np.uint8)
-    if (last <= first).any():  # a crop of nothing but the fill around a zoomed-out image
-        return result, (0, 0, 0, 0)
-    source = np.concatenate((low + first / size * span, low + last / size * span)).clip(0, 1) * np.tile(extent, 2)
-    # Only the pixels that the filter reaches are handed over
-    reach = np.ceil(span * extent / size) + 1
-    corner = np.maximum(np.floor(source[:2] - reach), 0).astype(int)
-    opposite = np.minimum(np.ceil(source[2:] + reach), extent).astype(int)
-    part = Pillow.fromarray(image[corner[1] : opposite[1], corner[0] : opposite[0]])
-    box = tuple((source - np.tile(corner, 2)).tolist())
-    target = (int(last[0] - first[0]), int(last[1] - first[1]))
-    resized = np.asarray(part.resize(target, Pillow.Resampling.BILINEAR, box=box))
-    left, right = int(first[0]), int(last[0])
-    if view.mirrored:
-        resized = resized[:, ::-1]
-        left, right = size - right, size - left
-    result[first[1] : last[1], left:right] = resized
-    return result, (left, int(first[1]), right, int(last[1]))
-
-
-def whole_images(pixels: PixelSource, rows: Iterable[int], size: int, *, workers: int) -> Tensor:
-    """Images at `rows` warped whole to (N, 3, size, size) uint8, channels last: what evaluation sees."""
-    with ThreadPoolExecutor(workers) as pool:
-        warped = list(pool.map(lambda row: warp(pixels[row], WHOLE, size)[0], rows))
-    return torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2)

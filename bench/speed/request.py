@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from bench.data.opened import OpenedData
-from bench.data.pipeline import TrainingBatches, whole_images
+from bench.data.pipeline import TrainingBatches
 from bench.data.pixels import DecodedOnDemand, open_pixels
+from bench.data.warping import whole_images
 from bench.detector.ssd import SSD, bias_of
 from bench.errors import UserError
 from bench.numerics import computes_bfloat16, configure
@@ -201,9 +202,10 @@ def training_batch(
         size=model.spec.size,
         fill=fill_of(model),
         workers=request.numerics.threads,
+        device=request.numerics.device,
     )
     images, targets = next(batches.steps(0, 1))
-    return images.to(request.numerics.device), targets.to(request.numerics.device)
+    return images, targets.to(request.numerics.device)
 
 
 def fill_of(model: SSD) -> tuple[float, float, float]:

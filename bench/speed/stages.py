@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bench.data.pipeline import whole_images
 from bench.data.pixels import PixelSource
+from bench.data.warping import whole_images
 from bench.detector.detections import BatchDetections, detect
 from bench.spec import DetectorSpec, Numerics
 from bench.speed.turns import Budget, Contender, measure_in_turn

@@ -107,13 +107,14 @@ def _our_cell(model: SSD, work: _Work, numerics: Numerics) -> Callable[[], objec
         fill=work.fill,
         workers=numerics.threads,
         compiled=numerics.compiled,
+        device=numerics.device,
     )
     shown = open_pixels(work.pixels, work.val)
 
     def call() -> object:
         trainer.model.train()
         for images, targets in batches.steps(0, STEPS):
-            trainer.step(plain.steps - 1, images.to(numerics.device), targets.to(numerics.device))
+            trainer.step(plain.steps - 1, images, targets.to(numerics.device))
         trainer.model.eval()
         return detect_all(trainer.model, work.val, shown, numerics)
 

@@ -15,9 +15,9 @@ from PIL import Image
 from bench.data.augment import View
 from bench.data.index import ImageIndex
 from bench.data.opened import check
-from bench.data.pipeline import warp
 from bench.data.pixels import DecodedOnDemand, PixelWriter, fits_budget, open_pixels, pixels_file, stored_sizes
 from bench.data.reading import Reading
+from bench.data.warping import warp
 from tests.made_index import index_of
 
 

@@ -88,7 +88,7 @@ def test_each_stage_takes_what_its_parts_take() -> None:
 
 
 def test_files_reach_the_network_as_the_evaluation_shows_them() -> None:
-    from bench.data.pipeline import whole_images  # noqa: PLC0415
+    from bench.data.warping import whole_images  # noqa: PLC0415
 
     model = Sleeper(specification().detector)
     shown = pictures()
