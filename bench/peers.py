@@ -26,6 +26,7 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
 from bench.detector import vgg
+from bench.detector.backbones import unfolded
 from bench.detector.priors import PRESETS, RATIOS, preset_shapes
 from bench.detector.ssd import SSD
 from bench.detector.torchvision_ssd import to_torchvision
@@ -40,13 +41,16 @@ class FeatureMaps(nn.Module):
     """A copy of our network up to the heads, in the form of a torchvision backbone.
 
     It takes pixels of 0 to 255, and normalises them itself as ours does: torchvision's transform is to
-    scale, and nothing else.
+    scale, and nothing else. A backbone of timm's is timm's own network, without what this suite folds,
+    joins and compiles in it.
     """
 
     def __init__(self, ours: SSD) -> None:
         super().__init__()
         self.out_channels = [cast(nn.Conv2d, head).in_channels for head in ours.class_heads]
         self.body = copy.deepcopy(ours)
+        if ours.spec.backbone != vgg.NAME:
+            self.body.backbone.features = unfolded(ours.backbone, ours.spec.backbone, ours.spec.weights)
         self.body.class_heads = nn.ModuleList()
         self.body.box_heads = nn.ModuleList()
 

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 
+from bench.detector.backbones import DEFAULT_LIGHT, FoldedConvolution
 from bench.detector.boxes import to_corners
 from bench.detector.ssd import SSD
 from bench.errors import UserError
@@ -49,6 +51,24 @@ def test_the_two_find_the_same_boxes(ours: SSD) -> None:
 def test_the_two_cost_the_same_operations(ours: SSD) -> None:
     theirs = torchvision_ssd(ours)
     assert count_flops(theirs, images(1) / 255) == count_flops(ours, images(1))
+
+
+def test_a_light_backbone_is_timms_own_network_with_our_weights() -> None:
+    """What is folded, joined and compiled in ours would make theirs faster too."""
+    spec = replace(specification().detector, backbone=DEFAULT_LIGHT, weights="pretrained")
+    ours = SSD(spec, seed=0).eval()
+    with torch.no_grad():  # as after some training
+        for parameter in ours.backbone.parameters():
+            parameter.mul_(1 + 0.1 * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    theirs = torchvision_ssd(ours).eval()
+    assert any(isinstance(module, FoldedConvolution) for module in ours.modules())
+    assert not any(isinstance(module, FoldedConvolution) for module in theirs.modules())
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in theirs.modules()) == 48
+    with torch.inference_mode():
+        expected, found = ours.feature_maps(images()), theirs.backbone(images()).values()
+    largest = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
+    print(f"largest relative difference of a map {largest:.1e}")
+    assert largest < 1e-4
 
 
 @pytest.mark.parametrize("preset", ["coco", "voc"])

@@ -78,6 +78,19 @@ class Backbone(nn.Module):
         return list(self.features(images))
 
 
+def unfolded(backbone: Backbone, name: str, weights: str) -> Any:
+    """timm's feature network with the present weights of `backbone`, which was made from `name` and `weights`.
+
+    Nothing is folded or joined in it: what its users run. Norms are as frozen as they are in `backbone`.
+    """
+    network, _, _ = _load(name, weights)
+    present = backbone.features.state_dict()
+    network.load_state_dict({key: present.get(key, value) for key, value in network.state_dict().items()})
+    if backbone.pretrained:
+        _freeze_norms(network)
+    return network.train(backbone.features.training)
+
+
 class FoldedConvolution(nn.Module):
     """A convolution followed by a frozen BatchNorm, as one convolution with scaled weights.
 
@@ -166,10 +179,14 @@ def with_folded_norms(network: Any) -> Any:
         joined = copy.deepcopy(folded)
         _join_clamps(joined, probe)
         chosen = next((each for each in (joined, folded) if _same_maps(each(probe), before)), network)
-    for module in chosen.modules():
+    _freeze_norms(chosen)
+    return chosen
+
+
+def _freeze_norms(network: nn.Module) -> None:
+    for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.requires_grad_(False)
-    return chosen
 
 
 def _fold_norms(network: Any, probe: Tensor) -> None:
