@@ -7,8 +7,6 @@ compares. torch computes it in three passes over the network's largest tensors, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from math import inf
 from types import ModuleType
 from typing import Any
@@ -20,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from bench.detector.team import share_out
+
 Bounds = tuple[float, float]
 FREE: Bounds = (-inf, inf)
-_0 = np.uintp(0)
 _in_use = False
 
 
@@ -33,9 +32,12 @@ def use_compiled_loops(wanted: bool) -> None:
 
 
 def computable(x: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int]) -> bool:
-    """Whether the operator is in use and takes this input and these weights, (C, 1, K, K)."""
+    """Whether the operator is in use, takes this input and these weights, (C, 1, K, K), and is worth it: without
+    gradients torch is faster where threads have to share an image.
+    """
     return (
         _in_use
+        and (torch.is_grad_enabled() or len(x) >= torch.get_num_threads())
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
@@ -114,9 +116,9 @@ class _Call:
         per_group = -(-blocks // self.threads) if images < self.threads else blocks
         groups = -(-blocks // per_group)
         sizes = (height, width, channels, *y.shape[2:], padding[0], padding[2], groups, per_group, images)
-        self.sizes = tuple(np.uintp(size) for size in sizes)
+        self.sizes = tuple(int(size) for size in sizes)
         self.bounds = tuple(np.float32(bound) for bound in bounds)
-        self.kernel, self.stride = (_0,) * weight.shape[-1], (_0,) * stride
+        self.kernel, self.stride = (0,) * weight.shape[-1], (0,) * stride
         self.shape_of_blocks = (blocks, weight[0].numel(), self.block)
         self.tasks = images * groups
 
@@ -127,22 +129,13 @@ class _Call:
         return filled.view(-1, self.block, values.shape[1]).transpose(1, 2).reshape(-1).numpy()
 
     def run(self, loops: Any, *tensors: npt.NDArray[np.float32]) -> None:
-        """`loops` on all tasks, in as many threads as torch takes."""
+        """`loops` on all tasks."""
         parts = max(1, min(self.threads, self.tasks))
 
         def do(part: int) -> None:
-            loops(self.kernel, self.stride, *tensors, self.sizes, self.bounds, np.uintp(part), np.uintp(parts))
+            loops(self.kernel, self.stride, *tensors, self.sizes, self.bounds, part, parts)
 
-        begun = [_helpers(self.threads).submit(do, part) for part in range(1, parts)]
-        do(0)
-        for others in begun:
-            others.result()
-
-
-@cache
-def _helpers(threads: int) -> ThreadPoolExecutor:
-    """Threads beside the calling one; the compiled loops hold no lock."""
-    return ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="depthwise")
+        share_out(do, parts)
 
 
 def _like(x: Tensor, shape: Sequence[int]) -> Tensor:

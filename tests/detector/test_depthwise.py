@@ -135,6 +135,13 @@ def test_other_kinds_of_numbers_and_shapes_are_left_to_torch() -> None:
         assert not computable(x, weight, [1, 1], [1, 1])
 
 
+def test_one_image_is_left_to_torch_unless_gradients_are_wanted() -> None:
+    x, weight, _ = case(8, 3, images=1)
+    assert computable(x, weight, [1, 1], [1, 1])
+    with torch.inference_mode():
+        assert not computable(x, weight, [1, 1], [1, 1])
+
+
 @pytest.mark.parametrize(("name", "joined"), [("tf_efficientnet_lite0", 32), ("mobilenetv2_050", 34)])
 def test_a_network_with_joined_activations_learns_as_it_stands(name: str, joined: int) -> None:
     network = timm.create_model(name, features_only=True).eval()
