@@ -16,6 +16,7 @@ from bench.detector.boxes import decode, overlaps
 from bench.spec import DetectorSpec
 
 PAIRS_AT_ONCE = 4_000_000  # overlaps held in memory at a time: 16 MB
+ROUNDING = 1e-5  # relative: more than two ways to compute the same probability differ by
 FIRST_PRIORS = 1024  # of an image, by their best score: more than enough for the final boxes of most
 
 
@@ -39,33 +40,42 @@ def detect(spec: DetectorSpec, logits: Tensor, offsets: Tensor, priors: Tensor) 
     What a candidate suffers depends on better ones alone, and an image ends with a given number of boxes: so
     only its best candidates are looked at, and more of them where too few have survived.
     """
-    image, prior, probability = _foreground(logits, spec.score_threshold)
-    boxes = decode(offsets[image, prior].float(), priors[prior], spec.variances).clamp_(0, 1)
+    image, prior, score = _foreground(logits, spec.score_threshold)
     best = logits.new_zeros(logits.shape[:2], dtype=torch.float32)
-    best[image, prior] = probability.amax(dim=1)
+    best[image, prior] = score
     first = FIRST_PRIORS
     while True:
         whole = first >= best.shape[1]
         # That many priors have a score of at least `lowest`: a whole beginning of the image's candidates
         lowest = best.new_zeros(len(best)) if whole else best.topk(first, dim=1, sorted=False).values.amin(dim=1)
-        looked_at = (probability > spec.score_threshold) & (probability >= lowest[image, None])
-        row, label = looked_at.nonzero(as_tuple=True)
-        found = _best_of(spec, BatchDetections(image[row], boxes[row], probability[row, label], label))
+        looked_at = (score >= lowest[image]).nonzero()[:, 0]
+        its_image, its_prior = image[looked_at], prior[looked_at]
+        probability = logits[its_image, its_prior].float().softmax(dim=-1)[:, 1:]
+        beginning = probability >= (lowest * (1 + ROUNDING))[its_image, None]
+        row, label = (beginning & (probability > spec.score_threshold)).nonzero(as_tuple=True)
+        boxes = decode(offsets[its_image, its_prior].float(), priors[its_prior], spec.variances).clamp_(0, 1)
+        found = _best_of(spec, BatchDetections(its_image[row], boxes[row], probability[row, label], label))
         settled = found.image.bincount(minlength=len(best)) >= spec.detections_per_image
-        if bool((settled | (lowest <= spec.score_threshold)).all()):
+        if bool((settled | (lowest <= spec.score_threshold * (1 - ROUNDING))).all()):
             return found
         first *= 4
 
 
 def _foreground(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Image (R,), prior (R,) and class probabilities (R, C) of the priors that may hold a score above `threshold`.
+    """Image (R,), prior (R,) and, but for ROUNDING, best score (R,) of the priors that may hold one above `threshold`.
 
-    A probability is at most its ratio to the background's, so most priors need no exponential.
+    A probability is at most its ratio to the background's, so most priors need no exponential. The others get theirs
+    here, since torch's softmax is slow for few classes and few priors are looked at in the end.
     """
     objects, background = logits[..., 1:].amax(dim=-1).float(), logits[..., 0].float()
     slack = 0.01  # of the rounding in either computation
     image, prior = (objects > background + math.log(max(threshold, 1e-30)) - slack).nonzero(as_tuple=True)
-    return image, prior, logits[image, prior].float().softmax(dim=-1)[:, 1:]
+    best = objects[image, prior]
+    largest = torch.maximum(best, background[image, prior])
+    total = (logits[image, prior].float() - largest[:, None]).exp_().sum(dim=1)
+    score = (best - largest).exp_() / total
+    possible = (score > threshold * (1 - ROUNDING)).nonzero()[:, 0]
+    return image[possible], prior[possible], score[possible]
 
 
 def _best_of(spec: DetectorSpec, candidates: BatchDetections) -> BatchDetections:
