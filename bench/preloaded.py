@@ -9,10 +9,9 @@ from bench.detector.depthwise import compiled_loops
 def _begin_compiler() -> None:
     """Call a compiled loop once, on nothing: the compiler's own start takes a second."""
     loops = compiled_loops()
-    zero, one = np.uintp(0), np.uintp(1)
     nothing = np.zeros(0, np.float32)
     bounds = (np.float32(0),) * 4
-    loops.forward((zero,) * 3, (zero,), *[nothing] * 4, (zero,) * 7 + (one,) * 2 + (zero,), bounds, zero, one)
+    loops.forward((0,) * 3, (0,), *[nothing] * 4, (0,) * 7 + (1,) * 2 + (0,), bounds, 0, 1)
 
 
 _begin_compiler()
