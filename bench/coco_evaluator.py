@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -42,8 +43,8 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
     the few ground truths of an image and class share one search. The same figures in a fraction of the time.
 
     rows: (K,) rows of the detections that took part: the 100 best of each image and class.
-    truth: (A, T, K) int32, id (row + 1) of the ground truth matched in each of A subsets and at each of T
-        thresholds, 0 for none. ignored: (A, T, K) bool. truth_ignored: (A, M) bool.
+    truth: (T, K) int32, id (row + 1) of the ground truth matched at each of T thresholds in the first subset, 0 for
+        none. matched, ignored: (A, T, K) bool, in each of A subsets. truth_ignored: (A, M) bool.
     """
 
     def __init__(self, index: ImageIndex, detections: Detections, subsets: Sequence[Subset]) -> None:
@@ -83,8 +84,9 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
         # Start: nothing is matched.
         forgiven = np.stack([~subset.detections[self.rows] for subset in subsets])
         self.ignored = np.repeat(forgiven[:, None], len(self.params.iouThrs), axis=1)
-        self.truth = np.zeros(self.ignored.shape, dtype=np.int32)
-        with contextlib.redirect_stdout(io.StringIO()):
+        self.matched = np.zeros(self.ignored.shape, dtype=np.bool_)
+        self.truth = np.zeros(self.ignored.shape[1:], dtype=np.int32)
+        with contextlib.redirect_stdout(io.StringIO()), _all_kept():
             self.evaluate()
 
     def _prepare(self) -> None:
@@ -121,11 +123,13 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
             entry = self._entries[pair, flags]
         elif pair not in self._spans:
             return None
-        matched, ignored = self.truth[subset, :, span], self.ignored[subset, :, span]
+        matched, ignored = self.matched[subset, :, span], self.ignored[subset, :, span]
         if entry.get("dtIds"):
             near = self._near[pair]
-            matched[:, near] = entry["dtMatches"]
-            ignored[:, near] = np.where(matched[:, near] > 0, entry["dtIgnore"], ignored[:, near])
+            matched[:, near] = found = entry["dtMatches"] > 0
+            ignored[:, near] = np.where(found, entry["dtIgnore"], ignored[:, near])
+            if subset == 0:
+                self.truth[:, span][:, near] = entry["dtMatches"]
         return {
             "gtIgnore": entry["gtIgnore"],
             "dtScores": self._scores[span],
@@ -140,9 +144,21 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
         """
         params = copy.copy(self.params)
         params.areaRng, params.maxDets = params.areaRng[:subsets], list(max_detections)
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), _all_kept():
             self.accumulate(params)
         return self.eval["precision"], self.eval["recall"]
+
+
+@contextlib.contextmanager
+def _all_kept() -> Iterator[None]:
+    """No search for what can be freed among millions of entries that all stay: it takes longer the more there are."""
+    searched = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searched:
+            gc.enable()
 
 
 def _best_of_pairs(detections: Detections, classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
