@@ -31,19 +31,24 @@ def use_compiled_loops(wanted: bool) -> None:
     _in_use = wanted
 
 
-def computable(x: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int]) -> bool:
-    """Whether the operator is in use, takes this input and these weights, (C, 1, K, K), and is worth it: without
-    gradients torch is faster where threads have to share an image.
+def computable(
+    x: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int], padding: Sequence[int]
+) -> bool:
+    """Whether the operator is in use, takes this input and these weights, (C, 1, K, K), and is worth it.
+
+    Without gradients torch is faster where threads have to share an image, unless it has to copy the image first
+    for a padding that its two sides do not get alike.
     """
+    top, bottom, left, right = padding
     return (
         _in_use
-        and (torch.is_grad_enabled() or len(x) >= torch.get_num_threads())
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and weight.shape[0] == x.shape[1]
         and weight.shape[2] == weight.shape[3] >= stride[0] == stride[1]
         and tuple(dilation) == (1, 1)
+        and (torch.is_grad_enabled() or len(x) >= torch.get_num_threads() or (top, left) != (bottom, right))
     )
 
 

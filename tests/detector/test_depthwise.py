@@ -17,6 +17,7 @@ from bench.detector.backbones import FoldedConvolution, with_folded_norms
 from bench.detector.depthwise import FREE, Bounds, computable, depthwise, use_compiled_loops
 from tests.detector.test_backbones import relative_error, spread_norms
 
+EVEN = [1, 1, 1, 1]
 RELU, RELU6 = (0.0, inf), (0.0, 6.0)
 
 
@@ -123,23 +124,24 @@ def test_its_operations_are_counted() -> None:
 
 def test_other_kinds_of_numbers_and_shapes_are_left_to_torch() -> None:
     x, weight, _ = case(8, 3)
-    assert computable(x, weight, [1, 1], [1, 1])
+    assert computable(x, weight, [1, 1], [1, 1], EVEN)
     use_compiled_loops(False)
-    assert not computable(x, weight, [1, 1], [1, 1])
+    assert not computable(x, weight, [1, 1], [1, 1], EVEN)
     use_compiled_loops(True)
-    assert not computable(x.double(), weight.double(), [1, 1], [1, 1])
-    assert not computable(x, weight, [1, 2], [1, 1])
-    assert not computable(x, weight, [1, 1], [2, 2])
-    assert not computable(x, weight[:, :, :2], [1, 1], [1, 1])
+    assert not computable(x.double(), weight.double(), [1, 1], [1, 1], EVEN)
+    assert not computable(x, weight, [1, 2], [1, 1], EVEN)
+    assert not computable(x, weight, [1, 1], [2, 2], EVEN)
+    assert not computable(x, weight[:, :, :2], [1, 1], [1, 1], EVEN)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not computable(x, weight, [1, 1], [1, 1])
+        assert not computable(x, weight, [1, 1], [1, 1], EVEN)
 
 
 def test_one_image_is_left_to_torch_unless_gradients_are_wanted() -> None:
     x, weight, _ = case(8, 3, images=1)
-    assert computable(x, weight, [1, 1], [1, 1])
+    assert computable(x, weight, [1, 1], [1, 1], EVEN)
     with torch.inference_mode():
-        assert not computable(x, weight, [1, 1], [1, 1])
+        assert not computable(x, weight, [1, 1], [1, 1], EVEN)
+        assert computable(x, weight, [1, 1], [1, 1], [0, 1, 0, 1])
 
 
 @pytest.mark.parametrize(("name", "joined"), [("tf_efficientnet_lite0", 32), ("mobilenetv2_050", 34)])
