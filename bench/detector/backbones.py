@@ -2,33 +2,26 @@
 
 A backbone owns its preprocessing (mean and deviation of its weights) and knows what of it was
 pretrained. Where it came with trained weights its BatchNorm layers keep their statistics and affine
-part in every arm, as detectors are commonly fine-tuned, and are folded into the convolutions; depthwise
-ones are computed together with the activations around them.
+part in every arm, as detectors are commonly fine-tuned, and are folded into the convolutions (`folding.py`).
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from math import inf
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
-import torch.nn.functional as F
-from timm.layers.norm_act import BatchNormAct2d
-from timm.layers.padding import get_same_padding
 from torch import Tensor, nn
 
 from bench.detector import vgg
-from bench.detector.depthwise import FREE, Bounds, computable, depthwise
+from bench.detector.folding import freeze_norms, with_folded_norms
 from bench.detector.weights import read_state
 from bench.errors import UserError
 
 STRIDES = (8, 16, 32)
 DEFAULT_LIGHT = "efficientnet_lite0"
-PROBE = 128  # side of the image that a network is tried on
 
 
 class Backbone(nn.Module):
@@ -96,169 +89,8 @@ def unfolded(backbone: Backbone, name: str, weights: str) -> Any:
     present = backbone.features.state_dict()
     network.load_state_dict({key: present.get(key, value) for key, value in network.state_dict().items()})
     if backbone.pretrained:
-        _freeze_norms(network)
+        freeze_norms(network)
     return network.train(backbone.features.training)
-
-
-class FoldedConvolution(nn.Module):
-    """A convolution followed by a frozen BatchNorm, as one convolution with scaled weights.
-
-    The trainable weight is that of the plain convolution, so an update means what it would mean with
-    the BatchNorm in its place; what is saved is a pass over the activations, forward and backward.
-
-    before, after: activations that it computes too, of its input and of its output.
-    """
-
-    before: nn.Module
-    after: nn.Module
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-        super().__init__()
-        assert norm.running_mean is not None and norm.running_var is not None
-        scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
-        bias = convolution.bias.detach() if convolution.bias is not None else 0.0
-        self.weight = nn.Parameter(convolution.weight.detach().clone())
-        self.register_buffer("scale", scale.view(-1, 1, 1, 1))
-        self.register_buffer("shift", norm.bias.detach() + (bias - norm.running_mean) * scale)
-        self.stride, self.dilation = list(convolution.stride), list(convolution.dilation)
-        self.groups = convolution.groups
-        # timm's TensorFlow-style layers pad by the input's size, the others by a constant
-        self.pads_by_size = "Same" in type(convolution).__name__
-        self.padding = [0, 0] if self.pads_by_size else list(cast(tuple[int, int], convolution.padding))
-        self.before, self.after = nn.Identity(), nn.Identity()
-
-    @property
-    def depthwise(self) -> bool:
-        return self.groups == len(self.weight) > 1 and self.weight.shape[1] == 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * self.scale
-        padding = self._padding(x)
-        if self.depthwise and computable(x, weight, self.stride, self.dilation, padding):
-            before, after = _bounds(self.before), _bounds(self.after)
-            stride = self.stride[0]
-            return depthwise(x, weight, self.shift, stride=stride, padding=padding, before=before, after=after)
-        x = self.before(x)
-        if self.groups == 1 or not torch.is_autocast_enabled(x.device.type):
-            return self.after(self._convolve(x, weight, padding))
-        # Depthwise: the backward pass of oneDNN is several times slower in bfloat16 than in float32.
-        with torch.autocast(x.device.type, enabled=False):
-            return self.after(self._convolve(x.float(), weight, padding))
-
-    def _padding(self, x: Tensor) -> list[int]:
-        """Rows and columns of zeros on the top, bottom, left and right of `x`."""
-        if not self.pads_by_size:
-            return [pixels for pixels in self.padding for _ in range(2)]
-        sizes = zip(x.shape[-2:], self.weight.shape[-2:], self.stride, self.dilation, strict=True)
-        total = [get_same_padding(*size) for size in sizes]
-        return [part for pixels in total for part in (pixels // 2, pixels - pixels // 2)]
-
-    def _convolve(self, x: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
-        """The convolution; what both sides of `x` get alike is left to it, the rest costs a copy."""
-        top, bottom, left, right = padding
-        if top == bottom and left == right:
-            return F.conv2d(x, weight, self.shift, self.stride, [top, left], self.dilation, self.groups)
-        x = F.pad(x, (left, right, top, bottom))
-        return F.conv2d(x, weight, self.shift, self.stride, 0, self.dilation, self.groups)
-
-
-def _bounds(activation: nn.Module) -> Bounds:
-    """Lowest and highest value that an activation of CLAMPS lets through."""
-    return CLAMPS[type(activation)]
-
-
-CLAMPS: dict[type[nn.Module], Bounds] = {nn.Identity: FREE, nn.ReLU: (0.0, inf), nn.ReLU6: (0.0, 6.0)}
-
-
-def with_folded_norms(network: Any) -> Any:
-    """`network` with every BatchNorm frozen, and folded into the convolution before it where there is one.
-
-    Which convolution that is, is read off a forward pass. If the folded network does not give the same
-    maps (something else reads a convolution's output), the norms are frozen where they stand.
-    """
-    network.eval()
-    probe = torch.linspace(-1, 1, 3 * PROBE * PROBE).view(1, 3, PROBE, PROBE)
-    with torch.no_grad():
-        before = [level.clone() for level in network(probe)]
-        folded = copy.deepcopy(network)
-        _fold_norms(folded, probe)
-        joined = copy.deepcopy(folded)
-        _join_clamps(joined, probe)
-        chosen = next((each for each in (joined, folded) if _same_maps(each(probe), before)), network)
-    _freeze_norms(chosen)
-    return chosen
-
-
-def _freeze_norms(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.requires_grad_(False)
-
-
-def _fold_norms(network: Any, probe: Tensor) -> None:
-    """Every BatchNorm into the convolution whose output it receives."""
-    for norm_name, convolution_name in _sources(network, probe, _is(nn.BatchNorm2d), _is(nn.Conv2d)).items():
-        norm = cast(nn.BatchNorm2d, network.get_submodule(norm_name))
-        convolution = cast(nn.Conv2d, network.get_submodule(convolution_name))
-        network.set_submodule(convolution_name, FoldedConvolution(convolution, norm))
-        rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
-        network.set_submodule(norm_name, rest)
-
-
-def _join_clamps(network: Any, probe: Tensor) -> None:
-    """Activations that only clamp into the depthwise convolution that receives them, or that they receive."""
-
-    def depthwise(module: nn.Module) -> bool:
-        return isinstance(module, FoldedConvolution) and module.depthwise
-
-    def clamps(module: nn.Module) -> bool:
-        return type(module) in CLAMPS and not isinstance(module, nn.Identity)
-
-    before = _sources(network, probe, depthwise, clamps)
-    after = _sources(network, probe, clamps, depthwise)
-    for convolution, activation in before.items():
-        network.get_submodule(convolution).before = network.get_submodule(activation)
-    for activation, convolution in after.items():
-        network.get_submodule(convolution).after = network.get_submodule(activation)
-    for activation in {*before.values(), *after}:
-        network.set_submodule(activation, nn.Identity())
-
-
-def _is(kind: type[nn.Module]) -> Callable[[nn.Module], bool]:
-    return lambda module: isinstance(module, kind)
-
-
-def _same_maps(ours: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
-    pairs = zip(ours, expected, strict=True)
-    return all(float((a - b).abs().max()) <= 1e-3 * float(b.abs().max()) for a, b in pairs)
-
-
-def _sources(
-    network: Any, probe: Tensor, takes: Callable[[nn.Module], bool], gives: Callable[[nn.Module], bool]
-) -> dict[str, str]:
-    """Names of modules that take, each with that of the module that gives what it receives, in a forward pass."""
-    made: dict[int, str] = {}
-    pairs: dict[str, str] = {}
-    alive: list[Tensor] = []  # an id is only unique while its object lives
-    names = {module: name for name, module in network.named_modules()}
-
-    def remember(module: nn.Module, _: Any, output: Tensor) -> None:
-        made[id(output)] = names[module]
-        alive.append(output)
-
-    def look_up(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if id(inputs[0]) in made:
-            pairs[names[module]] = made[id(inputs[0])]
-
-    hooks = [module.register_forward_hook(remember) for module in names if gives(module)]
-    hooks += [module.register_forward_pre_hook(look_up) for module in names if takes(module)]
-    network(probe)
-    for hook in hooks:
-        hook.remove()
-    return pairs
 
 
 def _stages(features: nn.Module) -> tuple[list[list[nn.Module]], list[int]]:

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.detector.backbones import FoldedConvolution, with_folded_norms
 from bench.detector.depthwise import FREE, Bounds, computable, depthwise, use_compiled_loops
+from bench.detector.folding import FoldedConvolution, with_folded_norms
 from tests.detector.test_backbones import relative_error, spread_norms
 
 EVEN = [1, 1, 1, 1]
