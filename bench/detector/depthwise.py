@@ -31,6 +31,12 @@ def use_compiled_loops(wanted: bool) -> None:
     _in_use = wanted
 
 
+def in_use(x: Tensor, weight: Tensor) -> bool:
+    """Whether compiled loops are in use, for such numbers, here and now."""
+    here = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return _in_use and here and x.dtype == weight.dtype == torch.float32
+
+
 def computable(
     x: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int], padding: Sequence[int]
 ) -> bool:
@@ -41,10 +47,7 @@ def computable(
     """
     top, bottom, left, right = padding
     return (
-        _in_use
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        in_use(x, weight)
         and weight.shape[0] == x.shape[1]
         and weight.shape[2] == weight.shape[3] >= stride[0] == stride[1]
         and tuple(dilation) == (1, 1)
@@ -67,9 +70,9 @@ def _forward(
     x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: Sequence[int], bounds: Sequence[float]
 ) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
-    y = _like(x, _output_shape(x.shape, weight.shape, stride, padding))
+    y = empty_like(x, output_shape(x.shape, weight.shape, stride, padding))
     call = _Call(x, y, weight, stride, padding, bounds)
-    call.run(call.loops.forward, _flat(x), _flat(y), call.blocks(weight.flatten(1)), call.blocks(bias[:, None]))
+    call.run(call.loops.forward, flat(x), flat(y), in_blocks(weight.flatten(1)), in_blocks(bias[:, None]))
     return y
 
 
@@ -88,11 +91,11 @@ def _backward(
     """Gradients of x and of the weight; None where they are not asked for."""
     x, y, gradient = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, y, gradient))
     call = _Call(x, y, weight, stride, padding, bounds)
-    to_x = _like(x, x.shape) if for_x else x.new_empty(0)
+    to_x = empty_like(x, x.shape) if for_x else x.new_empty(0)
     sums = x.new_zeros(len(x), *call.shape_of_blocks) if for_weight else x.new_empty(0)
-    flat_to_x = _flat(to_x) if for_x else to_x.numpy()
-    weights = call.blocks(weight.flatten(1))
-    call.run(call.loops.backward, _flat(x), _flat(y), _flat(gradient), weights, flat_to_x, sums.numpy().reshape(-1))
+    flat_to_x = flat(to_x) if for_x else to_x.numpy()
+    weights = in_blocks(weight.flatten(1))
+    call.run(call.loops.backward, flat(x), flat(y), flat(gradient), weights, flat_to_x, sums.numpy().reshape(-1))
     if not for_weight:
         return to_x, None
     by_channel = sums.sum(0).transpose(1, 2).reshape(-1, weight[0].numel())[: len(weight)]
@@ -114,8 +117,7 @@ class _Call:
     ) -> None:
         images, channels, height, width = x.shape
         self.loops = compiled_loops()
-        self.block = self.loops.BLOCK
-        blocks = -(-channels // self.block)
+        blocks = -(-channels // self.loops.BLOCK)
         self.threads = torch.get_num_threads()
         # Whole images for each thread: their rows are read as they lie. Channels are parted where images are few
         per_group = -(-blocks // self.threads) if images < self.threads else blocks
@@ -124,14 +126,8 @@ class _Call:
         self.sizes = tuple(int(size) for size in sizes)
         self.bounds = tuple(np.float32(bound) for bound in bounds)
         self.kernel, self.stride = (0,) * weight.shape[-1], (0,) * stride
-        self.shape_of_blocks = (blocks, weight[0].numel(), self.block)
+        self.shape_of_blocks = (blocks, weight[0].numel(), self.loops.BLOCK)
         self.tasks = images * groups
-
-    def blocks(self, values: Tensor) -> npt.NDArray[np.float32]:
-        """(C, N) as flat (blocks, N, BLOCK), filled up with zeros."""
-        missing = self.shape_of_blocks[0] * self.block - len(values)
-        filled = F.pad(values.detach(), (0, 0, 0, missing))
-        return filled.view(-1, self.block, values.shape[1]).transpose(1, 2).reshape(-1).numpy()
 
     def run(self, loops: Any, *tensors: npt.NDArray[np.float32]) -> None:
         """`loops` on all tasks."""
@@ -143,16 +139,23 @@ class _Call:
         share_out(do, parts)
 
 
-def _like(x: Tensor, shape: Sequence[int]) -> Tensor:
+def in_blocks(values: Tensor) -> npt.NDArray[np.float32]:
+    """(C, N) as flat (blocks, N, BLOCK), filled up with zeros."""
+    block = compiled_loops().BLOCK
+    filled = F.pad(values.detach(), (0, 0, 0, -len(values) % block))
+    return filled.view(-1, block, values.shape[1]).transpose(1, 2).reshape(-1).numpy()
+
+
+def empty_like(x: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(tuple(shape), dtype=x.dtype, memory_format=torch.channels_last)
 
 
-def _flat(tensor: Tensor) -> npt.NDArray[np.float32]:
+def flat(tensor: Tensor) -> npt.NDArray[np.float32]:
     """A view of a channels-last tensor as it lies in memory."""
     return tensor.detach().permute(0, 2, 3, 1).numpy().reshape(-1)
 
 
-def _output_shape(
+def output_shape(
     x: Sequence[int], weight: Sequence[int], stride: int, padding: Sequence[int]
 ) -> tuple[int, int, int, int]:
     top, bottom, left, right = padding

@@ -42,7 +42,7 @@ _outer: Any = _loop()
 
 
 @_inner
-def _empty(cells):
+def empty(cells):
     """So many floats, from the beginning of a line of the cache."""
     floats = np.empty(cells + 16, np.float32)
     begin = -(floats.ctypes.data // 4) % 16
@@ -50,7 +50,7 @@ def _empty(cells):
 
 
 @_inner
-def _fill(kernel, ring, begin, end, x, image, first, inside, width, sizes, bounds):
+def fill(kernel, ring, begin, end, x, image, first, inside, width, sizes, bounds):
     """Rows `begin` to `end` of the padded image into their places in the ring, clamped."""
     side = len(kernel)
     height, columns, channels, _, _, top, left, _, _, _ = sizes
@@ -71,7 +71,7 @@ def _fill(kernel, ring, begin, end, x, image, first, inside, width, sizes, bound
 
 
 @_inner
-def _convolve(kernel, stride, ring, cell, slot, width, weights, begin, offset):
+def convolve(kernel, stride, ring, cell, slot, width, weights, begin, offset):
     """Neighbours in a row of the output, of a block."""
     side, next_ = len(kernel), len(stride) * BLOCK
     a0 = a1 = a2 = a3 = offset
@@ -170,9 +170,9 @@ def forward(kernel, stride, x, y, weights, bias, sizes, bounds, part, parts):
     taps = side * side * BLOCK
     _, columns_in, channels, rows, columns_out, _, left, groups, per_group, images = sizes
     low, high = spread(bounds[2]), spread(bounds[3])
-    width = _width(side, step, columns_in + left, columns_out)
+    width = width_in_ring(side, step, columns_in + left, columns_out)
     apart = side * width * BLOCK
-    ring = _empty(per_group * apart)
+    ring = empty(per_group * apart)
     # Channels one after another, so that y is written as it lies, where all their weights and cells fit the cache
     strip = COLUMNS if per_group * (taps + side * (3 * step + side) * BLOCK) <= CACHE else columns_out
     for task in range(part, images * groups, parts):
@@ -182,7 +182,7 @@ def forward(kernel, stride, x, y, weights, bias, sizes, bounds, part, parts):
         ring[:] = 0
         filled = 0
         for row in range(rows):
-            _fill(kernel, ring, filled, row * step + side, x, image, first, inside, width, sizes, bounds)
+            fill(kernel, ring, filled, row * step + side, x, image, first, inside, width, sizes, bounds)
             filled = row * step + side
             at = (image * rows + row) * columns_out * channels + first * BLOCK
             slot = row * step % side
@@ -192,7 +192,7 @@ def forward(kernel, stride, x, y, weights, bias, sizes, bounds, part, parts):
                     offset = load(bias, (first + block) * BLOCK)
                     for column in range(begin, min(begin + strip, columns_out), COLUMNS):
                         cell, to = block * apart + column * step * BLOCK, at + block * BLOCK + column * channels
-                        a0, a1, a2, a3 = _convolve(kernel, stride, ring, cell, slot, width, weights, w, offset)
+                        a0, a1, a2, a3 = convolve(kernel, stride, ring, cell, slot, width, weights, w, offset)
                         store_up_to(y, to, clamp(a0, low, high), count)
                         if column + 1 < columns_out:
                             store_up_to(y, to + channels, clamp(a1, low, high), count)
@@ -211,9 +211,9 @@ def backward(kernel, stride, x, y, gradient, weights, to_x, sums, sizes, bounds,
     taps = side * side * BLOCK
     height, columns_in, channels, rows, columns_out, top, left, groups, per_group, images = sizes
     low_in, high_in, low, high = spread(bounds[0]), spread(bounds[1]), spread(bounds[2]), spread(bounds[3])
-    width = _width(side, step, columns_in + left, columns_out)
-    apart, line = side * width * BLOCK, _whole_groups(columns_out) * BLOCK
-    ring, back, arrived = _empty(per_group * apart), _empty(per_group * apart), _empty(per_group * line)
+    width = width_in_ring(side, step, columns_in + left, columns_out)
+    apart, line = side * width * BLOCK, whole_groups(columns_out) * BLOCK
+    ring, back, arrived = empty(per_group * apart), empty(per_group * apart), empty(per_group * line)
     nothing = spread(np.float32(0))
     back[:] = 0
     arrived[:] = 0
@@ -227,7 +227,7 @@ def backward(kernel, stride, x, y, gradient, weights, to_x, sums, sizes, bounds,
             at = (image * rows + row) * columns_out * channels + first * BLOCK
             _mask_row(y, gradient, at, columns_out, channels, inside, low, high, arrived, line)
             if sums.size > 0:
-                _fill(kernel, ring, filled, row * step + side, x, image, first, inside, width, sizes, bounds)
+                fill(kernel, ring, filled, row * step + side, x, image, first, inside, width, sizes, bounds)
                 filled = row * step + side
                 for block in range(blocks):
                     to = (image * ((channels + BLOCK - 1) // BLOCK) + first + block) * taps
@@ -254,12 +254,12 @@ def backward(kernel, stride, x, y, gradient, weights, to_x, sums, sizes, bounds,
 
 
 @_inner
-def _whole_groups(columns):
+def whole_groups(columns):
     """Columns, filled up to those that are computed together."""
     return (columns + COLUMNS - 1) // COLUMNS * COLUMNS
 
 
 @_inner
-def _width(side, step, padded, columns_out):
+def width_in_ring(side, step, padded, columns_out):
     """Cells of a row in the ring: those of x, and what the last columns computed together reach beyond them."""
-    return max(padded, (_whole_groups(columns_out) - 1) * step + side)
+    return max(padded, (whole_groups(columns_out) - 1) * step + side)

@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from timm.layers.norm_act import BatchNormAct2d
 from timm.layers.padding import get_same_padding
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 
-from bench.detector.depthwise import FREE, Bounds, computable, depthwise
+from bench.detector.depthwise import FREE, Bounds, computable, depthwise, in_use
+from bench.detector.inverted_residual import LARGEST, inverted_residual
 
 PROBE = 128  # side of the image that a network is tried on
 
@@ -55,11 +57,22 @@ class FoldedConvolution(nn.Module):
     def depthwise(self) -> bool:
         return self.groups == len(self.weight) > 1 and self.weight.shape[1] == 1
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether it is a product of each pixel's channels with a matrix, and nothing else."""
+        idle = isinstance(self.before, nn.Identity) and isinstance(self.after, nn.Identity)
+        plain = self.stride == [1, 1] and self.padding == [0, 0] and self.weight.shape[2:] == (1, 1)
+        return self.groups == 1 and plain and idle
+
+    def layer(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution that it is."""
+        return self.weight * self.scale, self.shift
+
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.scale
-        padding = self._padding(x)
+        padding = self.padding_of(x)
         if self.depthwise and computable(x, weight, self.stride, self.dilation, padding):
-            before, after = _bounds(self.before), _bounds(self.after)
+            before, after = self.bounds
             stride = self.stride[0]
             return depthwise(x, weight, self.shift, stride=stride, padding=padding, before=before, after=after)
         x = self.before(x)
@@ -69,13 +82,18 @@ class FoldedConvolution(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return self.after(self._convolve(x.float(), weight, padding))
 
-    def _padding(self, x: Tensor) -> list[int]:
+    def padding_of(self, x: Tensor) -> list[int]:
         """Rows and columns of zeros on the top, bottom, left and right of `x`."""
         if not self.pads_by_size:
             return [pixels for pixels in self.padding for _ in range(2)]
         sizes = zip(x.shape[-2:], self.weight.shape[-2:], self.stride, self.dilation, strict=True)
         total = [get_same_padding(*size) for size in sizes]
         return [part for pixels in total for part in (pixels // 2, pixels - pixels // 2)]
+
+    @property
+    def bounds(self) -> tuple[Bounds, Bounds]:
+        """Lowest and highest value that what it computes of its input, and of its output, lets through."""
+        return CLAMPS[type(self.before)], CLAMPS[type(self.after)]
 
     def _convolve(self, x: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
         """The convolution; what both sides of `x` get alike is left to it, the rest costs a copy."""
@@ -86,9 +104,58 @@ class FoldedConvolution(nn.Module):
         return F.conv2d(x, weight, self.shift, self.stride, 0, self.dilation, self.groups)
 
 
-def _bounds(activation: nn.Module) -> Bounds:
-    """Lowest and highest value that an activation of CLAMPS lets through."""
-    return CLAMPS[type(activation)]
+class JoinedBlock(nn.Module):
+    """An inverted residual block of timm's, whose parts keep their names; one operator where nothing learns."""
+
+    def __init__(self, block: InvertedResidual | DepthwiseSeparableConv) -> None:
+        super().__init__()
+        for name, part in block.named_children():
+            self.add_module(name, part)
+        self.has_skip = block.has_skip
+
+    @property
+    def convolutions(self) -> list[FoldedConvolution]:
+        """The parts that do something: expansion, if there is one, depthwise convolution and projection."""
+        return [part for part in self.children() if isinstance(part, FoldedConvolution)]
+
+    def joinable(self) -> bool:
+        """Whether it consists of these parts alone, in a form that the operator takes."""
+        idle = (part for part in self.children() if not isinstance(part, FoldedConvolution))
+        if not all(isinstance(leaf, nn.Identity | nn.Sequential) for part in idle for leaf in _leaves(part)):
+            return False
+        *expansion, depthwise, projection = self.convolutions
+        square = depthwise.stride[0] == depthwise.stride[1] and depthwise.weight.shape[2] == depthwise.weight.shape[3]
+        return (
+            len(expansion) <= 1
+            and all(part.pointwise and part.weight.numel() <= LARGEST for part in (*expansion, projection))
+            and (depthwise.depthwise and square and depthwise.dilation == [1, 1])
+            and depthwise.stride[0] <= depthwise.weight.shape[2]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        *expansion, depthwise, projection = self.convolutions
+        learns = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *self.parameters()))
+        if not learns and in_use(x, depthwise.weight):
+            before, after = depthwise.bounds
+            return inverted_residual(
+                x,
+                expansion[0].layer() if expansion else None,
+                depthwise.layer(),
+                projection.layer(),
+                stride=depthwise.stride[0],
+                padding=depthwise.padding_of(x),
+                before=before,
+                after=after,
+                residual=self.has_skip,
+            )
+        y = x
+        for part in self.children():
+            y = part(y)
+        return y + x if self.has_skip else y
+
+
+def _leaves(module: nn.Module) -> list[nn.Module]:
+    return [part for part in module.modules() if not list(part.children())]
 
 
 CLAMPS: dict[type[nn.Module], Bounds] = {nn.Identity: FREE, nn.ReLU: (0.0, inf), nn.ReLU6: (0.0, 6.0)}
@@ -108,6 +175,7 @@ def with_folded_norms(network: Any) -> Any:
         _fold_norms(folded, probe)
         joined = copy.deepcopy(folded)
         _join_clamps(joined, probe)
+        _join_blocks(joined)
         chosen = next((each for each in (joined, folded) if _same_maps(each(probe), before)), network)
     freeze_norms(chosen)
     return chosen
@@ -146,6 +214,15 @@ def _join_clamps(network: Any, probe: Tensor) -> None:
         network.get_submodule(convolution).after = network.get_submodule(activation)
     for activation in {*before.values(), *after}:
         network.set_submodule(activation, nn.Identity())
+
+
+def _join_blocks(network: Any) -> None:
+    """Inverted residual blocks into one operator each, where it takes them."""
+    for name, module in list(network.named_modules()):
+        if type(module) in (InvertedResidual, DepthwiseSeparableConv):
+            block = JoinedBlock(module)
+            if len(block.convolutions) >= 2 and block.joinable():
+                network.set_submodule(name, block.train(module.training))
 
 
 def _is(kind: type[nn.Module]) -> Callable[[nn.Module], bool]:

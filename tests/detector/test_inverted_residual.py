@@ -1,0 +1,186 @@
+"""An inverted residual block as one operator: equal to torch's operators, and used only where nothing learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.detector.depthwise import FREE, Bounds, use_compiled_loops
+from bench.detector.folding import JoinedBlock, freeze_norms, with_folded_norms
+from bench.detector.inverted_residual import LARGEST, Layer, inverted_residual
+from tests.detector.test_backbones import relative_error, spread_norms
+
+RELU6 = (0.0, 6.0)
+
+
+@pytest.fixture(autouse=True)
+def in_use() -> Iterator[None]:
+    """In two threads, whatever other tests take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    use_compiled_loops(True)
+    yield
+    use_compiled_loops(False)
+    torch.set_num_threads(before)
+
+
+def layers(channels: tuple[int, int, int], kernel: int, *, expanded: bool) -> tuple[Layer | None, Layer, Layer]:
+    generator = torch.Generator().manual_seed(sum(channels) * kernel)
+
+    def drawn(*shape: int) -> Layer:
+        return torch.randn(*shape, generator=generator), torch.randn(shape[0], generator=generator)
+
+    inside, middle, outside = channels
+    expansion = drawn(middle, inside, 1, 1) if expanded else None
+    return expansion, drawn(middle, 1, kernel, kernel), drawn(outside, middle, 1, 1)
+
+
+def picture(channels: int, *, images: int = 3, size: tuple[int, int] = (13, 21)) -> Tensor:
+    x = torch.randn(images, channels, *size, generator=torch.Generator().manual_seed(channels))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def torchs(
+    x: Tensor, parts: tuple[Layer | None, Layer, Layer], *, stride: int, padding: list[int], before: Bounds,
+    after: Bounds, residual: bool,
+) -> Tensor:  # fmt: skip
+    """The same by torch, in float64."""
+    top, bottom, left, right = padding
+    expansion, depthwise, projection = (part and (part[0].double(), part[1].double()) for part in parts)
+    assert depthwise is not None
+    assert projection is not None
+    y = x.double() if expansion is None else F.conv2d(x.double(), *expansion)
+    y = F.pad(y.clamp(*before), (left, right, top, bottom))
+    y = F.conv2d(y, *depthwise, stride, groups=len(depthwise[0])).clamp(*after)
+    y = F.conv2d(y, *projection)
+    return y + x if residual else y
+
+
+@pytest.mark.parametrize("bounds", [(RELU6, RELU6), (FREE, RELU6), (RELU6, FREE)])
+@pytest.mark.parametrize("shape", [(1, 13, 21), (3, 13, 21), (4, 7, 4), (3, 1, 1)])
+@pytest.mark.parametrize("geometry", [(3, 1, [1, 1, 1, 1]), (3, 2, [1, 1, 1, 2]), (5, 2, [2, 2, 3, 2])])
+@pytest.mark.parametrize("channels", [(16, 96, 24), (5, 30, 7), (40, 40, 40)])
+def test_it_computes_what_torch_computes(
+    channels: tuple[int, int, int],
+    geometry: tuple[int, int, list[int]],
+    shape: tuple[int, int, int],
+    bounds: tuple[Bounds, Bounds],
+) -> None:
+    kernel, stride, padding = geometry
+    images, *size = shape
+    parts = layers(channels, kernel, expanded=channels[0] != channels[1])
+    x = picture(channels[0], images=images, size=(size[0], size[1]))
+    residual = channels[0] == channels[2] and stride == 1
+    how: dict[str, Any] = {"stride": stride, "padding": padding, "residual": residual}
+    how |= {"before": bounds[0], "after": bounds[1]}
+    y = inverted_residual(x, *parts, **how)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    error = relative_error(y, torchs(x, parts, **how).float())
+    print(f"largest relative difference to torch in float64 {error:.1e}")
+    assert error < 2e-6
+
+
+@pytest.mark.parametrize("images", [1, 5])
+def test_results_do_not_depend_on_the_number_of_threads(images: int) -> None:
+    parts, x, found = layers((16, 96, 16), 5, expanded=True), picture(16, images=images), []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        found.append(inverted_residual(x, *parts, stride=1, padding=[2] * 4, before=RELU6, after=RELU6, residual=True))
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("expanded", [True, False])
+def test_its_operations_are_counted_as_those_of_its_parts(expanded: bool) -> None:
+    channels = (8 if expanded else 48, 48, 16)
+    parts, x = layers(channels, 3, expanded=expanded), picture(channels[0])
+    how: dict[str, Any] = {"stride": 2, "padding": [1] * 4, "before": RELU6, "after": RELU6, "residual": False}
+    counts = []
+    for compute in (lambda: inverted_residual(x, *parts, **how), lambda: torchs(x, parts, **how)):
+        with FlopCounterMode(display=False) as counter:
+            compute()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
+
+
+def joined_network() -> tuple[nn.Module, nn.Module]:
+    """EfficientNet-Lite0 as timm has it, and joined."""
+    network = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
+    spread_norms(network)
+    freeze_norms(network)
+    return network, with_folded_norms(timm_copy(network))
+
+
+def timm_copy(network: nn.Module) -> nn.Module:
+    other = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
+    other.load_state_dict(network.state_dict())
+    return other
+
+
+def calls_of_the_operator(network: nn.Module, images: Tensor) -> tuple[int, list[Tensor]]:
+    with torch.profiler.profile() as profile:
+        maps = network(images)
+    counted = sum(event.count for event in profile.key_averages() if "inverted_residual" in event.key)
+    return counted, [level.detach() for level in maps]
+
+
+def test_a_network_is_joined_where_its_weights_are_few_and_keeps_their_names() -> None:
+    network, ours = joined_network()
+    blocks = [module for module in ours.modules() if isinstance(module, JoinedBlock)]
+    assert len(blocks) == 12  # of 16: four have more than LARGEST weights in a layer
+    assert max(layer.weight.numel() for block in blocks for layer in block.convolutions) <= LARGEST
+    parameters = {name for name, _ in network.named_parameters() if ".bn" not in name and "bn1" not in name}
+    assert {name for name, _ in ours.named_parameters()} == parameters
+
+
+def test_only_blocks_that_learn_nothing_are_one_operator() -> None:
+    network, ours = joined_network()
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        counted, maps = calls_of_the_operator(ours, images)
+        expected = network(images)
+    assert counted == 12
+    assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
+    assert calls_of_the_operator(ours, images)[0] == 0
+    blocks = [module for module in ours.modules() if isinstance(module, JoinedBlock)]
+    ours.get_submodule("conv_stem").requires_grad_(False)
+    for block in blocks[:4]:
+        block.requires_grad_(False)
+    counted, maps = calls_of_the_operator(ours, images)
+    assert counted == 4
+    assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
+    use_compiled_loops(False)
+    assert calls_of_the_operator(ours, images)[0] == 0
+
+
+def test_weights_that_have_changed_are_used_as_they_are() -> None:
+    _, ours = joined_network()
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    weight = next(module for module in ours.modules() if isinstance(module, JoinedBlock)).convolutions[-1].weight
+    with torch.no_grad():
+        before = ours(images)
+        weight.mul_(-1)
+        after = ours(images)
+        use_compiled_loops(False)
+        expected = ours(images)
+    assert relative_error(after[0], before[0]) > 1e-2
+    assert max(relative_error(a, b) for a, b in zip(after, expected, strict=True)) < 1e-4
+
+
+def test_blocks_with_other_parts_stay_as_they_are() -> None:
+    """Of MobileNetV3's blocks two have no squeeze-and-excitation and no activation but ReLU."""
+    network = timm.create_model("mobilenetv3_small_100", features_only=True).eval()
+    spread_norms(network)
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network(images)
+        ours = with_folded_norms(network)
+        counted, maps = calls_of_the_operator(ours, images)
+    assert counted == 2
+    assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
