@@ -310,7 +310,8 @@ def throughput(words: Sequence[str]) -> int:
     if model is not None:
         base = replace(base, detector=model.spec)
     schedules, notes = training_schedules(base)
-    weights = f"trained weights of {options.run.name}" if options.run else f"untrained heads, weights {options.weights}"
+    untrained = f"untrained heads, weights {Path(options.weights).name}"
+    weights = f"trained weights of {options.run.name}" if options.run else untrained
     request = SpeedRequest(
         description={
             "data": data_name(options.data),

@@ -88,7 +88,8 @@ def multiply(
     """Write `added + clamp(a @ weights + bias)` to `out`; all are flat float32.
 
     a: `rows` rows of `depth` values, from `at`, each `pitch` after the one before it.
-    weights, bias: as `panels` and `in_blocks` lay them out. bounds: lowest and highest value of the clamp.
+    weights, bias: (panels, depth, PANEL) and (panels, PANEL), filled up with zeros. bounds: lowest and highest value of
+        the clamp.
     out, added: from `to`, each row `out_pitch` after the one before it, and each 16 of its `columns` `out_apart` after
         the 16 before them. added is empty where there is nothing to add.
     """
