@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from bench.detector.team import share_out
@@ -186,8 +186,8 @@ class _Differentiable(torch.autograd.Function):
         return to_x, to_weight, None, None, None, None
 
 
-# `torch.library.custom_op` does the same, and imports a compiler at its first call: two seconds of each process
-_LIBRARY = torch.library.Library("ssd_ablation", "DEF")
+# torch's `custom_op` does the same, and imports a compiler at its first call: two seconds of each process
+_LIBRARY = library.Library("ssd_ablation", "DEF")
 _LIBRARY.define("depthwise(Tensor x, Tensor weight, Tensor bias, int stride, int[] padding, float[] bounds) -> Tensor")
 _LIBRARY.impl("depthwise", _forward, "CPU")
 _LIBRARY.impl("depthwise", _Differentiable.apply, "AutogradCPU")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from bench.detector.depthwise import Bounds, empty_like, flat, in_blocks, output_shape
@@ -89,7 +89,7 @@ def _loops() -> ModuleType:
     return inverted_residual_kernels
 
 
-_LIBRARY = torch.library.Library("ssd_ablation", "FRAGMENT")
+_LIBRARY = library.Library("ssd_ablation", "FRAGMENT")
 _LIBRARY.define(
     "inverted_residual(Tensor x, Tensor[] layers, int stride, int[] padding, float[] bounds, bool residual) -> Tensor"
 )

@@ -1,4 +1,7 @@
-"""Products of matrices, for loops that are compiled by numba: a tile of sums at a time, all of it in registers."""
+"""Products of matrices, for loops that are compiled by numba: a tile of sums at a time, all of it in registers.
+
+What `lanes.py` says of its changes and what numba keeps is true of this file too.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from math import inf
 
 import pytest
@@ -17,19 +16,9 @@ from bench.detector.depthwise import FREE, Bounds, computable, depthwise, use_co
 from bench.detector.folding import FoldedConvolution, with_folded_norms
 from tests.detector.test_backbones import relative_error, spread_norms
 
+pytestmark = pytest.mark.usefixtures("compiled_loops")
 EVEN = [1, 1, 1, 1]
 RELU, RELU6 = (0.0, inf), (0.0, 6.0)
-
-
-@pytest.fixture(autouse=True)
-def in_use() -> Iterator[None]:
-    """In two threads, whatever other tests take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    use_compiled_loops(True)
-    yield
-    use_compiled_loops(False)
-    torch.set_num_threads(before)
 
 
 def case(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,18 +16,8 @@ from bench.detector.folding import JoinedBlock, freeze_norms, with_folded_norms
 from bench.detector.inverted_residual import LARGEST, Layer, inverted_residual
 from tests.detector.test_backbones import relative_error, spread_norms
 
+pytestmark = pytest.mark.usefixtures("compiled_loops")
 RELU6 = (0.0, 6.0)
-
-
-@pytest.fixture(autouse=True)
-def in_use() -> Iterator[None]:
-    """In two threads, whatever other tests take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    use_compiled_loops(True)
-    yield
-    use_compiled_loops(False)
-    torch.set_num_threads(before)
 
 
 def layers(channels: tuple[int, int, int], kernel: int, *, expanded: bool) -> tuple[Layer | None, Layer, Layer]:
