@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h
+_set_here: list[str] = []
 
 
 def keep_pages() -> bool:
@@ -34,5 +37,17 @@ def wait_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" in os.environ:
         return
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "20000")):
+        if name not in os.environ:
+            os.environ[name] = value
+            _set_here.append(name)
+
+
+@contextmanager
+def as_found() -> Iterator[None]:
+    """The environment without what `wait_briefly` has set in it; a process that starts in here is as the user's."""
+    ours = {name: os.environ.pop(name) for name in _set_here}
+    try:
+        yield
+    finally:
+        os.environ.update(ours)

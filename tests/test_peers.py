@@ -133,12 +133,12 @@ def test_every_contender_does_every_task(ours: SSD) -> None:
         batches=(1, 2),
         budget=Budget(seconds=0.0, warmup=0, fewest=2),
     )
-    assert len(found["rows"]) == 3 * (len(TASKS) + 2)
+    assert len(found["rows"]) == 4 * (len(TASKS) + 2)
     assert {row["classes"] for row in found["rows"] if row["task"] == "post-processing"} == {3, 5}
     rows = {
         (row["task"], row["batch"], row["contender"]): row for row in found["rows"] if row["classes"] == logits.shape[2]
     }
-    assert len(rows) == 3 * (len(TASKS) + 1)
+    assert len(rows) == 4 * (len(TASKS) + 1)
     ceiling = {row["precision"]: row["GFLOP_per_second"] for row in found["ceiling"]}
     for (task, batch, _), row in rows.items():
         assert row["samples"] >= 2

@@ -128,7 +128,7 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
         tables.append(
             _table(
                 "comparison",
-                f"torchvision's SSD, as shipped and at its best (our precision, channels last, fused update), beside "
+                "torchvision's SSD, as shipped and at its best (our precision, channels last, fused update), beside "
                 f"ours on {subject}. Median and interquartile range of n calls in turn; times as fast as torchvision "
                 "as shipped; classes: outputs, background among them; inference: tensors to final boxes; ceiling: "
                 f"GFLOP/s of one large dense convolution ({ceiling or 'not measured'}).",

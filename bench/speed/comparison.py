@@ -1,21 +1,25 @@
-"""torchvision's SSD beside ours: the same work on the same tensors, in turn, in one process.
+"""torchvision's SSD beside ours: the same work on the same tensors, in turn.
 
-Three contenders, each on a copy of the same weights: torchvision as its users run it (float32, its own
-loop), torchvision at its best (our precision, channels last, fused update), and ours.
+Contenders, each on a copy of the same weights: torchvision as its users run it (float32, its own loop), torchvision at
+its best (our precision, channels last, fused update), and ours. All are in one process, whose allocator and idle
+threads are set up for training (`bench/process.py`). On a CPU its users do not have that, and it makes a large
+difference: there "as shipped" is a process of its own with nothing set, and "in our process" the same in this one.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torchvision.models.detection.ssd import SSD as TorchvisionSSD
 
 from bench.detector.boxes import to_corners
 from bench.detector.detections import detect
@@ -30,6 +34,7 @@ from bench.peers import (
     torchvision_targets,
 )
 from bench.spec import Numerics, Phase, TrainSpec
+from bench.speed.own_process import in_own_process
 from bench.speed.stages import Outputs
 from bench.speed.turns import Budget, Contender, measure_in_turn
 from bench.targets import Targets
@@ -37,6 +42,7 @@ from bench.throughput import Timing, batches_of, count_flops
 from bench.training import Trainer, autocast
 
 AS_SHIPPED = "as shipped"
+IN_OUR_PROCESS = "in our process"
 AT_ITS_BEST = "at its best"
 OURS = "ours"
 STEP, INFERENCE, LOSS, POSTPROCESSING = (
@@ -46,6 +52,7 @@ STEP, INFERENCE, LOSS, POSTPROCESSING = (
     "post-processing",
 )
 TASKS = (STEP, INFERENCE, LOSS, POSTPROCESSING)
+K = TypeVar("K", bound=Hashable)
 HARMLESS_RATE = 1e-6  # weights stay what they are over hundreds of steps, and the arithmetic is the same
 
 
@@ -109,25 +116,24 @@ def measure_comparison(
     step is three times that: torch's counter takes the backward pass of a depthwise convolution for that
     of a dense one.
     """
-    theirs = torchvision_ssd(model)
     device = torch.device(numerics[0].device)
-    plain = replace(numerics[0], precision="float32", channels_last=False)
-    contenders: dict[Key, Contender] = {}
-    for each, name in [(plain, AS_SHIPPED), *((each, AT_ITS_BEST) for each in numerics)]:
-        calls = _torchvision_calls(theirs, model, work, training, numerics=each, best=name != AS_SHIPPED)
-        contenders |= _contenders(calls, work, name, numerics=each, batches=batches)
-    for each in numerics:
-        calls = _our_calls(model, work, training, each)
-        contenders |= _contenders(calls, work, OURS, numerics=each, batches=batches)
+    torchvision = _Torchvision(torchvision_ssd(model), model.priors, work, training, batches)
     # Shapes are the same in all contenders, so is the count
     forward = count_flops(model, work.images[:1]) / 1e9
     dense: dict[str, tuple[Callable[[], object], int]] = {
-        each.precision: _dense_convolution(each) for each in [plain, *numerics]
+        each.precision: _dense_convolution(each) for each in [replace(numerics[0], precision="float32"), *numerics]
     }
     ceilings = {
         Key("ceiling", 0, 0, "", name): Contender(call=call, batch=1, each_round=3) for name, (call, _) in dense.items()
     }
-    timings = measure_in_turn(contenders | ceilings, device=device, budget=budget)
+    with shipped_beside(torchvision, numerics[0]) as as_shipped:
+        contenders = dict(as_shipped)
+        for each in numerics:
+            contenders |= torchvision(each, AT_ITS_BEST)
+        for each in numerics:
+            calls = _our_calls(model, work, training, each)
+            contenders |= _contenders(calls, work, OURS, numerics=each, batches=batches)
+        timings = measure_in_turn(contenders | ceilings, device=device, budget=budget)
     rate = {
         name: flop / 1e9 / timings[Key("ceiling", 0, 0, "", name)].p50
         for name, (_, flop) in dense.items()
@@ -138,6 +144,19 @@ def measure_comparison(
         "rows": [_row(key, timings, _gflop(key, forward), rate) for key in order],
         "ceiling": [{"precision": name, "GFLOP_per_second": value} for name, value in rate.items()],
     }
+
+
+@contextmanager
+def shipped_beside(
+    make: Callable[[Numerics, str], Mapping[K, Contender]], numerics: Numerics
+) -> Iterator[dict[K, Contender]]:
+    """torchvision's contenders as shipped, which `make` makes of numerics and a name; beside ours of `numerics`."""
+    plain = replace(numerics, precision="float32", channels_last=False)
+    if numerics.device != "cpu":
+        yield dict(make(plain, AS_SHIPPED))
+        return
+    with in_own_process(partial(make, plain, AS_SHIPPED), threads=numerics.threads) as contenders:
+        yield contenders | dict(make(plain, IN_OUR_PROCESS))
 
 
 def _row(key: Key, timings: Mapping[Key, Timing], gflop: float | None, rate: Mapping[str, float]) -> dict[str, Any]:
@@ -162,33 +181,43 @@ def _gflop(key: Key, forward: float) -> float | None:
     return {STEP: 3 * key.batch * forward, INFERENCE: key.batch * forward}.get(key.task)
 
 
-def _torchvision_calls(
-    source: nn.Module, model: SSD, work: Work, training: TrainSpec, *, numerics: Numerics, best: bool
-) -> _Calls:
-    size = model.spec.size
-    layout = torch.channels_last if numerics.channels_last else torch.contiguous_format
+@dataclass(frozen=True, eq=False)
+class _Torchvision:
+    """torchvision's contenders, each with copies of `source`; it can be sent to another process."""
 
-    def placed() -> Any:
-        return copy.deepcopy(source).to(numerics.device).to(memory_format=layout)
+    source: TorchvisionSSD
+    priors: Tensor
+    work: Work
+    training: TrainSpec
+    batches: Sequence[int]
 
-    trained, fixed = placed().train(), placed().eval()
-    optimiser = torchvision_optimiser(trained, plain_training(training), fused=best)
-    targets = torchvision_targets(work.targets, size)
-    train_images = [image.contiguous() / 255 for image in work.train_images]
-    anchors = [to_corners(model.priors) * size] * len(targets)
+    def __call__(self, numerics: Numerics, name: str) -> dict[Key, Contender]:
+        """Of that name, with the update at its best where it is that one."""
+        work, size = self.work, self.work.images.shape[-1]
+        layout = torch.channels_last if numerics.channels_last else torch.contiguous_format
 
-    def named(logits: Tensor, offsets: Tensor) -> dict[str, Tensor]:
-        return {"cls_logits": logits, "bbox_regression": offsets}
+        def placed() -> Any:
+            return copy.deepcopy(self.source).to(numerics.device).to(memory_format=layout)
 
-    return _Calls(
-        step=lambda: torchvision_step(
-            trained, optimiser, train_images, targets[: len(train_images)], autocast(numerics)
-        ),
-        predict=lambda images: fixed(list(images)),
-        images=work.images.contiguous() / 255,  # torchvision's users give floats of 0 to 1
-        loss=lambda logits, offsets: torchvision_loss(trained, named(logits, offsets), anchors, targets),
-        postprocess=lambda logits, offsets: torchvision_boxes(fixed, named(logits, offsets), anchors, size),
-    )
+        trained, fixed = placed().train(), placed().eval()
+        optimiser = torchvision_optimiser(trained, plain_training(self.training), fused=name == AT_ITS_BEST)
+        targets = torchvision_targets(work.targets, size)
+        train_images = [image.contiguous() / 255 for image in work.train_images]
+        anchors = [to_corners(self.priors) * size] * len(targets)
+
+        def named(logits: Tensor, offsets: Tensor) -> dict[str, Tensor]:
+            return {"cls_logits": logits, "bbox_regression": offsets}
+
+        calls = _Calls(
+            step=lambda: torchvision_step(
+                trained, optimiser, train_images, targets[: len(train_images)], autocast(numerics)
+            ),
+            predict=lambda images: fixed(list(images)),
+            images=work.images.contiguous() / 255,  # torchvision's users give floats of 0 to 1
+            loss=lambda logits, offsets: torchvision_loss(trained, named(logits, offsets), anchors, targets),
+            postprocess=lambda logits, offsets: torchvision_boxes(fixed, named(logits, offsets), anchors, size),
+        )
+        return _contenders(calls, work, name, numerics=numerics, batches=self.batches)
 
 
 def _our_calls(model: SSD, work: Work, training: TrainSpec, numerics: Numerics) -> _Calls:

@@ -174,7 +174,11 @@ def _beside_torchvision(
         fill=fill_of(model),
         budget=budget,
     )
-    return comparison | {"preparation": preparation, "cells": cells, "notes": _notes_on(made=not request.trained)}
+    return comparison | {
+        "preparation": preparation,
+        "cells": cells,
+        "notes": _notes_on(made=not request.trained, device=request.numerics.device),
+    }
 
 
 def find_nothing(model: SSD) -> None:
@@ -266,17 +270,22 @@ def _notes(request: SpeedRequest) -> list[str]:
     return notes
 
 
-def _notes_on(*, made: bool) -> list[str]:
+def _notes_on(*, made: bool, device: str) -> list[str]:
     notes = [
         "Beside torchvision: the same tensors of the network's size for all; training is SGD with momentum of every "
-        "weight; matching and loss include the gradients of logits and offsets. Threads and the allocator's settings "
-        "are those of the process, so torchvision as shipped has them too.",
+        "weight; matching and loss include the gradients of logits and offsets.",
         "Post-processing of other numbers of classes than the detector's works on made outputs: one prior in a hundred "
         "an object.",
         "Training batches: torchvision's are made with the transforms of its reference script for SSD.",
         "Cells in miniature: torchvision's images come from as many worker processes as there are threads, ours from "
         "the file that all cells of a run share; starting, counting AP and measuring speed are left out.",
     ]
+    if device == "cpu":
+        notes.append(
+            "As shipped: in a process of its own, in turn with the others, where nothing is set but the number of "
+            "threads, each call after an untimed one; in our process: the same with this suite's settings of the "
+            "allocator and of idle threads (bench/process.py), which the others have too."
+        )
     if made:
         notes.insert(2, "So do loss and post-processing of its own number.")
     return notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torchvision.models.detection.ssd import SSD as TorchvisionSSD
 
 from bench.cell import detect_all
 from bench.data.index import ImageIndex
@@ -26,11 +28,12 @@ from bench.peers import (
     torchvision_step,
 )
 from bench.spec import Numerics, TrainSpec
-from bench.speed.comparison import AS_SHIPPED, AT_ITS_BEST, OURS, plain_training
+from bench.speed.comparison import AS_SHIPPED, AT_ITS_BEST, OURS, plain_training, shipped_beside
 from bench.speed.turns import Budget, Contender, measure_in_turn
 from bench.training import Trainer, autocast
 
 STEPS = 4
+_Key = tuple[str, str]  # contender and precision
 SCORED = 16  # validation images; the quick profile has about as many for so many steps
 
 
@@ -52,20 +55,22 @@ def measure_whole_cells(
     with momentum of every weight, as in `measure_comparison`; start-up, AP and the measuring of speed are left out.
     """
     work = _Work(
-        train=train, val=val.take(np.arange(min(SCORED, len(val)))), pixels=pixels, training=training, fill=fill
+        train=train,
+        val=val.take(np.arange(min(SCORED, len(val)))),
+        pixels=pixels,
+        training=training,
+        size=model.spec.size,
+        fill=fill,
     )
-    plain = replace(numerics[0], precision="float32", channels_last=False)
-    calls: dict[tuple[str, str], Callable[[], object]] = {
-        (name, each.precision): _their_cell(model, work, each, best=name == AT_ITS_BEST)
-        for name, each in [(AS_SHIPPED, plain), *((AT_ITS_BEST, each) for each in numerics)]
-    }
-    calls |= {(OURS, each.precision): _our_cell(model, work, each) for each in numerics}
-    images = STEPS * training.batch + len(work.val)
-    timings = measure_in_turn(
-        {key: Contender(call=call, batch=images) for key, call in calls.items()},
-        device=torch.device(plain.device),
-        budget=replace(budget, warmup=1),
-    )
+    theirs = partial(_their_cell, torchvision_ssd(model), work)
+    with shipped_beside(theirs, numerics[0]) as as_shipped:
+        cells = dict(as_shipped)
+        for each in numerics:
+            cells |= theirs(each, AT_ITS_BEST)
+        for each in numerics:
+            cells |= _our_cell(model, work, each)
+        device = torch.device(numerics[0].device)
+        timings = measure_in_turn(cells, device=device, budget=replace(budget, warmup=1))
     shipped = timings.get((AS_SHIPPED, "float32"))
     return [
         {
@@ -91,10 +96,14 @@ class _Work:
     val: ImageIndex
     pixels: Path | None
     training: TrainSpec
+    size: int
     fill: tuple[float, float, float]
 
+    def contender(self, call: Callable[[], object]) -> Contender:
+        return Contender(call=call, batch=STEPS * self.training.batch + len(self.val))
 
-def _our_cell(model: SSD, work: _Work, numerics: Numerics) -> Callable[[], object]:
+
+def _our_cell(model: SSD, work: _Work, numerics: Numerics) -> dict[_Key, Contender]:
     plain = plain_training(work.training)
     trainer = Trainer(copy.deepcopy(model).train(), plain, numerics)
     batches = TrainingBatches(
@@ -103,7 +112,7 @@ def _our_cell(model: SSD, work: _Work, numerics: Numerics) -> Callable[[], objec
         work.training.augment,
         seed=0,
         batch=work.training.batch,
-        size=model.spec.size,
+        size=work.size,
         fill=work.fill,
         workers=numerics.threads,
         compiled=numerics.compiled,
@@ -118,14 +127,14 @@ def _our_cell(model: SSD, work: _Work, numerics: Numerics) -> Callable[[], objec
         trainer.model.eval()
         return detect_all(trainer.model, work.val, shown, numerics)
 
-    return call
+    return {(OURS, numerics.precision): work.contender(call)}
 
 
-def _their_cell(model: SSD, work: _Work, numerics: Numerics, *, best: bool) -> Callable[[], object]:
+def _their_cell(source: TorchvisionSSD, work: _Work, numerics: Numerics, name: str) -> dict[_Key, Contender]:
     layout = torch.channels_last if numerics.channels_last else torch.contiguous_format
-    detector = torchvision_ssd(model).to(numerics.device).to(memory_format=layout)
-    optimiser = torchvision_optimiser(detector, plain_training(work.training), fused=best)
-    samples = Views(work.train, model.spec.size, work.fill)
+    detector = copy.deepcopy(source).to(numerics.device).to(memory_format=layout)
+    optimiser = torchvision_optimiser(detector, plain_training(work.training), fused=name == AT_ITS_BEST)
+    samples = Views(work.train, work.size, work.fill)
     workers = numerics.threads if numerics.threads > 1 else 0
     common: dict[str, Any] = {
         "batch_size": work.training.batch,
@@ -153,7 +162,7 @@ def _their_cell(model: SSD, work: _Work, numerics: Numerics, *, best: bool) -> C
         with torch.inference_mode(), autocast(numerics):
             return [detector([image.to(numerics.device) / 255 for image in batch]) for batch in whole]
 
-    return call
+    return {(name, numerics.precision): work.contender(call)}
 
 
 class Views(Dataset[tuple[Tensor, Tensor]]):
