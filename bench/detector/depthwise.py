@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
@@ -72,7 +71,8 @@ def _forward(
     x = x.contiguous(memory_format=torch.channels_last)
     y = empty_like(x, output_shape(x.shape, weight.shape, stride, padding))
     call = _Call(x, y, weight, stride, padding, bounds)
-    call.run(call.loops.forward, flat(x), flat(y), in_blocks(weight.flatten(1)), in_blocks(bias[:, None]))
+    block = call.loops.BLOCK
+    call.run(call.loops.forward, flat(x), flat(y), in_groups(weight, block), in_groups(bias, block))
     return y
 
 
@@ -94,7 +94,7 @@ def _backward(
     to_x = empty_like(x, x.shape) if for_x else x.new_empty(0)
     sums = x.new_zeros(len(x), *call.shape_of_blocks) if for_weight else x.new_empty(0)
     flat_to_x = flat(to_x) if for_x else to_x.numpy()
-    weights = in_blocks(weight.flatten(1))
+    weights = in_groups(weight, call.loops.BLOCK)
     call.run(call.loops.backward, flat(x), flat(y), flat(gradient), weights, flat_to_x, sums.numpy().reshape(-1))
     if not for_weight:
         return to_x, None
@@ -139,11 +139,13 @@ class _Call:
         share_out(do, parts)
 
 
-def in_blocks(values: Tensor) -> npt.NDArray[np.float32]:
-    """(C, N) as flat (blocks, N, BLOCK), filled up with zeros."""
-    block = compiled_loops().BLOCK
-    filled = F.pad(values.detach(), (0, 0, 0, -len(values) % block))
-    return filled.view(-1, block, values.shape[1]).transpose(1, 2).reshape(-1).numpy()
+def in_groups(values: Tensor, group: int) -> npt.NDArray[np.float32]:
+    """(C, ...) as flat (groups, N, group) with the N values of each channel, filled up with zeros."""
+    rows = values.detach().reshape(len(values), -1)
+    channels, each = rows.shape
+    out = np.empty(-(-channels // group) * group * each, np.float32)
+    compiled_loops().in_groups(rows.numpy().reshape(-1), channels, each, group, out)
+    return out
 
 
 def empty_like(x: Tensor, shape: Sequence[int]) -> Tensor:

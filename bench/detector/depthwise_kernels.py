@@ -157,6 +157,19 @@ def _store_masked_row(back, start, apart, width, x, to_x, at, columns, pitch, in
 
 
 @_outer
+def in_groups(values, channels, each, group, out):
+    """(channels, each) as (groups, each, group): the channels of a group side by side, zeros where none is left."""
+    for first in range(0, channels, group):
+        for place in range(each):
+            to = first * each + place * group
+            for channel in range(group):
+                value = np.float32(0)
+                if first + channel < channels:
+                    value = values[(first + channel) * each + place]
+                out[to + channel] = value
+
+
+@_outer
 def forward(kernel, stride, x, y, weights, bias, sizes, bounds, part, parts):
     """Write y. The bias, (blocks, BLOCK), and the weights, (blocks, taps, BLOCK), have zeros for channels that fill up.
 

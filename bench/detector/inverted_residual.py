@@ -11,13 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
-from bench.detector.depthwise import Bounds, empty_like, flat, in_blocks, output_shape
+from bench.detector.depthwise import Bounds, empty_like, flat, in_groups, output_shape
 from bench.detector.team import share_out
 
 Layer = tuple[Tensor, Tensor]  # weight and bias
@@ -51,21 +49,22 @@ def _forward(
     x: Tensor, layers: list[Tensor], stride: int, padding: Sequence[int], bounds: Sequence[float], residual: bool
 ) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
-    *expansion, weight, bias, projection, projection_bias = (layer.detach() for layer in layers)
+    *expansion, weight, bias, projection, projection_bias = layers
     images, channels_in, height, width = x.shape
     shape = output_shape((images, len(weight), height, width), weight.shape, stride, padding)
     y = empty_like(x, (images, len(projection), *shape[2:]))
     nothing = np.empty(0, np.float32)
-    expanding = [_in_panels(layer) for layer in expansion] or [nothing] * 2
-    projecting = [_in_panels(layer) for layer in (projection, projection_bias)]
-    convolving = [in_blocks(weight.flatten(1)), in_blocks(bias[:, None])]
+    loops = _loops()
+    expanding = [in_groups(layer, loops.PANEL) for layer in expansion] or [nothing] * 2
+    projecting = [in_groups(layer, loops.PANEL) for layer in (projection, projection_bias)]
+    convolving = [in_groups(layer, loops.BLOCK) for layer in (weight, bias)]
     tensors = (flat(x), flat(y), *expanding, *convolving, *projecting, flat(x) if residual else nothing)
     threads = torch.get_num_threads()
     # Whole images for each thread; few images are parted by rows
     bands = min(shape[2], -(-threads // images)) if images % threads else 1
     sizes = (height, width, len(weight), *shape[2:], padding[0], padding[2], channels_in, y.shape[1], images, bands)
     how = (tuple(int(size) for size in sizes), tuple(np.float32(bound) for bound in bounds))
-    kernel, steps, loops = (0,) * weight.shape[-1], (0,) * stride, _loops()
+    kernel, steps = (0,) * weight.shape[-1], (0,) * stride
     parts = max(1, min(threads, images * bands))
 
     def do(part: int) -> None:
@@ -73,13 +72,6 @@ def _forward(
 
     share_out(do, parts)
     return y
-
-
-def _in_panels(values: Tensor) -> npt.NDArray[np.float32]:
-    """(C,) or (C, N, 1, 1) as flat (panels, N, channels of a panel), filled up with zeros."""
-    panel, rows = _loops().PANEL, values.view(len(values), -1)
-    filled = F.pad(rows, (0, 0, 0, -len(rows) % panel))
-    return filled.view(-1, panel, rows.shape[1]).transpose(1, 2).reshape(-1).numpy()
 
 
 def _loops() -> ModuleType:

@@ -20,7 +20,7 @@ from bench.detector.depthwise_kernels import BLOCK, CACHE, COLUMNS, convolve, em
 from bench.detector.lanes import clamp, load, spread, store
 from bench.detector.products import PANEL, multiply
 
-__all__ = ["PANEL", "forward"]
+__all__ = ["BLOCK", "PANEL", "forward"]
 
 _outer: Any = partial(njit, nogil=True, cache=True)()
 
