@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h
-_set_here: list[str] = []
+_SET_BY_US = "SSD_ABLATION_HAS_SET"  # names of variables, for processes that inherit them too
 
 
 def keep_pages() -> bool:
@@ -37,16 +37,16 @@ def wait_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" in os.environ:
         return
-    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "20000")):
-        if name not in os.environ:
-            os.environ[name] = value
-            _set_here.append(name)
+    wanted = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000"}
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours, **{_SET_BY_US: " ".join(ours)})
 
 
 @contextmanager
 def as_found() -> Iterator[None]:
     """The environment without what `wait_briefly` has set in it; a process that starts in here is as the user's."""
-    ours = {name: os.environ.pop(name) for name in _set_here}
+    names = [*os.environ.get(_SET_BY_US, "").split(), _SET_BY_US]
+    ours = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.process import as_found
 from bench.speed.own_process import in_own_process
 from bench.speed.turns import Budget, Contender, measure_in_turn
 
@@ -88,10 +87,3 @@ def test_an_error_here_ends_it(tmp_path: Path) -> None:
         contenders["tell"].call()
         raise KeyboardInterrupt
     assert not running(int((tmp_path / "told").read_text().split()[0]))
-
-
-def test_what_this_process_has_set_is_there_again() -> None:
-    before = dict(os.environ)
-    with as_found():
-        pass
-    assert dict(os.environ) == before
