@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from bench.detector import depthwise
 from bench.detector.depthwise import use_compiled_loops
 from bench.detector.ssd import SSD
 from bench.errors import UserError
@@ -40,7 +41,7 @@ def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
     plain = Numerics(device=device, precision="float32", threads=threads, compiled=compiled)
     if device == "cuda":
         return replace(plain, precision="bfloat16") if torch.cuda.is_bf16_supported() else plain
-    if not _cpu_has_bfloat16():
+    if not computes_bfloat16(device):
         return plain
     keep_pages()
     torch.set_num_threads(threads)
@@ -74,13 +75,7 @@ def configure(numerics: Numerics) -> None:
 
 def computes_bfloat16(device: str) -> bool:
     """Whether "cpu" or "cuda" multiplies in bfloat16 itself; what does not, emulates it slowly."""
-    return torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_has_bfloat16()
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies in bfloat16; elsewhere it is emulated, ten times slower than float32."""
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(supported is not None and supported())
+    return torch.cuda.is_bf16_supported() if device == "cuda" else depthwise.computes_bfloat16()
 
 
 def step_seconds(spec: Specification, numerics: Numerics) -> tuple[float, int]:

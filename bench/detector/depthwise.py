@@ -1,7 +1,8 @@
-"""Depthwise convolution with a clamp before and after (ReLU6 and its like) as one operator of a CPU, in float32.
+"""Depthwise convolution with a clamp before and after (ReLU6 and its like) as one operator of a CPU.
 
 What it computes is `clamp(conv2d(clamp(x), weight, bias, groups=channels))` with torch's gradients; a test
-compares. torch computes it in three passes over the network's largest tensors, and the weights' gradient slowly.
+compares. torch computes it in three passes over the network's largest tensors, and the weights' gradient slowly, in
+bfloat16 several times more so. Here bfloat16 is how tensors lie in memory; the arithmetic is that of float32.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.utils.flop_counter import register_flop_formula
 from bench.detector.team import share_out
 
 Bounds = tuple[float, float]
+Numbers = npt.NDArray[np.float32] | npt.NDArray[np.int16]  # the latter hold bfloat16
 FREE: Bounds = (-inf, inf)
 _in_use = False
 
@@ -32,8 +34,14 @@ def use_compiled_loops(wanted: bool) -> None:
 
 def in_use(x: Tensor, weight: Tensor) -> bool:
     """Whether compiled loops are in use, for such numbers, here and now."""
-    here = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return _in_use and here and x.dtype == weight.dtype == torch.float32
+    known = x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and computes_bfloat16())
+    return _in_use and known and x.device.type == "cpu" and weight.dtype == torch.float32
+
+
+def computes_bfloat16() -> bool:
+    """Whether the CPU multiplies in bfloat16; elsewhere it is emulated, ten times slower than float32."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported is not None and supported())
 
 
 def computable(
@@ -59,6 +67,7 @@ def depthwise(
 ) -> Tensor:
     """(B, C, H, W) to (B, C, H', W'), both channels last.
 
+    x: float32 or bfloat16, and so is what comes out; the rest is float32.
     weight: (C, 1, K, K). bias: (C,); it gets no gradient. padding: rows and columns of zeros on the top, bottom,
     left and right, put around the clamped x. before, after: lowest and highest value of x and of what comes out.
     """
@@ -92,8 +101,8 @@ def _backward(
     x, y, gradient = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, y, gradient))
     call = _Call(x, y, weight, stride, padding, bounds)
     to_x = empty_like(x, x.shape) if for_x else x.new_empty(0)
-    sums = x.new_zeros(len(x), *call.shape_of_blocks) if for_weight else x.new_empty(0)
-    flat_to_x = flat(to_x) if for_x else to_x.numpy()
+    sums = weight.new_zeros((len(x), *call.shape_of_blocks) if for_weight else 0)
+    flat_to_x = flat(to_x) if for_x else numbers(to_x)
     weights = in_groups(weight, call.loops.BLOCK)
     call.run(call.loops.backward, flat(x), flat(y), flat(gradient), weights, flat_to_x, sums.numpy().reshape(-1))
     if not for_weight:
@@ -129,7 +138,7 @@ class _Call:
         self.shape_of_blocks = (blocks, weight[0].numel(), self.loops.BLOCK)
         self.tasks = images * groups
 
-    def run(self, loops: Any, *tensors: npt.NDArray[np.float32]) -> None:
+    def run(self, loops: Any, *tensors: Numbers) -> None:
         """`loops` on all tasks."""
         parts = max(1, min(self.threads, self.tasks))
 
@@ -139,22 +148,32 @@ class _Call:
         share_out(do, parts)
 
 
-def in_groups(values: Tensor, group: int) -> npt.NDArray[np.float32]:
-    """(C, ...) as flat (groups, N, group) with the N values of each channel, filled up with zeros."""
-    rows = values.detach().reshape(len(values), -1)
+def in_groups(values: Tensor, group: int) -> Numbers:
+    """(C, ...) as flat (groups, N, group) with the N values of each channel, filled up with zeros.
+
+    Of bfloat16, of which N is even, neighbours are side by side: (groups, N / 2, group, 2).
+    """
+    rows = numbers(values.detach().reshape(len(values), -1))
     channels, each = rows.shape
-    out = np.empty(-(-channels // group) * group * each, np.float32)
-    compiled_loops().in_groups(rows.numpy().reshape(-1), channels, each, group, out)
+    out = np.empty(-(-channels // group) * group * each, rows.dtype)
+    loops = compiled_loops()
+    lay_out = loops.in_groups if values.dtype == torch.float32 else loops.in_groups_of_pairs
+    lay_out(rows.reshape(-1), channels, each, group, out)
     return out
+
+
+def numbers(tensor: Tensor) -> Numbers:
+    """A view of a tensor; NumPy has no bfloat16, so it is one of int16."""
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def empty_like(x: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(tuple(shape), dtype=x.dtype, memory_format=torch.channels_last)
 
 
-def flat(tensor: Tensor) -> npt.NDArray[np.float32]:
+def flat(tensor: Tensor) -> Numbers:
     """A view of a channels-last tensor as it lies in memory."""
-    return tensor.detach().permute(0, 2, 3, 1).numpy().reshape(-1)
+    return numbers(tensor.detach().permute(0, 2, 3, 1)).reshape(-1)
 
 
 def output_shape(

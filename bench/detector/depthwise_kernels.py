@@ -7,8 +7,9 @@ output needs lie in a ring that fits the cache, blocks of 16 channels apart; the
 everything that is wanted of them is computed while they are there.
 
 Kernel and stride come as tuples of so many elements: the length of a tuple is known when a function is compiled, and
-loops over it are unrolled. Tensors are flat views of (B, H, W, C) float32. Sums over images are the caller's, so that
-results do not depend on how images are shared out among threads.
+loops over it are unrolled. Tensors are flat views of (B, H, W, C), float32 or bfloat16; weights are float32, and so is
+all arithmetic. Sums over images are the caller's, so that results do not depend on how images are shared out among
+threads.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ _outer: Any = _loop()
 
 
 @_inner
-def empty(cells):
-    """So many floats, from the beginning of a line of the cache."""
-    floats = np.empty(cells + 16, np.float32)
-    begin = -(floats.ctypes.data // 4) % 16
-    return floats[begin : begin + cells]
+def empty(cells, dtype):
+    """So many numbers, from the beginning of a line of the cache."""
+    numbers = np.empty(cells + 64, dtype)
+    begin = -(numbers.ctypes.data // numbers.itemsize) % (64 // numbers.itemsize)
+    return numbers[begin : begin + cells]
 
 
 @_inner
@@ -170,6 +171,19 @@ def in_groups(values, channels, each, group, out):
 
 
 @_outer
+def in_groups_of_pairs(values, channels, each, group, out):
+    """The same of bfloat16, of which `each` is even, with neighbours side by side: (groups, each / 2, group, 2)."""
+    for first in range(0, channels, group):
+        for place in range(each):
+            to = first * each + place // 2 * 2 * group + place % 2
+            for channel in range(group):
+                value = np.int16(0)
+                if first + channel < channels:
+                    value = values[(first + channel) * each + place]
+                out[to + 2 * channel] = value
+
+
+@_outer
 def forward(kernel, stride, x, y, weights, bias, sizes, bounds, part, parts):
     """Write y. The bias, (blocks, BLOCK), and the weights, (blocks, taps, BLOCK), have zeros for channels that fill up.
 
@@ -185,7 +199,7 @@ def forward(kernel, stride, x, y, weights, bias, sizes, bounds, part, parts):
     low, high = spread(bounds[2]), spread(bounds[3])
     width = width_in_ring(side, step, columns_in + left, columns_out)
     apart = side * width * BLOCK
-    ring = empty(per_group * apart)
+    ring = empty(per_group * apart, np.float32)
     # Channels one after another, so that y is written as it lies, where all their weights and cells fit the cache
     strip = COLUMNS if per_group * (taps + side * (3 * step + side) * BLOCK) <= CACHE else columns_out
     for task in range(part, images * groups, parts):
@@ -226,7 +240,8 @@ def backward(kernel, stride, x, y, gradient, weights, to_x, sums, sizes, bounds,
     low_in, high_in, low, high = spread(bounds[0]), spread(bounds[1]), spread(bounds[2]), spread(bounds[3])
     width = width_in_ring(side, step, columns_in + left, columns_out)
     apart, line = side * width * BLOCK, whole_groups(columns_out) * BLOCK
-    ring, back, arrived = empty(per_group * apart), empty(per_group * apart), empty(per_group * line)
+    ring, back = empty(per_group * apart, np.float32), empty(per_group * apart, np.float32)
+    arrived = empty(per_group * line, np.float32)
     nothing = spread(np.float32(0))
     back[:] = 0
     arrived[:] = 0

@@ -18,7 +18,7 @@ from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedRes
 from torch import Tensor, nn
 
 from bench.detector.depthwise import FREE, Bounds, computable, depthwise, in_use
-from bench.detector.inverted_residual import LARGEST, inverted_residual
+from bench.detector.inverted_residual import fits, inverted_residual
 
 PROBE = 128  # side of the image that a network is tried on
 
@@ -127,7 +127,7 @@ class JoinedBlock(nn.Module):
         square = depthwise.stride[0] == depthwise.stride[1] and depthwise.weight.shape[2] == depthwise.weight.shape[3]
         return (
             len(expansion) <= 1
-            and all(part.pointwise and part.weight.numel() <= LARGEST for part in (*expansion, projection))
+            and all(part.pointwise for part in (*expansion, projection))
             and (depthwise.depthwise and square and depthwise.dilation == [1, 1])
             and depthwise.stride[0] <= depthwise.weight.shape[2]
         )
@@ -135,7 +135,7 @@ class JoinedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         *expansion, depthwise, projection = self.convolutions
         learns = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *self.parameters()))
-        if not learns and in_use(x, depthwise.weight):
+        if not learns and in_use(x, depthwise.weight) and fits(x, [part.weight for part in (*expansion, projection)]):
             before, after = depthwise.bounds
             return inverted_residual(
                 x,

@@ -1,4 +1,4 @@
-"""An inverted residual block (MobileNetV2, https://arxiv.org/abs/1801.04381) as one operator of a CPU, in float32.
+"""An inverted residual block (MobileNetV2, https://arxiv.org/abs/1801.04381) as one operator of a CPU.
 
 It expands channels by a 1 x 1 convolution, convolves each for itself, and projects them back. It has no gradients:
 it is for inference, and for stages that are frozen. A test compares it with torch's operators.
@@ -15,12 +15,18 @@ import torch
 from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
-from bench.detector.depthwise import Bounds, empty_like, flat, in_groups, output_shape
+from bench.detector.depthwise import Bounds, Numbers, empty_like, flat, in_groups, numbers, output_shape
 from bench.detector.team import share_out
 
 Layer = tuple[Tensor, Tensor]  # weight and bias
-# Weights of one layer. More do not stay in a core's cache beside the rows; torch's convolutions are faster for them
-LARGEST = 131_072
+# Bytes of the weights of one layer. More do not stay in a core's cache beside the rows; torch's convolutions are faster
+LARGEST = 1 << 19
+
+
+def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:
+    """Whether the operator takes products of such numbers as x with these weights, (O, I, 1, 1), and is worth it."""
+    small = all(weight.numel() * x.element_size() <= LARGEST for weight in weights)
+    return small and (x.dtype == torch.float32 or all(weight.shape[1] % 2 == 0 for weight in weights))
 
 
 def inverted_residual(
@@ -35,8 +41,9 @@ def inverted_residual(
     after: Bounds,
     residual: bool,
 ) -> Tensor:
-    """(B, C, H, W) to (B, C', H', W'), both channels last.
+    """(B, C, H, W) to (B, C', H', W'), both channels last, both float32 or both bfloat16.
 
+    In bfloat16 products with the expansion and the projection are too, summed in float32; C and M are even.
     expansion: weight (M, C, 1, 1) and bias (M,), or None where C is M. depthwise: (M, 1, K, K) and (M,). projection:
     (C', M, 1, 1) and (C',). padding: rows and columns of zeros on the top, bottom, left and right of what is convolved.
     before, after: lowest and highest value of what is convolved, and of what comes of it. residual: x is added.
@@ -53,12 +60,17 @@ def _forward(
     images, channels_in, height, width = x.shape
     shape = output_shape((images, len(weight), height, width), weight.shape, stride, padding)
     y = empty_like(x, (images, len(projection), *shape[2:]))
-    nothing = np.empty(0, np.float32)
     loops = _loops()
-    expanding = [in_groups(layer, loops.PANEL) for layer in expansion] or [nothing] * 2
-    projecting = [in_groups(layer, loops.PANEL) for layer in (projection, projection_bias)]
+    pixels = flat(x)
+    nothing = pixels[:0]
+
+    def laid_out(weight: Tensor, bias: Tensor) -> tuple[Numbers, Numbers]:
+        return in_groups(weight.to(x.dtype), loops.PANEL), in_groups(bias, loops.PANEL)
+
+    expanding = laid_out(*expansion) if expansion else (nothing, numbers(bias)[:0])
     convolving = [in_groups(layer, loops.BLOCK) for layer in (weight, bias)]
-    tensors = (flat(x), flat(y), *expanding, *convolving, *projecting, flat(x) if residual else nothing)
+    added = pixels if residual else nothing
+    tensors = (pixels, flat(y), *expanding, *convolving, *laid_out(projection, projection_bias), added)
     threads = torch.get_num_threads()
     # Whole images for each thread; few images are parted by rows
     bands = min(shape[2], -(-threads // images)) if images % threads else 1

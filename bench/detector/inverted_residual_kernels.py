@@ -30,6 +30,7 @@ def forward(kernel, stride, x, y, expansion, expansion_bias, weights, bias, proj
             bounds, part, parts):  # fmt: skip
     """Write y, plus `added` where it is not empty.
 
+    x and y are float32 or bfloat16, and as they are the weights of expansion and projection, and what is projected.
     expansion: of the input to the channels of the depthwise convolution; empty where that takes the input itself.
     sizes: height, width and channels of what is convolved, height and width of y, rows and columns of zeros above and
         left of what is convolved, channels of x and of y, images, parts that the rows of y fall into.
@@ -45,7 +46,7 @@ def forward(kernel, stride, x, y, expansion, expansion_bias, weights, bias, proj
     blocks = (channels + BLOCK - 1) // BLOCK
     width = width_in_ring(side, step, columns_in + left, columns_out)
     apart, pitch = side * width * BLOCK, blocks * BLOCK
-    ring, line = empty(blocks * apart), empty(whole_groups(columns_out) * pitch)
+    ring, line = empty(blocks * apart, np.float32), empty(whole_groups(columns_out) * pitch, x.dtype)
     strip = COLUMNS if blocks * (taps + side * (3 * step + side) * BLOCK) <= CACHE else columns_out
     for task in range(part, images * bands, parts):
         image, band = task // bands, task % bands

@@ -4,6 +4,9 @@ Left to itself the compiler turns short loops into single steps rather than vect
 whether its arrays overlap. Here a loop says what it wants: values of this type are one vector register where the
 processor has such (AVX-512), else two or four, and stay in them between operations.
 
+In memory a number is a float32, or a bfloat16 in an array of int16, since NumPy has no such type: it is widened when it
+is read, and rounded to the nearest when it is written. Which one an array holds is known when a loop is compiled.
+
 numba keeps what it has compiled by the file of the loop: after a change here, remove that file's `__pycache__`.
 """
 
@@ -20,6 +23,25 @@ from numba.extending import intrinsic, register_model
 
 LANES = 16
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
+
+
+class _BFloat16(ir.Type):
+    """What llvmlite has no class for."""
+
+    intrinsic_name = "bf16"
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat16)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat16)
+
+
+BFLOATS = ir.VectorType(_BFloat16(), LANES)
+PAIRS = ir.VectorType(_BFloat16(), 2 * LANES)
 _BITS = ir.VectorType(ir.IntType(1), LANES)
 _PLACES = ir.VectorType(ir.IntType(32), LANES)
 _operation: Any = intrinsic
@@ -40,10 +62,40 @@ class _Model(models.PrimitiveModel):
         super().__init__(manager, described, FLOATS)
 
 
-def address(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
-    """Where sixteen floats begin, as a pointer to all of them."""
+def halved(array_type: Any) -> bool:
+    """Whether an array holds bfloat16."""
+    return bool(array_type.dtype == types.int16)
+
+
+def address(context: Any, builder: Any, array_type: Any, array: Any, at: Any, kind: ir.Type | None = None) -> Any:
+    """Where sixteen numbers begin, as a pointer to all of them; or to another `kind` of what lies there."""
     data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [at], inbounds=True), FLOATS.as_pointer())
+    kind = kind or (BFLOATS if halved(array_type) else FLOATS)
+    return builder.bitcast(builder.gep(data, [at], inbounds=True), kind.as_pointer())
+
+
+def read(context: Any, builder: Any, array_type: Any, array: Any, at: Any, mask: Any = None) -> Any:
+    """Sixteen numbers from there, as floats; zeros where they are masked out."""
+    kind, align = (BFLOATS, 2) if halved(array_type) else (FLOATS, 4)
+    place = address(context, builder, array_type, array, at)
+    if mask is None:
+        value = builder.load(place, align=align)
+    else:
+        name = f"llvm.masked.load.v{LANES}{kind.element.intrinsic_name}.p0"
+        value = call(builder, name, kind, [place, ir.IntType(32)(align), mask, ir.Constant(kind, None)])
+    return builder.fpext(value, FLOATS) if halved(array_type) else value
+
+
+def write(context: Any, builder: Any, array_type: Any, array: Any, at: Any, value: Any, mask: Any = None) -> None:
+    """Sixteen floats to there, but for those that are masked out."""
+    kind, align = (BFLOATS, 2) if halved(array_type) else (FLOATS, 4)
+    place = address(context, builder, array_type, array, at)
+    value = builder.fptrunc(value, BFLOATS) if halved(array_type) else value
+    if mask is None:
+        builder.store(value, place, align=align)
+    else:
+        name = f"llvm.masked.store.v{LANES}{kind.element.intrinsic_name}.p0"
+        call(builder, name, ir.VoidType(), [value, place, ir.IntType(32)(align), mask])
 
 
 def spread_in(builder: Any, value: Any, kind: ir.VectorType = FLOATS) -> Any:
@@ -70,17 +122,17 @@ def clamped(builder: Any, value: Any, low: Any, high: Any) -> Any:
 
 @_operation
 def load(_: Any, array: Any, at: Any) -> Any:
-    """The sixteen floats of a flat array from `at`."""
+    """The sixteen numbers of a flat array from `at`."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load(address(context, builder, signature.args[0], *values), align=4)
+        return read(context, builder, signature.args[0], *values)
 
     return _lanes(array, at), generate
 
 
 @_operation
 def load_constant(_: Any, array: Any, at: Any) -> Any:
-    """The same of an array that nothing writes to while the compiled function runs: it need not be read again."""
+    """The same of a float32 array that nothing writes to while the compiled function runs: it need not be read again."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         lanes = builder.load(address(context, builder, signature.args[0], *values), align=4)
@@ -92,10 +144,10 @@ def load_constant(_: Any, array: Any, at: Any) -> Any:
 
 @_operation
 def store(_: Any, array: Any, at: Any, lanes: Any) -> Any:
-    """Write sixteen floats to a flat array from `at`."""
+    """Write sixteen numbers to a flat array from `at`."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        builder.store(values[2], address(context, builder, signature.args[0], *values[:2]), align=4)
+        write(context, builder, signature.args[0], *values)
         return context.get_dummy_value()
 
     return types.void(array, at, lanes), generate
@@ -104,10 +156,7 @@ def store(_: Any, array: Any, at: Any, lanes: Any) -> Any:
 @_operation
 def _load_first(_: Any, array: Any, at: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = address(context, builder, signature.args[0], *values[:2])
-        nothing = ir.Constant(FLOATS, [0.0] * LANES)
-        arguments = [pointer, ir.IntType(32)(4), first(builder, values[2]), nothing]
-        return call(builder, f"llvm.masked.load.v{LANES}f32.p0", FLOATS, arguments)
+        return read(context, builder, signature.args[0], *values[:2], first(builder, values[2]))
 
     return _lanes(array, at, count), generate
 
@@ -115,9 +164,7 @@ def _load_first(_: Any, array: Any, at: Any, count: Any) -> Any:
 @_operation
 def _store_first(_: Any, array: Any, at: Any, lanes: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = address(context, builder, signature.args[0], *values[:2])
-        arguments = [values[2], pointer, ir.IntType(32)(4), first(builder, values[3])]
-        call(builder, f"llvm.masked.store.v{LANES}f32.p0", ir.VoidType(), arguments)
+        write(context, builder, signature.args[0], *values[:3], first(builder, values[3]))
         return context.get_dummy_value()
 
     return types.void(array, at, lanes, count), generate
@@ -125,13 +172,13 @@ def _store_first(_: Any, array: Any, at: Any, lanes: Any, count: Any) -> Any:
 
 @_loop
 def load_up_to(array: Any, at: Any, count: Any) -> Any:
-    """The first `count` of sixteen floats, and zeros."""
+    """The first `count` of sixteen numbers, and zeros."""
     return load(array, at) if count >= LANES else _load_first(array, at, count)
 
 
 @_loop
 def store_up_to(array: Any, at: Any, lanes: Any, count: Any) -> None:
-    """Write the first `count` of sixteen floats, and leave what lies after them."""
+    """Write the first `count` of sixteen numbers, and leave what lies after them."""
     if count >= LANES:
         store(array, at, lanes)
     else:

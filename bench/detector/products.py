@@ -1,5 +1,7 @@
 """Products of matrices, for loops that are compiled by numba: a tile of sums at a time, all of it in registers.
 
+Of bfloat16 the processor (AVX512-BF16) multiplies two neighbours of a row by two of a column and adds both to a float32.
+
 What `lanes.py` says of its changes and what numba keeps is true of this file too.
 """
 
@@ -19,6 +21,7 @@ from bench.detector.lanes import LANES
 # Rows, and blocks of 16 columns, of a tile: its sums, a row of weights and one value more fill the registers
 ROWS, BLOCKS = (10, 2) if binding.get_host_cpu_features().get("avx512f") else (6, 1)
 PANEL = BLOCKS * LANES
+_PAIRS_AS_WHOLE = ir.VectorType(ir.IntType(32), LANES)
 _ONE_ROW, _ALL_ROWS = (0,), (0,) * ROWS
 _operation: Any = intrinsic
 _loop: Any = partial(njit, nogil=True, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)()
@@ -37,7 +40,6 @@ def _tile(
         )
         kinds = signature.args
         (a_kind, weights_kind, bias_kind, added_kind, out_kind) = (kinds[i] for i in (1, 5, 7, 11, 12))
-        zero, four = ir.Constant(lanes.FLOATS, [0.0] * LANES), ir.IntType(32)(4)
 
         def number(value: int) -> Any:
             return ir.Constant(ir.IntType(64), value)
@@ -46,23 +48,35 @@ def _tile(
             return builder.add(place, builder.mul(number(steps), step))
 
         data = context.make_array(a_kind)(context, builder, a).data
+        halved = lanes.halved(a_kind)
+        step, kind = (2, lanes.PAIRS) if halved else (1, lanes.FLOATS)
         sums = []
         for block in range(BLOCKS):
-            place = lanes.address(context, builder, bias_kind, bias, builder.add(first, number(block * LANES)))
-            start = builder.load(place, align=4)
+            start = lanes.read(context, builder, bias_kind, bias, builder.add(first, number(block * LANES)))
             sums.append([cgutils.alloca_once_value(builder, start) for _ in range(len(kinds[0]))])
-        with cgutils.for_range(builder, depth) as loop:
-            line = builder.add(w, builder.mul(loop.index, number(BLOCKS * LANES)))
-            places = [builder.add(line, number(block * LANES)) for block in range(BLOCKS)]
+        with cgutils.for_range(builder, builder.udiv(depth, number(step))) as loop:
+            here = builder.mul(loop.index, number(step))
+            line = builder.add(w, builder.mul(loop.index, number(BLOCKS * LANES * step)))
+            places = [builder.add(line, number(block * LANES * step)) for block in range(BLOCKS)]
             row_of_weights = [
-                builder.load(lanes.address(context, builder, weights_kind, weights, place), align=4) for place in places
+                builder.load(lanes.address(context, builder, weights_kind, weights, place, kind), align=4)
+                for place in places
             ]
             for row in range(len(kinds[0])):
-                value = builder.load(builder.gep(data, [plus(builder.add(at, loop.index), row, pitch)], inbounds=True))
-                value = lanes.spread_in(builder, value)
+                place = builder.gep(data, [plus(builder.add(at, here), row, pitch)], inbounds=True)
+                if halved:
+                    pair = builder.load(builder.bitcast(place, ir.IntType(32).as_pointer()), align=2)
+                    value = builder.bitcast(lanes.spread_in(builder, pair, _PAIRS_AS_WHOLE), lanes.PAIRS)
+                else:
+                    value = lanes.spread_in(builder, builder.load(place))
                 for block in range(BLOCKS):
-                    arguments = [row_of_weights[block], value, builder.load(sums[block][row])]
-                    total = lanes.call(builder, f"llvm.fmuladd.v{LANES}f32", lanes.FLOATS, arguments)
+                    total = builder.load(sums[block][row])
+                    if halved:
+                        arguments = [total, value, row_of_weights[block]]
+                        total = lanes.call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", lanes.FLOATS, arguments)
+                    else:
+                        arguments = [row_of_weights[block], value, total]
+                        total = lanes.call(builder, f"llvm.fmuladd.v{LANES}f32", lanes.FLOATS, arguments)
                     builder.store(total, sums[block][row])
         has_more = builder.icmp_signed(">", context.make_array(added_kind)(context, builder, added).nitems, number(0))
         for block in range(BLOCKS):
@@ -72,11 +86,9 @@ def _tile(
                 place = plus(plus(to, row, out_pitch), block, out_apart)
                 builder.store(lanes.clamped(builder, builder.load(total), low, high), total)
                 with builder.if_then(has_more):
-                    arguments = [lanes.address(context, builder, added_kind, added, place), four, mask, zero]
-                    more = lanes.call(builder, f"llvm.masked.load.v{LANES}f32.p0", lanes.FLOATS, arguments)
+                    more = lanes.read(context, builder, added_kind, added, place, mask)
                     builder.store(builder.fadd(builder.load(total), more), total)
-                arguments = [builder.load(total), lanes.address(context, builder, out_kind, out, place), four, mask]
-                lanes.call(builder, f"llvm.masked.store.v{LANES}f32.p0", ir.VoidType(), arguments)
+                lanes.write(context, builder, out_kind, out, place, builder.load(total), mask)
         return context.get_dummy_value()
 
     whole = types.int64
@@ -88,11 +100,12 @@ def _tile(
 def multiply(
     rows, a, at, pitch, depth, weights, bias, bounds, added, out, to, out_pitch, out_apart, columns
 ):  # fmt: skip
-    """Write `added + clamp(a @ weights + bias)` to `out`; all are flat float32.
+    """Write `added + clamp(a @ weights + bias)` to `out`; all are flat. a and weights are both float32 or both bfloat16,
+    the bias is float32, `out` and `added` are what they are.
 
     a: `rows` rows of `depth` values, from `at`, each `pitch` after the one before it.
-    weights, bias: (panels, depth, PANEL) and (panels, PANEL), filled up with zeros. bounds: lowest and highest value of
-        the clamp.
+    weights: (panels, depth, PANEL), or of bfloat16, of which the depth is even, (panels, depth / 2, PANEL, 2).
+    bias: (panels, PANEL). Both are filled up with zeros. bounds: lowest and highest value of the clamp.
     out, added: from `to`, each row `out_pitch` after the one before it, and each 16 of its `columns` `out_apart` after
         the 16 before them. added is empty where there is nothing to add.
     """

@@ -12,12 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.detector.depthwise import FREE, Bounds, computable, depthwise, use_compiled_loops
+from bench.detector.depthwise import (
+    FREE,
+    Bounds,
+    computable,
+    computes_bfloat16,
+    depthwise,
+    use_compiled_loops,
+)
 from bench.detector.folding import FoldedConvolution, with_folded_norms
 from tests.detector.test_backbones import relative_error, spread_norms
 
 pytestmark = pytest.mark.usefixtures("compiled_loops")
 EVEN = [1, 1, 1, 1]
+needs_bfloat16 = pytest.mark.skipif(not computes_bfloat16(), reason="this CPU does not multiply in bfloat16")
 RELU, RELU6 = (0.0, inf), (0.0, 6.0)
 
 
@@ -63,6 +71,40 @@ def test_it_computes_what_torch_computes(
     errors = [relative_error(found, right.float()) for found, right in pairs]
     print(f"largest relative difference to torch in float64 {max(errors):.1e}")
     assert max(errors) < 2e-6
+
+
+@needs_bfloat16
+@pytest.mark.parametrize(("before", "after"), [(FREE, FREE), (RELU6, RELU6), (FREE, RELU)])
+@pytest.mark.parametrize("size", [(3, 1), (5, 2)])
+@pytest.mark.parametrize("channels", [1, 32, 40])
+def test_of_bfloat16_only_what_is_written_is_rounded(
+    channels: int, size: tuple[int, int], before: Bounds, after: Bounds
+) -> None:
+    kernel, stride = size
+    x, weight, bias = case(channels, kernel)
+    how = {"stride": stride, "padding": [1, 1, 2, 1], "before": before}
+    x = x.bfloat16().requires_grad_()
+    weight.requires_grad_()
+    y = depthwise(x, weight, bias, after=after, **how)  # type: ignore[arg-type]
+    precise = x.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    expected = torchs(*precise, bias.double(), after=FREE, **how)  # type: ignore[arg-type]
+    # What is rounded to a bound lies on it, and lets no gradient through
+    expected = expected.bfloat16().double() if after == FREE else F.hardtanh(expected.bfloat16().double(), *after)
+    arriving = torch.randn(y.shape, generator=torch.Generator().manual_seed(5)).bfloat16()
+    to_x, to_weight = torch.autograd.grad(y, (x, weight), arriving)
+    exact_x, exact_weight = torch.autograd.grad(expected, precise, arriving.double())
+    assert y.dtype == to_x.dtype == torch.bfloat16
+    assert to_weight.dtype == torch.float32
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    errors = [relative_error(to_weight, exact_weight.float())]
+    for found, right in ((y.detach(), expected.detach()), (to_x, exact_x)):
+        # A sum that float32 rounds may lie on the other side of the middle between two numbers
+        differs = float((found != right.bfloat16()).double().mean())
+        errors.append(float(((found - right).abs() / right.abs().clamp(min=1e-2)).max()))
+        assert differs < 1e-3
+    print(f"largest relative difference to torch in float64: weights' {errors[0]:.1e}, of bfloat16 {max(errors):.1e}")
+    assert errors[0] < 2e-6
+    assert max(errors) < 2**-7
 
 
 @pytest.mark.parametrize("images", [1, 5])
@@ -111,7 +153,7 @@ def test_its_operations_are_counted() -> None:
     assert counter.get_total_flops() == 2 * 2 * 8 * 5 * 5 * 9
 
 
-def test_other_kinds_of_numbers_and_shapes_are_left_to_torch() -> None:
+def test_other_kinds_of_numbers_and_shapes_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, _ = case(8, 3)
     assert computable(x, weight, [1, 1], [1, 1], EVEN)
     use_compiled_loops(False)
@@ -121,8 +163,10 @@ def test_other_kinds_of_numbers_and_shapes_are_left_to_torch() -> None:
     assert not computable(x, weight, [1, 2], [1, 1], EVEN)
     assert not computable(x, weight, [1, 1], [2, 2], EVEN)
     assert not computable(x, weight[:, :, :2], [1, 1], [1, 1], EVEN)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not computable(x, weight, [1, 1], [1, 1], EVEN)
+    assert not computable(x, weight.bfloat16(), [1, 1], [1, 1], EVEN)
+    for has in (True, False):
+        monkeypatch.setattr("bench.detector.depthwise.computes_bfloat16", lambda has=has: has)
+        assert computable(x.bfloat16(), weight, [1, 1], [1, 1], EVEN) == has
 
 
 def test_one_image_is_left_to_torch_unless_gradients_are_wanted() -> None:

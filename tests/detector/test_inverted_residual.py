@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.detector.depthwise import FREE, Bounds, use_compiled_loops
 from bench.detector.folding import JoinedBlock, freeze_norms, with_folded_norms
-from bench.detector.inverted_residual import LARGEST, Layer, inverted_residual
+from bench.detector.inverted_residual import Layer, fits, inverted_residual
 from tests.detector.test_backbones import relative_error, spread_norms
+from tests.detector.test_depthwise import needs_bfloat16
 
 pytestmark = pytest.mark.usefixtures("compiled_loops")
 RELU6 = (0.0, 6.0)
@@ -38,9 +39,9 @@ def picture(channels: int, *, images: int = 3, size: tuple[int, int] = (13, 21))
 
 def torchs(
     x: Tensor, parts: tuple[Layer | None, Layer, Layer], *, stride: int, padding: list[int], before: Bounds,
-    after: Bounds, residual: bool,
+    after: Bounds, residual: bool, rounding: bool = False,
 ) -> Tensor:  # fmt: skip
-    """The same by torch, in float64."""
+    """The same by torch, in float64; with what is projected rounded to bfloat16."""
     top, bottom, left, right = padding
     expansion, depthwise, projection = (part and (part[0].double(), part[1].double()) for part in parts)
     assert depthwise is not None
@@ -48,7 +49,7 @@ def torchs(
     y = x.double() if expansion is None else F.conv2d(x.double(), *expansion)
     y = F.pad(y.clamp(*before), (left, right, top, bottom))
     y = F.conv2d(y, *depthwise, stride, groups=len(depthwise[0])).clamp(*after)
-    y = F.conv2d(y, *projection)
+    y = F.conv2d(y.bfloat16().double() if rounding else y, *projection)
     return y + x if residual else y
 
 
@@ -74,6 +75,44 @@ def test_it_computes_what_torch_computes(
     error = relative_error(y, torchs(x, parts, **how).float())
     print(f"largest relative difference to torch in float64 {error:.1e}")
     assert error < 2e-6
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("shape", [(1, 13, 21), (3, 13, 21), (3, 1, 1)])
+@pytest.mark.parametrize("geometry", [(3, 1, [1, 1, 1, 1]), (5, 2, [2, 2, 3, 2])])
+@pytest.mark.parametrize("channels", [(16, 96, 24), (6, 30, 7), (40, 40, 40)])
+def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(
+    channels: tuple[int, int, int], geometry: tuple[int, int, list[int]], shape: tuple[int, int, int]
+) -> None:
+    kernel, stride, padding = geometry
+    images, *size = shape
+    parts = layers(channels, kernel, expanded=channels[0] != channels[1])
+    x = picture(channels[0], images=images, size=(size[0], size[1])).bfloat16()
+    residual = channels[0] == channels[2] and stride == 1
+    how: dict[str, Any] = {"stride": stride, "padding": padding, "residual": residual, "before": RELU6, "after": RELU6}
+    y = inverted_residual(x, *parts, **how)
+    assert y.dtype == torch.bfloat16
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    expansion, depthwise, projection = parts
+    rounded = (part and (part[0].bfloat16().float(), part[1]) for part in (expansion, projection))
+    first, last = rounded
+    assert last is not None
+    expected = torchs(x, (first, depthwise, last), rounding=True, **how)
+    scale = float(expected.abs().max())
+    error = float((y.double() - expected).abs().max()) / scale
+    plain = float((y.double() - torchs(x, parts, **how)).abs().max()) / scale
+    print(f"largest difference, of the largest value: {error:.1e}; to torch in float64 {plain:.1e}")
+    # Half of the last of eight bits, and what a number beside the middle of two moves
+    assert error < 2**-8
+    assert plain < 2**-5
+
+
+@needs_bfloat16
+def test_odd_numbers_of_channels_are_not_multiplied_in_pairs() -> None:
+    weights = [torch.zeros(30, 5, 1, 1), torch.zeros(7, 30, 1, 1)]
+    assert fits(torch.zeros(1), weights)
+    assert not fits(torch.zeros(1).bfloat16(), weights)
+    assert fits(torch.zeros(1).bfloat16(), weights[1:])
 
 
 @pytest.mark.parametrize("images", [1, 5])
@@ -122,8 +161,7 @@ def calls_of_the_operator(network: nn.Module, images: Tensor) -> tuple[int, list
 def test_a_network_is_joined_where_its_weights_are_few_and_keeps_their_names() -> None:
     network, ours = joined_network()
     blocks = [module for module in ours.modules() if isinstance(module, JoinedBlock)]
-    assert len(blocks) == 12  # of 16: four have more than LARGEST weights in a layer
-    assert max(layer.weight.numel() for block in blocks for layer in block.convolutions) <= LARGEST
+    assert len(blocks) == 16
     parameters = {name for name, _ in network.named_parameters() if ".bn" not in name and "bn1" not in name}
     assert {name for name, _ in ours.named_parameters()} == parameters
 
@@ -134,7 +172,7 @@ def test_only_blocks_that_learn_nothing_are_one_operator() -> None:
     with torch.inference_mode():
         counted, maps = calls_of_the_operator(ours, images)
         expected = network(images)
-    assert counted == 12
+    assert counted == 12  # of 16: four have more than LARGEST bytes of weights in a layer
     assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
     assert calls_of_the_operator(ours, images)[0] == 0
     blocks = [module for module in ours.modules() if isinstance(module, JoinedBlock)]
@@ -146,6 +184,23 @@ def test_only_blocks_that_learn_nothing_are_one_operator() -> None:
     assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
     use_compiled_loops(False)
     assert calls_of_the_operator(ours, images)[0] == 0
+
+
+@needs_bfloat16
+def test_under_autocast_blocks_are_joined_in_bfloat16() -> None:
+    network, ours = joined_network()
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            counted, maps = calls_of_the_operator(ours, images)
+            plain = network(images)
+    assert counted == 15  # half as many bytes
+    assert all(level.dtype == torch.bfloat16 for level in maps)
+    for found, other, right in zip(maps, plain, expected, strict=True):
+        error, torchs_error = (float((each - right).norm() / right.norm()) for each in (found, other))
+        print(f"relative error {error:.1e}, of torch's in bfloat16 {torchs_error:.1e}")
+        assert error < 1.2 * torchs_error
 
 
 def test_weights_that_have_changed_are_used_as_they_are() -> None:
