@@ -26,7 +26,7 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
 from bench.detector import vgg
-from bench.detector.backbones import unfolded
+from bench.detector.backbones import unfold
 from bench.detector.priors import PRESETS, RATIOS, preset_shapes
 from bench.detector.ssd import SSD
 from bench.detector.torchvision_ssd import to_torchvision
@@ -50,7 +50,7 @@ class FeatureMaps(nn.Module):
         self.out_channels = [cast(nn.Conv2d, head).in_channels for head in ours.class_heads]
         self.body = copy.deepcopy(ours)
         if ours.spec.backbone != vgg.NAME:
-            self.body.backbone.features = unfolded(ours.backbone, ours.spec.backbone, ours.spec.weights)
+            unfold(self.body.backbone, ours.spec.backbone, ours.spec.weights)
         self.body.class_heads = nn.ModuleList()
         self.body.box_heads = nn.ModuleList()
 

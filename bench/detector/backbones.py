@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.detector import vgg
-from bench.detector.folding import freeze_norms, with_folded_norms
+from bench.detector.folding import freeze_norms, join_normalisation, normalised, with_folded_norms
 from bench.detector.weights import read_state
 from bench.errors import UserError
 
@@ -60,6 +60,8 @@ class Backbone(nn.Module):
             self.stages, self.stage_strides = _stages(self.features)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
+        # Whether its first convolution does it
+        self.normalises = join_normalisation(self.features, self.mean.flatten(), self.deviation.flatten())
 
     def train(self, mode: bool = True) -> Backbone:
         """A pretrained backbone stays in evaluation mode: what norms it has left keep their statistics."""
@@ -67,30 +69,22 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, S, S) RGB of 0 to 255, any dtype, to its maps, finest first."""
-        return list(self.features(self._normalised(images.float())))
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        """Images in units of the deviation, in one pass; by rows as they lie, since three channels fill no vector."""
-        factor, offset = 1 / self.deviation, -self.mean / self.deviation
-        if not images.is_contiguous(memory_format=torch.channels_last):
-            return torch.addcmul(offset, images, factor)
-        batch, channels, height, width = images.shape
-        rows = images.permute(0, 2, 3, 1).reshape(batch * height, width * channels)
-        rows = torch.addcmul(offset.view(-1).repeat(width), rows, factor.view(-1).repeat(width))
-        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        if not self.normalises:
+            images = normalised(images.float(), 1 / self.deviation.flatten(), (-self.mean / self.deviation).flatten())
+        return list(self.features(images))
 
 
-def unfolded(backbone: Backbone, name: str, weights: str) -> Any:
-    """timm's feature network with the present weights of `backbone`, which was made from `name` and `weights`.
+def unfold(backbone: Backbone, name: str, weights: str) -> None:
+    """Give a backbone that was made from `name` and `weights` timm's own network again, with its present weights.
 
-    Nothing is folded or joined in it: what its users run. Norms are as frozen as they are in `backbone`.
+    Nothing is folded or joined in it: what its users run. Norms stay as frozen as they are.
     """
     network, _, _ = _load(name, weights)
     present = backbone.features.state_dict()
     network.load_state_dict({key: present.get(key, value) for key, value in network.state_dict().items()})
     if backbone.pretrained:
         freeze_norms(network)
-    return network.train(backbone.features.training)
+    backbone.features, backbone.normalises = network.train(backbone.features.training), False
 
 
 def _stages(features: nn.Module) -> tuple[list[list[nn.Module]], list[int]]:

@@ -32,9 +32,10 @@ def use_compiled_loops(wanted: bool) -> None:
     _in_use = wanted
 
 
-def in_use(x: Tensor, weight: Tensor) -> bool:
-    """Whether compiled loops are in use, for such numbers, here and now."""
-    known = x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and computes_bfloat16())
+def in_use(x: Tensor, weight: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether compiled loops are in use, here and now, for such numbers as x, or of `dtype` where it is given."""
+    dtype = dtype or x.dtype
+    known = dtype == torch.float32 or (dtype == torch.bfloat16 and computes_bfloat16())
     return _in_use and known and x.device.type == "cpu" and weight.dtype == torch.float32
 
 
@@ -167,8 +168,9 @@ def numbers(tensor: Tensor) -> Numbers:
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def empty_like(x: Tensor, shape: Sequence[int]) -> Tensor:
-    return torch.empty(tuple(shape), dtype=x.dtype, memory_format=torch.channels_last)
+def empty_like(x: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    """Channels last, of the type of `x` where no other is given."""
+    return torch.empty(tuple(shape), dtype=dtype or x.dtype, memory_format=torch.channels_last)
 
 
 def flat(tensor: Tensor) -> Numbers:

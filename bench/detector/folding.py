@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,32 @@ from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedRes
 from torch import Tensor, nn
 
 from bench.detector.depthwise import FREE, Bounds, computable, depthwise, in_use
-from bench.detector.inverted_residual import fits, inverted_residual
+from bench.detector.inverted_residual import LaidOut, fits, inverted_residual, lay_out
+from bench.detector.stem import MOST_CHANNELS, stem
+from bench.detector.stem import lay_out as lay_out_stem
+
+Value = TypeVar("Value")
 
 PROBE = 128  # side of the image that a network is tried on
+
+
+class Kept(Generic[Value]):
+    """What is made of tensors for one kind of numbers, made anew only where one of them has changed.
+
+    For few images laying out weights takes longer than the arithmetic.
+    """
+
+    def __init__(self) -> None:
+        self._made: tuple[tuple[Any, ...], Value] | None = None
+
+    def get(self, make: Callable[[], Value], tensors: Sequence[Tensor], dtype: torch.dtype) -> Value:
+        """What `make` gives, or gave for the same tensors and numbers."""
+        if any(tensor.is_inference() for tensor in tensors):  # torch does not count their changes
+            return make()
+        state = (dtype, *((tensor.data_ptr(), tensor._version) for tensor in tensors))
+        if self._made is None or self._made[0] != state:
+            self._made = state, make()
+        return self._made[1]
 
 
 class FoldedConvolution(nn.Module):
@@ -30,6 +53,7 @@ class FoldedConvolution(nn.Module):
     the BatchNorm in its place; what is saved is a pass over the activations, forward and backward.
 
     before, after: activations that it computes too, of its input and of its output.
+    factor, offset: None, or, (C,), what it normalises its input by, which then are the pixels of images.
     """
 
     before: nn.Module
@@ -37,6 +61,8 @@ class FoldedConvolution(nn.Module):
 
     scale: Tensor
     shift: Tensor
+    factor: Tensor | None
+    offset: Tensor | None
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         super().__init__()
@@ -52,6 +78,9 @@ class FoldedConvolution(nn.Module):
         self.pads_by_size = "Same" in type(convolution).__name__
         self.padding = [0, 0] if self.pads_by_size else list(cast(tuple[int, int], convolution.padding))
         self.before, self.after = nn.Identity(), nn.Identity()
+        self.register_buffer("factor", None, persistent=False)
+        self.register_buffer("offset", None, persistent=False)
+        self._kept: Kept[list[Tensor]] = Kept()
 
     @property
     def depthwise(self) -> bool:
@@ -64,13 +93,26 @@ class FoldedConvolution(nn.Module):
         plain = self.stride == [1, 1] and self.padding == [0, 0] and self.weight.shape[2:] == (1, 1)
         return self.groups == 1 and plain and idle
 
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether it could be a network's first convolution in one operator with the normalisation."""
+        idle = isinstance(self.before, nn.Identity) and isinstance(self.after, nn.Identity)
+        square = self.stride[0] == self.stride[1] and self.weight.shape[2] == self.weight.shape[3]
+        few = self.groups == 1 and self.weight.shape[1] <= MOST_CHANNELS
+        return idle and square and few and self.dilation == [1, 1]
+
     def layer(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the convolution that it is."""
         return self.weight * self.scale, self.shift
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * self.scale
         padding = self.padding_of(x)
+        if self.factor is not None and self.offset is not None:
+            found = self._of_pixels(x, self.factor, self.offset, padding)
+            if found is not None:
+                return found
+            x = normalised(x.float(), self.factor, self.offset)
+        weight = self.weight * self.scale
         if self.depthwise and computable(x, weight, self.stride, self.dilation, padding):
             before, after = self.bounds
             stride = self.stride[0]
@@ -81,6 +123,22 @@ class FoldedConvolution(nn.Module):
         # Depthwise: the backward pass of oneDNN is several times slower in bfloat16 than in float32.
         with torch.autocast(x.device.type, enabled=False):
             return self.after(self._convolve(x.float(), weight, padding))
+
+    def _of_pixels(self, images: Tensor, factor: Tensor, offset: Tensor, padding: list[int]) -> Tensor | None:
+        """Of images as they come, in one operator; None where that does not take them."""
+        kind = images.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        learns = torch.is_grad_enabled() and any(each.requires_grad for each in (images, self.weight))
+        known = images.dtype in (torch.uint8, torch.float32) and in_use(images, self.weight, dtype)
+        if learns or not known:
+            return None
+        layers = self._kept.get(
+            lambda: lay_out_stem(*self.layer(), factor, offset, dtype),
+            [self.weight, self.scale, self.shift, factor, offset],
+            dtype,
+        )
+        channels, _, kernel, _ = self.weight.shape
+        return stem(images, layers, kernel=kernel, channels=channels, stride=self.stride[0], padding=padding)
 
     def padding_of(self, x: Tensor) -> list[int]:
         """Rows and columns of zeros on the top, bottom, left and right of `x`."""
@@ -112,6 +170,7 @@ class JoinedBlock(nn.Module):
         for name, part in block.named_children():
             self.add_module(name, part)
         self.has_skip = block.has_skip
+        self._kept: Kept[LaidOut] = Kept()
 
     @property
     def convolutions(self) -> list[FoldedConvolution]:
@@ -139,9 +198,7 @@ class JoinedBlock(nn.Module):
             before, after = depthwise.bounds
             return inverted_residual(
                 x,
-                expansion[0].layer() if expansion else None,
-                depthwise.layer(),
-                projection.layer(),
+                self._layers(x.dtype),
                 stride=depthwise.stride[0],
                 padding=depthwise.padding_of(x),
                 before=before,
@@ -152,6 +209,14 @@ class JoinedBlock(nn.Module):
         for part in self.children():
             y = part(y)
         return y + x if self.has_skip else y
+
+    def _layers(self, dtype: torch.dtype) -> LaidOut:
+        def make() -> LaidOut:
+            *expansion, depthwise, projection = (part.layer() for part in self.convolutions)
+            return lay_out(expansion[0] if expansion else None, depthwise, projection, dtype)
+
+        tensors = [tensor for part in self.convolutions for tensor in (part.weight, part.scale, part.shift)]
+        return self._kept.get(make, tensors, dtype)
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:
@@ -179,6 +244,45 @@ def with_folded_norms(network: Any) -> Any:
         chosen = next((each for each in (joined, folded) if _same_maps(each(probe), before)), network)
     freeze_norms(chosen)
     return chosen
+
+
+def join_normalisation(network: Any, mean: Tensor, deviation: Tensor) -> bool:
+    """Let the network's first convolution normalise the images, in place; False where it has none that can.
+
+    mean, deviation: (C,), in the units of the images.
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, FoldedConvolution)]
+    if not convolutions:
+        return False
+    probe = torch.zeros(1, len(mean), PROBE, PROBE)
+    first: list[FoldedConvolution] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0] is probe:
+            first.append(cast(FoldedConvolution, module))
+
+    hooks = [convolution.register_forward_pre_hook(look) for convolution in convolutions]
+    with torch.no_grad():
+        network(probe)
+    for hook in hooks:
+        hook.remove()
+    if len(first) != 1 or not first[0].takes_pixels:
+        return False
+    first[0].factor, first[0].offset = 1 / deviation, -mean / deviation
+    return True
+
+
+def normalised(images: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+    """`images * factor + offset` by channel, in one pass; by rows as they lie, since three channels fill no vector.
+
+    images: (B, C, H, W) float32. factor, offset: (C,).
+    """
+    if not images.is_contiguous(memory_format=torch.channels_last):
+        return torch.addcmul(offset.view(1, -1, 1, 1), images, factor.view(1, -1, 1, 1))
+    batch, channels, height, width = images.shape
+    rows = images.permute(0, 2, 3, 1).reshape(batch * height, width * channels)
+    rows = torch.addcmul(offset.repeat(width), rows, factor.repeat(width))
+    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def freeze_norms(network: nn.Module) -> None:

@@ -7,6 +7,7 @@ it is for inference, and for stages that are frozen. A test compares it with tor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -15,12 +16,12 @@ import torch
 from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
-from bench.detector.depthwise import Bounds, Numbers, empty_like, flat, in_groups, numbers, output_shape
+from bench.detector.depthwise import Bounds, empty_like, flat, in_groups, numbers, output_shape
 from bench.detector.team import share_out
 
 Layer = tuple[Tensor, Tensor]  # weight and bias
 # Bytes of the weights of one layer. More do not stay in a core's cache beside the rows; torch's convolutions are faster
-LARGEST = 1 << 19
+LARGEST = 1 << 21
 
 
 def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:
@@ -29,11 +30,43 @@ def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:
     return small and (x.dtype == torch.float32 or all(weight.shape[1] % 2 == 0 for weight in weights))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LaidOut:
+    """The layers of a block as the loops read them.
+
+    layers: flat weights and biases of expansion, depthwise convolution and projection, empty where there is no
+        expansion. sizes: channels that come in, in the middle and that go out; side of the depthwise kernel.
+    """
+
+    layers: list[Tensor]
+    sizes: tuple[int, int, int, int]
+
+
+def lay_out(expansion: Layer | None, depthwise: Layer, projection: Layer, dtype: torch.dtype) -> LaidOut:
+    """The layers of a block for tensors of `dtype`, float32 or bfloat16, which `fits` says that it takes.
+
+    expansion: weight (M, C, 1, 1) and bias (M,), or None where C is M. depthwise: (M, 1, K, K) and (M,). projection:
+    (C', M, 1, 1) and (C',). All are float32; of bfloat16 are the products with expansion and projection, whose sums
+    are float32.
+    """
+    loops = _loops()
+    middle = len(depthwise[0])
+    pointwise = [
+        (in_groups(weight.to(dtype), loops.PANEL), in_groups(bias, loops.PANEL))
+        for weight, bias in (projection, *([expansion] if expansion else []))
+    ]
+    empty = numbers(depthwise[0].detach().new_empty(0, dtype=dtype)), numbers(depthwise[1].detach()[:0])
+    convolving = [in_groups(layer, loops.BLOCK) for layer in depthwise]
+    arrays = [*(pointwise[1] if expansion else empty), *convolving, *pointwise[0]]
+    return LaidOut(
+        layers=[torch.from_numpy(array) for array in arrays],
+        sizes=(expansion[0].shape[1] if expansion else middle, middle, len(projection[0]), depthwise[0].shape[-1]),
+    )
+
+
 def inverted_residual(
     x: Tensor,
-    expansion: Layer | None,
-    depthwise: Layer,
-    projection: Layer,
+    block: LaidOut,
     *,
     stride: int,
     padding: Sequence[int],
@@ -41,43 +74,40 @@ def inverted_residual(
     after: Bounds,
     residual: bool,
 ) -> Tensor:
-    """(B, C, H, W) to (B, C', H', W'), both channels last, both float32 or both bfloat16.
+    """(B, C, H, W) to (B, C', H', W'), both channels last, of the type that the block is laid out for.
 
-    In bfloat16 products with the expansion and the projection are too, summed in float32; C and M are even.
-    expansion: weight (M, C, 1, 1) and bias (M,), or None where C is M. depthwise: (M, 1, K, K) and (M,). projection:
-    (C', M, 1, 1) and (C',). padding: rows and columns of zeros on the top, bottom, left and right of what is convolved.
-    before, after: lowest and highest value of what is convolved, and of what comes of it. residual: x is added.
+    padding: rows and columns of zeros on the top, bottom, left and right of what is convolved. before, after: lowest
+    and highest value of what is convolved, and of what comes of it. residual: x is added.
     """
-    layers = [*(expansion or ()), *depthwise, *projection]
-    return torch.ops.ssd_ablation.inverted_residual(x, layers, stride, list(padding), [*before, *after], residual)
+    return torch.ops.ssd_ablation.inverted_residual(
+        x, block.layers, list(block.sizes), stride, list(padding), [*before, *after], residual
+    )
 
 
 def _forward(
-    x: Tensor, layers: list[Tensor], stride: int, padding: Sequence[int], bounds: Sequence[float], residual: bool
+    x: Tensor,
+    layers: list[Tensor],
+    channels: Sequence[int],
+    stride: int,
+    padding: Sequence[int],
+    bounds: Sequence[float],
+    residual: bool,
 ) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
-    *expansion, weight, bias, projection, projection_bias = layers
-    images, channels_in, height, width = x.shape
-    shape = output_shape((images, len(weight), height, width), weight.shape, stride, padding)
-    y = empty_like(x, (images, len(projection), *shape[2:]))
-    loops = _loops()
+    channels_in, middle, channels_out, side = channels
+    images, _, height, width = x.shape
+    shape = output_shape((images, middle, height, width), (middle, 1, side, side), stride, padding)
+    y = empty_like(x, (images, channels_out, *shape[2:]))
     pixels = flat(x)
-    nothing = pixels[:0]
-
-    def laid_out(weight: Tensor, bias: Tensor) -> tuple[Numbers, Numbers]:
-        return in_groups(weight.to(x.dtype), loops.PANEL), in_groups(bias, loops.PANEL)
-
-    expanding = laid_out(*expansion) if expansion else (nothing, numbers(bias)[:0])
-    convolving = [in_groups(layer, loops.BLOCK) for layer in (weight, bias)]
-    added = pixels if residual else nothing
-    tensors = (pixels, flat(y), *expanding, *convolving, *laid_out(projection, projection_bias), added)
+    tensors = (pixels, flat(y), *(layer.numpy() for layer in layers), pixels if residual else pixels[:0])
     threads = torch.get_num_threads()
     # Whole images for each thread; few images are parted by rows
     bands = min(shape[2], -(-threads // images)) if images % threads else 1
-    sizes = (height, width, len(weight), *shape[2:], padding[0], padding[2], channels_in, y.shape[1], images, bands)
+    sizes = (height, width, middle, *shape[2:], padding[0], padding[2], channels_in, channels_out, images, bands)
     how = (tuple(int(size) for size in sizes), tuple(np.float32(bound) for bound in bounds))
-    kernel, steps = (0,) * weight.shape[-1], (0,) * stride
+    kernel, steps = (0,) * side, (0,) * stride
     parts = max(1, min(threads, images * bands))
+    loops = _loops()
 
     def do(part: int) -> None:
         loops.forward(kernel, steps, *tensors, *how, part, parts)
@@ -95,15 +125,18 @@ def _loops() -> ModuleType:
 
 _LIBRARY = library.Library("ssd_ablation", "FRAGMENT")
 _LIBRARY.define(
-    "inverted_residual(Tensor x, Tensor[] layers, int stride, int[] padding, float[] bounds, bool residual) -> Tensor"
+    "inverted_residual(Tensor x, Tensor[] layers, int[] sizes, int stride, int[] padding, float[] bounds, "
+    "bool residual) -> Tensor"
 )
 _LIBRARY.impl("inverted_residual", _forward, "CPU")
 
 
 @register_flop_formula(torch.ops.ssd_ablation.inverted_residual)
-def _flops(x: Sequence[int], layers: Sequence[Any], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+def _flops(
+    x: Sequence[int], layers: Sequence[Any], sizes: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any
+) -> int:
     """Of its convolutions: numbers of weights, times the places that they are used at."""
-    *expansion, depthwise, _, projection, _ = layers
+    channels_in, middle, channels_out, side = sizes
     here, there = x[0] * x[2] * x[3], out_shape[0] * out_shape[2] * out_shape[3]
-    expanding = expansion[0][0] * expansion[0][1] if expansion else 0
-    return 2 * (here * expanding + there * depthwise[0] * (depthwise[2] * depthwise[3] + projection[0]))
+    expanding = middle * channels_in if layers[0][0] else 0
+    return 2 * (here * expanding + there * middle * (side * side + channels_out))

@@ -5,7 +5,8 @@ whether its arrays overlap. Here a loop says what it wants: values of this type 
 processor has such (AVX-512), else two or four, and stay in them between operations.
 
 In memory a number is a float32, or a bfloat16 in an array of int16, since NumPy has no such type: it is widened when it
-is read, and rounded to the nearest when it is written. Which one an array holds is known when a loop is compiled.
+is read, and rounded to the nearest when it is written. Of uint8 it is only read. What an array holds is known when a
+loop is compiled.
 
 numba keeps what it has compiled by the file of the loop: after a change here, remove that file's `__pycache__`.
 """
@@ -25,7 +26,7 @@ LANES = 16
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
 
 
-class _BFloat16(ir.Type):
+class _BFloat16(ir.Type):  # type: ignore[misc]
     """What llvmlite has no class for."""
 
     intrinsic_name = "bf16"
@@ -42,6 +43,7 @@ class _BFloat16(ir.Type):
 
 BFLOATS = ir.VectorType(_BFloat16(), LANES)
 PAIRS = ir.VectorType(_BFloat16(), 2 * LANES)
+BYTES = ir.VectorType(ir.IntType(8), LANES)
 _BITS = ir.VectorType(ir.IntType(1), LANES)
 _PLACES = ir.VectorType(ir.IntType(32), LANES)
 _operation: Any = intrinsic
@@ -67,30 +69,37 @@ def halved(array_type: Any) -> bool:
     return bool(array_type.dtype == types.int16)
 
 
+def _kind(array_type: Any) -> tuple[ir.VectorType, int]:
+    """How sixteen of an array's numbers lie in memory, and the bytes of one."""
+    kinds = {types.float32: (FLOATS, 4), types.int16: (BFLOATS, 2), types.uint8: (BYTES, 1)}
+    return kinds[array_type.dtype]
+
+
 def address(context: Any, builder: Any, array_type: Any, array: Any, at: Any, kind: ir.Type | None = None) -> Any:
     """Where sixteen numbers begin, as a pointer to all of them; or to another `kind` of what lies there."""
     data = context.make_array(array_type)(context, builder, array).data
-    kind = kind or (BFLOATS if halved(array_type) else FLOATS)
-    return builder.bitcast(builder.gep(data, [at], inbounds=True), kind.as_pointer())
+    return builder.bitcast(builder.gep(data, [at], inbounds=True), (kind or _kind(array_type)[0]).as_pointer())
 
 
 def read(context: Any, builder: Any, array_type: Any, array: Any, at: Any, mask: Any = None) -> Any:
     """Sixteen numbers from there, as floats; zeros where they are masked out."""
-    kind, align = (BFLOATS, 2) if halved(array_type) else (FLOATS, 4)
+    kind, align = _kind(array_type)
     place = address(context, builder, array_type, array, at)
     if mask is None:
         value = builder.load(place, align=align)
     else:
         name = f"llvm.masked.load.v{LANES}{kind.element.intrinsic_name}.p0"
         value = call(builder, name, kind, [place, ir.IntType(32)(align), mask, ir.Constant(kind, None)])
-    return builder.fpext(value, FLOATS) if halved(array_type) else value
+    if kind is BYTES:
+        return builder.uitofp(value, FLOATS)
+    return builder.fpext(value, FLOATS) if kind is BFLOATS else value
 
 
 def write(context: Any, builder: Any, array_type: Any, array: Any, at: Any, value: Any, mask: Any = None) -> None:
     """Sixteen floats to there, but for those that are masked out."""
-    kind, align = (BFLOATS, 2) if halved(array_type) else (FLOATS, 4)
+    kind, align = _kind(array_type)
     place = address(context, builder, array_type, array, at)
-    value = builder.fptrunc(value, BFLOATS) if halved(array_type) else value
+    value = builder.fptrunc(value, BFLOATS) if kind is BFLOATS else value
     if mask is None:
         builder.store(value, place, align=align)
     else:
@@ -132,7 +141,7 @@ def load(_: Any, array: Any, at: Any) -> Any:
 
 @_operation
 def load_constant(_: Any, array: Any, at: Any) -> Any:
-    """The same of a float32 array that nothing writes to while the compiled function runs: it need not be read again."""
+    """The same of a float32 array that nothing writes to while the function runs: it need not be read again."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         lanes = builder.load(address(context, builder, signature.args[0], *values), align=4)
@@ -156,7 +165,8 @@ def store(_: Any, array: Any, at: Any, lanes: Any) -> Any:
 @_operation
 def _load_first(_: Any, array: Any, at: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return read(context, builder, signature.args[0], *values[:2], first(builder, values[2]))
+        array, at, count = values
+        return read(context, builder, signature.args[0], array, at, first(builder, count))
 
     return _lanes(array, at, count), generate
 
@@ -164,7 +174,8 @@ def _load_first(_: Any, array: Any, at: Any, count: Any) -> Any:
 @_operation
 def _store_first(_: Any, array: Any, at: Any, lanes: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        write(context, builder, signature.args[0], *values[:3], first(builder, values[3]))
+        array, at, lanes, count = values
+        write(context, builder, signature.args[0], array, at, lanes, first(builder, count))
         return context.get_dummy_value()
 
     return types.void(array, at, lanes, count), generate

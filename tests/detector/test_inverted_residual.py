@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.detector.depthwise import FREE, Bounds, use_compiled_loops
 from bench.detector.folding import JoinedBlock, freeze_norms, with_folded_norms
-from bench.detector.inverted_residual import Layer, fits, inverted_residual
+from bench.detector.inverted_residual import Layer, fits, inverted_residual, lay_out
 from tests.detector.test_backbones import relative_error, spread_norms
 from tests.detector.test_depthwise import needs_bfloat16
 
@@ -70,7 +70,7 @@ def test_it_computes_what_torch_computes(
     residual = channels[0] == channels[2] and stride == 1
     how: dict[str, Any] = {"stride": stride, "padding": padding, "residual": residual}
     how |= {"before": bounds[0], "after": bounds[1]}
-    y = inverted_residual(x, *parts, **how)
+    y = inverted_residual(x, lay_out(*parts, x.dtype), **how)
     assert y.is_contiguous(memory_format=torch.channels_last)
     error = relative_error(y, torchs(x, parts, **how).float())
     print(f"largest relative difference to torch in float64 {error:.1e}")
@@ -90,7 +90,7 @@ def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(
     x = picture(channels[0], images=images, size=(size[0], size[1])).bfloat16()
     residual = channels[0] == channels[2] and stride == 1
     how: dict[str, Any] = {"stride": stride, "padding": padding, "residual": residual, "before": RELU6, "after": RELU6}
-    y = inverted_residual(x, *parts, **how)
+    y = inverted_residual(x, lay_out(*parts, x.dtype), **how)
     assert y.dtype == torch.bfloat16
     assert y.is_contiguous(memory_format=torch.channels_last)
     expansion, depthwise, projection = parts
@@ -120,7 +120,11 @@ def test_results_do_not_depend_on_the_number_of_threads(images: int) -> None:
     parts, x, found = layers((16, 96, 16), 5, expanded=True), picture(16, images=images), []
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
-        found.append(inverted_residual(x, *parts, stride=1, padding=[2] * 4, before=RELU6, after=RELU6, residual=True))
+        found.append(
+            inverted_residual(
+                x, lay_out(*parts, x.dtype), stride=1, padding=[2] * 4, before=RELU6, after=RELU6, residual=True
+            )
+        )
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
@@ -130,7 +134,7 @@ def test_its_operations_are_counted_as_those_of_its_parts(expanded: bool) -> Non
     parts, x = layers(channels, 3, expanded=expanded), picture(channels[0])
     how: dict[str, Any] = {"stride": 2, "padding": [1] * 4, "before": RELU6, "after": RELU6, "residual": False}
     counts = []
-    for compute in (lambda: inverted_residual(x, *parts, **how), lambda: torchs(x, parts, **how)):
+    for compute in (lambda: inverted_residual(x, lay_out(*parts, x.dtype), **how), lambda: torchs(x, parts, **how)):
         with FlopCounterMode(display=False) as counter:
             compute()
         counts.append(counter.get_total_flops())

@@ -1,0 +1,90 @@
+"""A network's first convolution and the normalisation of its images as one operator of a CPU.
+
+torch goes over the pixels four times before it convolves them (to float32, factor, offset, to bfloat16), and three
+channels are few for its convolutions. It has no gradients: it is for inference, and for a stem that is frozen. A test
+compares it with torch's operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, library
+from torch.utils.flop_counter import register_flop_formula
+
+from bench.detector.depthwise import empty_like, flat, in_groups, numbers, output_shape
+from bench.detector.team import share_out
+
+MOST_CHANNELS = 4  # of images; more are better convolved as they come
+
+
+def lay_out(weight: Tensor, bias: Tensor, factor: Tensor, offset: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """The layers as the loops read them, for an output of `dtype`, float32 or bfloat16.
+
+    weight: (O, C, K, K) and bias (O,), of images whose channels are multiplied by `factor` (C,), plus `offset` (C,).
+    """
+    loops = _loops()
+    rows = weight.detach().permute(0, 2, 3, 1).flatten(2)
+    # bfloat16 are multiplied in pairs
+    rows = F.pad(rows, (0, rows.shape[2] % 2)) if dtype == torch.bfloat16 else rows
+    arrays = [in_groups(rows.to(dtype), loops.PANEL), in_groups(bias, loops.PANEL)]
+    arrays += [numbers(each.detach().repeat(loops.LANES)) for each in (factor, offset)]
+    return [torch.from_numpy(array) for array in arrays]
+
+
+def stem(
+    images: Tensor, layers: list[Tensor], *, kernel: int, channels: int, stride: int, padding: Sequence[int]
+) -> Tensor:
+    """Images (B, C, H, W), uint8 or float32, to (B, channels, H', W'), channels last, as they are laid out for.
+
+    padding: rows and columns of zeros on the top, bottom, left and right, around the normalised images.
+    """
+    return torch.ops.ssd_ablation.stem(images, layers, kernel, channels, stride, list(padding))
+
+
+def _forward(
+    images: Tensor, layers: list[Tensor], kernel: int, channels: int, stride: int, padding: Sequence[int]
+) -> Tensor:
+    images = images.contiguous(memory_format=torch.channels_last)
+    count, channels_in, height, width = images.shape
+    shape = output_shape(images.shape, (channels, channels_in, kernel, kernel), stride, padding)
+    halved = layers[0].dtype == torch.int16
+    y = empty_like(images, (count, channels, *shape[2:]), torch.bfloat16 if halved else torch.float32)
+    depth = kernel * channels_in + (kernel * channels_in % 2 if halved else 0)
+    threads = torch.get_num_threads()
+    # Whole images for each thread; few images are parted by rows
+    bands = min(shape[2], -(-threads // count)) if count % threads else 1
+    sizes = (height, width, channels_in, *shape[2:], channels, padding[0], padding[2], depth, count, bands)
+    tensors = (flat(images), flat(y), *(layer.numpy() for layer in layers))
+    how = ((0,) * kernel, *tensors, tuple(int(size) for size in sizes), stride)
+    parts = max(1, min(threads, count * bands))
+    loops = _loops()
+
+    def do(part: int) -> None:
+        loops.forward(*how, part, parts)
+
+    share_out(do, parts)
+    return y
+
+
+def _loops() -> ModuleType:
+    """The loops; their compiler is imported where they are needed, since that takes a second."""
+    from bench.detector import stem_kernels  # noqa: PLC0415
+
+    return stem_kernels
+
+
+_LIBRARY = library.Library("ssd_ablation", "FRAGMENT")
+_LIBRARY.define("stem(Tensor images, Tensor[] layers, int kernel, int channels, int stride, int[] padding) -> Tensor")
+_LIBRARY.impl("stem", _forward, "CPU")
+
+
+@register_flop_formula(torch.ops.ssd_ablation.stem)
+def _flops(
+    images: Sequence[int], layers: Any, kernel: int, channels: int, *_: Any, out_shape: Sequence[int], **__: Any
+) -> int:
+    return 2 * out_shape[0] * out_shape[2] * out_shape[3] * channels * images[1] * kernel * kernel
