@@ -33,8 +33,8 @@ def choose_device(wanted: str) -> str:
 def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
     """The numerics of a run. bfloat16 where the device computes in it and a training step gains by it.
 
-    On a CPU the two precisions are timed on a step of `spec`: dense convolutions gain several times
-    where there is AVX512-BF16 or AMX, depthwise ones and all that is bound by memory do not.
+    On a CPU the two precisions are timed on a step of `spec`: what dense convolutions gain, twofold or more where
+    there is AVX512-BF16 or AMX, others may lose.
     """
     threads = max(1, available_cores() // jobs) if device == "cpu" else max(1, available_cores())
     compiled = worth_compiling(spec.training, device)
@@ -46,7 +46,7 @@ def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
     keep_pages()
     torch.set_num_threads(threads)
     return min(
-        (plain, replace(plain, precision="bfloat16", compiled=False)),
+        (plain, replace(plain, precision="bfloat16")),
         key=lambda numerics: step_seconds(spec, numerics)[0],
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from bench.checkpoints import read_checkpoint
 from bench.data.pipeline import TrainingBatches
 from bench.detector.depthwise import use_compiled_loops
 from bench.detector.ssd import SSD
-from bench.spec import Specification
+from bench.spec import Phase, Specification
 from bench.targets import Targets
 from bench.training import NotFinite, Progress, Trained, Trainer
 from tests import tiny
@@ -229,3 +230,38 @@ def test_a_loss_that_is_no_number_leaves_no_checkpoint_of_its_step(weights: str,
         train(replace(base, training=replace(training, checkpoints=8)), tmp_path / "checkpoint.pt")
     failed_at = int(str(raised.value).split("at step ")[1].split()[0])
     assert read_checkpoint(tmp_path / "checkpoint.pt", "cpu")["step"] == failed_at - 1
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_what_was_frozen_and_then_learnt_is_used_as_it_became(optimiser: Literal["sgd", "adamw"]) -> None:
+    """What compiled loops keep of frozen weights ends with them: torch's fused optimisers do not tell of a change."""
+    base = tiny.specification()
+    training = replace(
+        base.training,
+        steps=6,
+        optimiser=optimiser,
+        rate=0.01,
+        frozen_stride=0,
+        phases=(Phase(until=0.5, trainable=0.0), Phase(until=1.0, trainable=1.0)),
+    )
+    detector = replace(base.detector, backbone="efficientnet_lite0", weights="pretrained")
+    model = SSD(detector, seed=0)
+    trainer = Trainer(model, training, tiny.NUMERICS)
+    images = torch.randint(0, 256, (2, 3, 300, 300), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    targets = Targets(
+        torch.tensor([[[0.2, 0.2, 0.6, 0.6]]] * 2), torch.ones(2, 1, dtype=torch.long), torch.zeros(2, 1).bool()
+    )
+
+    def maps(compiled: bool) -> list[torch.Tensor]:
+        use_compiled_loops(compiled)
+        with torch.inference_mode():
+            return model.backbone(images)
+
+    before = maps(True)
+    for step in range(6):
+        trainer.step(step, images, targets)
+        for found, expected, first in zip(maps(True), maps(False), before, strict=True):
+            assert float((found - expected).abs().max()) < 1e-3 * float(expected.abs().max()), step
+            assert torch.equal(found, first) == (step < 3)
+        use_compiled_loops(True)

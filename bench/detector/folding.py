@@ -30,7 +30,8 @@ PROBE = 128  # side of the image that a network is tried on
 class Kept(Generic[Value]):
     """What is made of tensors for one kind of numbers, made anew only where one of them has changed.
 
-    For few images laying out weights takes longer than the arithmetic.
+    For few images laying out weights takes longer than the arithmetic. Changes are those that torch counts; its fused
+    optimisers do not count theirs, so whoever learns from a forward pass forgets.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,9 @@ class Kept(Generic[Value]):
         if self._made is None or self._made[0] != state:
             self._made = state, make()
         return self._made[1]
+
+    def forget(self) -> None:
+        self._made = None
 
 
 class FoldedConvolution(nn.Module):
@@ -128,9 +132,10 @@ class FoldedConvolution(nn.Module):
         """Of images as they come, in one operator; None where that does not take them."""
         kind = images.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        learns = torch.is_grad_enabled() and any(each.requires_grad for each in (images, self.weight))
-        known = images.dtype in (torch.uint8, torch.float32) and in_use(images, self.weight, dtype)
-        if learns or not known:
+        if torch.is_grad_enabled() and (images.requires_grad or self.weight.requires_grad):
+            self._kept.forget()
+            return None
+        if images.dtype not in (torch.uint8, torch.float32) or not in_use(images, self.weight, dtype):
             return None
         layers = self._kept.get(
             lambda: lay_out_stem(*self.layer(), factor, offset, dtype),
@@ -205,6 +210,7 @@ class JoinedBlock(nn.Module):
                 after=after,
                 residual=self.has_skip,
             )
+        self._kept.forget()
         y = x
         for part in self.children():
             y = part(y)

@@ -20,8 +20,7 @@ from bench.detector.depthwise import Bounds, empty_like, flat, in_groups, number
 from bench.detector.team import share_out
 
 Layer = tuple[Tensor, Tensor]  # weight and bias
-# Bytes of the weights of one layer. More do not stay in a core's cache beside the rows; torch's convolutions are faster
-LARGEST = 1 << 21
+LARGEST = 1 << 21  # bytes of the weights of one layer; they are read again for every row of the output
 
 
 def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:

@@ -84,6 +84,23 @@ def test_conversion_is_one_to_one_and_goes_back() -> None:
         our_name("backbone.body.conv1.weight")
 
 
+def test_a_relu_after_pooling_changes_no_number_and_no_gradient() -> None:
+    torch.manual_seed(0)
+    network = vgg.VGG16()
+    assert network.order != sorted(network.order)
+    images = torch.randn(2, 3, 100, 100)
+    found = []
+    for order in (network.order, sorted(network.order)):
+        network.order = order
+        maps = network(images)
+        sum(level.square().sum() for level in maps).backward()
+        gradients = [value.grad for value in network.parameters() if value.grad is not None]
+        found.append([level.detach() for level in maps] + gradients)
+        network.zero_grad()
+    assert len(found[0]) == 2 + 30
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_weights_of_features_alone_leave_fc6_and_fc7_untrained(tmp_path: Path) -> None:
     features = nn.Sequential(*torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], False))
     torch.save({f"features.{name}": value.half() for name, value in features.state_dict().items()}, tmp_path / "a.pth")

@@ -1,0 +1,154 @@
+"""A network's first convolution with the normalisation in it: torch's numbers, where it learns nothing."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.detector.backbones import Backbone, unfold
+from bench.detector.depthwise import use_compiled_loops
+from bench.detector.stem import lay_out, stem
+from tests.detector.test_backbones import relative_error
+from tests.detector.test_depthwise import needs_bfloat16
+
+pytestmark = pytest.mark.usefixtures("compiled_loops")
+Layers = tuple[Tensor, Tensor, Tensor, Tensor]  # weight, bias, factor and offset
+CASES = [(3, 32, 3, 2, [0, 1, 0, 1]), (1, 7, 3, 1, [1, 1, 1, 1]), (4, 40, 7, 2, [3, 2, 3, 3])]
+
+
+def layers(channels: int, outputs: int, kernel: int) -> Layers:
+    generator = torch.Generator().manual_seed(channels)
+    weight = torch.randn(outputs, channels, kernel, kernel, generator=generator)
+    factor, offset = torch.rand(2, channels, generator=generator)
+    return weight, torch.randn(outputs, generator=generator), factor / 64 + 1 / 128, offset - 1
+
+
+def pixels(channels: int, *, images: int = 3, size: tuple[int, int] = (13, 21)) -> Tensor:
+    generator = torch.Generator().manual_seed(channels)
+    drawn = torch.randint(0, 256, (images, channels, *size), generator=generator, dtype=torch.uint8)
+    return drawn.contiguous(memory_format=torch.channels_last)
+
+
+def torchs(images: Tensor, parts: Layers, stride: int, padding: list[int], *, rounding: bool = False) -> Tensor:
+    """The same by torch, in float64; with what is multiplied rounded to bfloat16."""
+    weight, bias, factor, offset = (part.double() for part in parts)
+    top, bottom, left, right = padding
+    x = images.double() * factor.view(-1, 1, 1) + offset.view(-1, 1, 1)
+    if rounding:
+        x, weight = x.bfloat16().double(), weight.bfloat16().double()
+    return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("shape", [(1, 13, 21), (3, 13, 21), (2, 3, 40)])
+@pytest.mark.parametrize("case", CASES)
+def test_it_computes_what_torch_computes(
+    case: tuple[int, int, int, int, list[int]], shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    channels, outputs, kernel, stride, padding = case
+    parts = layers(channels, outputs, kernel)
+    images = pixels(channels, images=shape[0], size=shape[1:]).to(dtype)
+    how = {"kernel": kernel, "channels": outputs, "stride": stride, "padding": padding}
+    y = stem(images, lay_out(*parts, torch.float32), **how)  # type: ignore[arg-type]
+    assert y.dtype == torch.float32
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    error = relative_error(y, torchs(images, parts, stride, padding).float())
+    print(f"largest relative difference to torch in float64 {error:.1e}")
+    assert error < 2e-6
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("case", CASES)
+def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(case: tuple[int, int, int, int, list[int]]) -> None:
+    channels, outputs, kernel, stride, padding = case
+    parts, images = layers(channels, outputs, kernel), pixels(channels)
+    how = {"kernel": kernel, "channels": outputs, "stride": stride, "padding": padding}
+    y = stem(images, lay_out(*parts, torch.bfloat16), **how)  # type: ignore[arg-type]
+    assert y.dtype == torch.bfloat16
+    expected = torchs(images, parts, stride, padding, rounding=True)
+    error = float((y.double() - expected).abs().max() / expected.abs().max())
+    print(f"largest difference, of the largest value: {error:.1e}")
+    assert error < 2**-8  # half of the last of eight bits, and a number beside the middle of two
+
+
+@pytest.mark.parametrize("images", [1, 5])
+def test_results_do_not_depend_on_the_number_of_threads(images: int) -> None:
+    parts, x, found = lay_out(*layers(3, 32, 3), torch.float32), pixels(3, images=images), []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        found.append(stem(x, parts, kernel=3, channels=32, stride=2, padding=[0, 1, 0, 1]))
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_its_operations_are_counted_as_those_of_the_convolution() -> None:
+    parts, images = layers(3, 32, 3), pixels(3)
+    counts = []
+    for compute in (
+        lambda: stem(images, lay_out(*parts, torch.float32), kernel=3, channels=32, stride=2, padding=[0, 1, 0, 1]),
+        lambda: torchs(images, parts, 2, [0, 1, 0, 1]),
+    ):
+        with FlopCounterMode(display=False) as counter:
+            compute()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
+
+
+def calls_of_the_operator(backbone: Backbone, images: Tensor) -> tuple[int, list[Tensor]]:
+    with torch.profiler.profile() as profile:
+        maps = backbone(images)
+    return sum(event.count for event in profile.key_averages() if event.key == "ssd_ablation::stem"), maps
+
+
+def test_a_pretrained_networks_stem_takes_pixels_where_it_learns_nothing() -> None:
+    ours = Backbone("efficientnet_lite0", "pretrained")
+    plain = copy.deepcopy(ours)
+    unfold(plain, "efficientnet_lite0", "pretrained")
+    assert ours.normalises
+    assert not plain.normalises
+    images = pixels(3, images=2, size=(96, 96))
+    with torch.inference_mode():
+        for x in (images, images.float()):
+            counted, maps = calls_of_the_operator(ours, x)
+            assert counted == 1
+            assert max(relative_error(a, b) for a, b in zip(maps, plain(x), strict=True)) < 1e-4
+        assert calls_of_the_operator(ours, images.double())[0] == 0
+    counted, maps = calls_of_the_operator(ours, images)
+    assert counted == 0
+    maps[0].sum().backward()
+    assert ours.features.conv_stem.weight.grad is not None
+    ours.features.conv_stem.requires_grad_(False)
+    assert calls_of_the_operator(ours, images)[0] == 1
+    use_compiled_loops(False)
+    counted, found = calls_of_the_operator(ours, images)
+    assert counted == 0
+    assert max(relative_error(a, b) for a, b in zip(found, plain(images), strict=True)) < 1e-4
+
+
+def test_weights_that_have_changed_are_used_as_they_are() -> None:
+    ours = Backbone("efficientnet_lite0", "pretrained")
+    images = pixels(3, images=2, size=(96, 96))
+    with torch.no_grad():
+        before = ours.features.conv_stem(images)
+        ours.features.conv_stem.weight.mul_(-1)
+        after = ours.features.conv_stem(images)
+        other = copy.deepcopy(ours)
+        ours.features.conv_stem.weight.mul_(-1)
+        again = ours.features.conv_stem(images)
+        kept = other.features.conv_stem(images)
+    assert relative_error(after, before) > 1e-2
+    assert torch.equal(again, before)
+    assert torch.equal(kept, after)
+
+
+def test_an_untrained_network_normalises_before_it() -> None:
+    ours = Backbone("test_efficientnet", "none").eval()
+    assert not ours.normalises
+    images = pixels(3, images=2, size=(96, 96))
+    with torch.no_grad():
+        x = (images.float() - ours.mean) / ours.deviation
+        assert max(relative_error(a, b) for a, b in zip(ours(images), ours.features(x), strict=True)) < 1e-4
