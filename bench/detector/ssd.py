@@ -64,7 +64,7 @@ class SSD(nn.Module):
         self._check_sides()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S) RGB of 0 to 255 to logits (B, P, C + 1) and box offsets (B, P, 4)."""
+        """Images (B, 3, S, S) RGB of 0 to 255 to logits (B, P, C + 1) and box offsets (B, P, 4), both float32."""
         maps = self.feature_maps(images)
         logits, offsets = [], []
         heads = zip(cast(Iterable[nn.Conv2d], self.class_heads), cast(Iterable[nn.Conv2d], self.box_heads), strict=True)
@@ -77,8 +77,9 @@ class SSD(nn.Module):
                 padding=1,
             ).permute(0, 2, 3, 1)
             cut = class_head.out_channels
-            logits.append(both[..., :cut].reshape(len(images), -1, self.spec.classes + 1))
-            offsets.append(both[..., cut:].reshape(len(images), -1, 4))
+            # Both parts are copied anyway, and what follows is slower in bfloat16
+            logits.append(both[..., :cut].float().reshape(len(images), -1, self.spec.classes + 1))
+            offsets.append(both[..., cut:].float().reshape(len(images), -1, 4))
         return torch.cat(logits, dim=1), torch.cat(offsets, dim=1)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:

@@ -214,6 +214,7 @@ class _Torchvision:
             ),
             predict=lambda images: fixed(list(images)),
             images=work.images.contiguous() / 255,  # torchvision's users give floats of 0 to 1
+            outputs=_dtype(numerics),
             loss=lambda logits, offsets: torchvision_loss(trained, named(logits, offsets), anchors, targets),
             postprocess=lambda logits, offsets: torchvision_boxes(fixed, named(logits, offsets), anchors, size),
         )
@@ -234,6 +235,7 @@ def _our_calls(model: SSD, work: Work, training: TrainSpec, numerics: Numerics) 
         step=lambda: trainer.step(plain.steps - 1, work.train_images, first),
         predict=fixed.detect,
         images=work.images,
+        outputs=torch.float32,
         loss=lambda logits, offsets: multibox_loss(spec, logits, offsets, priors=priors, targets=targets).total,
         postprocess=postprocess,
     )
@@ -241,11 +243,15 @@ def _our_calls(model: SSD, work: Work, training: TrainSpec, numerics: Numerics) 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Calls:
-    """What a contender can do; loss and postprocess take logits (B, P, C + 1) and offsets (B, P, 4)."""
+    """What a contender can do; loss and postprocess take logits (B, P, C + 1) and offsets (B, P, 4).
+
+    outputs: the type of those, as its network gives them.
+    """
 
     step: Callable[[], object]
     predict: Callable[[Tensor], object]
     images: Tensor
+    outputs: torch.dtype
     loss: Callable[[Tensor, Tensor], Tensor]
     postprocess: Callable[[Tensor, Tensor], object]
 
@@ -254,7 +260,7 @@ def _contenders(
     calls: _Calls, work: Work, contender: str, *, numerics: Numerics, batches: Sequence[int]
 ) -> dict[Key, Contender]:
     """The calls as tasks of the table, in the precision of the contender."""
-    heads = [tuple(part.to(_dtype(numerics)) for part in outputs) for outputs in (work.outputs, *work.further)]
+    heads = [tuple(part.to(calls.outputs) for part in outputs) for outputs in (work.outputs, *work.further)]
 
     def loss() -> object:
         leaves = [part.detach().requires_grad_() for part in heads[0]]

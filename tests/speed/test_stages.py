@@ -113,7 +113,9 @@ def test_stages_of_the_detector_in_both_precisions() -> None:
     assert {(row["stage"], row["precision"]) for row in rows} == {(DECODE, None)} | {
         (stage, precision) for stage in STAGES[1:] for precision in ("float32", "bfloat16")
     }
-    assert own_outputs(model, torch.zeros(1, 3, 300, 300), lower)[0].dtype == torch.bfloat16
+    logits = own_outputs(model, torch.zeros(1, 3, 300, 300), lower)[0]
+    assert logits.dtype == torch.float32  # in which all that follows is computed
+    assert torch.equal(logits, logits.bfloat16().float())
 
 
 def test_made_outputs_find_about_one_object_in_a_hundred_priors() -> None:
