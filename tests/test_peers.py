@@ -11,7 +11,7 @@ from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 
 from bench.detector.backbones import DEFAULT_LIGHT
 from bench.detector.boxes import to_corners
-from bench.detector.folding import FoldedConvolution
+from bench.detector.folded_layers import FoldedConvolution
 from bench.detector.ssd import SSD
 from bench.errors import UserError
 from bench.peers import prior_generator, torchvision_boxes, torchvision_loss, torchvision_ssd, torchvision_targets

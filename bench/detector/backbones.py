@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.detector import vgg
-from bench.detector.folding import freeze_norms, join_normalisation, normalised, with_folded_norms
+from bench.detector.folded_layers import normalised
+from bench.detector.folding import freeze_norms, join_normalisation, with_folded_norms
 from bench.detector.weights import read_state
 from bench.errors import UserError
 

@@ -12,7 +12,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from bench.detector.backbones import Backbone
-from bench.detector.folding import FoldedConvolution, with_folded_norms
+from bench.detector.folded_layers import FoldedConvolution
+from bench.detector.folding import with_folded_norms
 from bench.detector.ssd import SSD
 from bench.detector.weights import weights_fingerprint
 from bench.errors import UserError

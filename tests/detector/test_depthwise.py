@@ -20,7 +20,8 @@ from bench.detector.depthwise import (
     depthwise,
     use_compiled_loops,
 )
-from bench.detector.folding import FoldedConvolution, with_folded_norms
+from bench.detector.folded_layers import FoldedConvolution
+from bench.detector.folding import with_folded_norms
 from tests.detector.test_backbones import relative_error, spread_norms
 
 pytestmark = pytest.mark.usefixtures("compiled_loops")

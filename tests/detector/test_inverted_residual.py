@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.detector.depthwise import FREE, Bounds, use_compiled_loops
-from bench.detector.folding import JoinedBlock, freeze_norms, with_folded_norms
+from bench.detector.folded_layers import JoinedBlock
+from bench.detector.folding import freeze_norms, with_folded_norms
 from bench.detector.inverted_residual import LARGEST, Layer, fits, inverted_residual, lay_out
 from tests.detector.test_backbones import relative_error, spread_norms
 from tests.detector.test_depthwise import needs_bfloat16

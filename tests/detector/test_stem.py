@@ -7,11 +7,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.detector.backbones import Backbone, unfold
 from bench.detector.depthwise import use_compiled_loops
+from bench.detector.folded_layers import FoldedConvolution
+from bench.detector.folding import join_normalisation
 from bench.detector.stem import lay_out, stem
 from tests.detector.test_backbones import relative_error
 from tests.detector.test_depthwise import needs_bfloat16
@@ -152,3 +154,23 @@ def test_an_untrained_network_normalises_before_it() -> None:
     with torch.no_grad():
         x = (images.float() - ours.mean) / ours.deviation
         assert max(relative_error(a, b) for a, b in zip(ours(images), ours.features(x), strict=True)) < 1e-4
+
+
+class Forked(nn.Module):
+    """A network that reads its images twice."""
+
+    def __init__(self, *, twice: bool) -> None:
+        super().__init__()
+        self.twice = twice
+        self.first = FoldedConvolution(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8).eval())
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.first(x), x.mean(dim=1)] if self.twice else [self.first(x)]
+
+
+@pytest.mark.parametrize("twice", [True, False])
+def test_images_that_something_else_reads_are_normalised_before(twice: bool) -> None:
+    network = Forked(twice=twice)
+    mean, deviation = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([50.0, 60.0, 70.0])
+    assert join_normalisation(network, mean, deviation) == (not twice)
+    assert (network.first.factor is None) == twice

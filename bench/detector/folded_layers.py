@@ -1,0 +1,241 @@
+"""Convolutions with a frozen BatchNorm folded into them, and what can be computed together with them.
+
+On a CPU, where nothing learns, a block of them or the first one with the normalisation of its images is one operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from timm.layers.padding import get_same_padding
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
+from torch import Tensor, nn
+
+from bench.detector.depthwise import FREE, Bounds, computable, depthwise, in_use
+from bench.detector.inverted_residual import LaidOut, fits, inverted_residual, lay_out
+from bench.detector.stem import MOST_CHANNELS, stem
+from bench.detector.stem import lay_out as lay_out_stem
+
+Value = TypeVar("Value")
+
+
+class FoldedConvolution(nn.Module):
+    """A convolution followed by a frozen BatchNorm, as one convolution with scaled weights.
+
+    The trainable weight is that of the plain convolution, so an update means what it would mean with
+    the BatchNorm in its place; what is saved is a pass over the activations, forward and backward.
+
+    before, after: activations that it computes too, of its input and of its output.
+    factor, offset: None, or, (C,), what it normalises its input by, which then are the pixels of images.
+    """
+
+    before: nn.Module
+    after: nn.Module
+
+    scale: Tensor
+    shift: Tensor
+    factor: Tensor | None
+    offset: Tensor | None
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
+        bias = convolution.bias.detach() if convolution.bias is not None else 0.0
+        self.weight = nn.Parameter(convolution.weight.detach().clone())
+        self.register_buffer("scale", scale.view(-1, 1, 1, 1))
+        self.register_buffer("shift", norm.bias.detach() + (bias - norm.running_mean) * scale)
+        self.stride, self.dilation = list(convolution.stride), list(convolution.dilation)
+        self.groups = convolution.groups
+        # timm's TensorFlow-style layers pad by the input's size, the others by a constant
+        self.pads_by_size = "Same" in type(convolution).__name__
+        self.padding = [0, 0] if self.pads_by_size else list(cast(tuple[int, int], convolution.padding))
+        self.before, self.after = nn.Identity(), nn.Identity()
+        self.register_buffer("factor", None, persistent=False)
+        self.register_buffer("offset", None, persistent=False)
+        self._kept: Kept[list[Tensor]] = Kept()
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups == len(self.weight) > 1 and self.weight.shape[1] == 1
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether it is a product of each pixel's channels with a matrix, and nothing else."""
+        idle = isinstance(self.before, nn.Identity) and isinstance(self.after, nn.Identity)
+        plain = self.stride == [1, 1] and self.padding == [0, 0] and self.weight.shape[2:] == (1, 1)
+        return self.groups == 1 and plain and idle
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether it could be a network's first convolution in one operator with the normalisation."""
+        idle = isinstance(self.before, nn.Identity) and isinstance(self.after, nn.Identity)
+        square = self.stride[0] == self.stride[1] and self.weight.shape[2] == self.weight.shape[3]
+        few = self.groups == 1 and self.weight.shape[1] <= MOST_CHANNELS
+        return idle and square and few and self.dilation == [1, 1]
+
+    def layer(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution that it is."""
+        return self.weight * self.scale, self.shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.padding_of(x)
+        if self.factor is not None and self.offset is not None:
+            found = self._of_pixels(x, self.factor, self.offset, padding)
+            if found is not None:
+                return found
+            x = normalised(x.float(), self.factor, self.offset)
+        weight = self.weight * self.scale
+        if self.depthwise and computable(x, weight, self.stride, self.dilation, padding):
+            before, after = self.bounds
+            stride = self.stride[0]
+            return depthwise(x, weight, self.shift, stride=stride, padding=padding, before=before, after=after)
+        x = self.before(x)
+        if self.groups == 1 or not torch.is_autocast_enabled(x.device.type):
+            return self.after(self._convolve(x, weight, padding))
+        # Depthwise: the backward pass of oneDNN is several times slower in bfloat16 than in float32.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.after(self._convolve(x.float(), weight, padding))
+
+    def _of_pixels(self, images: Tensor, factor: Tensor, offset: Tensor, padding: list[int]) -> Tensor | None:
+        """Of images as they come, in one operator; None where that does not take them."""
+        kind = images.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        if torch.is_grad_enabled() and (images.requires_grad or self.weight.requires_grad):
+            self._kept.forget()
+            return None
+        if images.dtype not in (torch.uint8, torch.float32) or not in_use(images, self.weight, dtype):
+            return None
+        layers = self._kept.get(
+            lambda: lay_out_stem(*self.layer(), factor, offset, dtype),
+            [self.weight, self.scale, self.shift, factor, offset],
+            dtype,
+        )
+        channels, _, kernel, _ = self.weight.shape
+        return stem(images, layers, kernel=kernel, channels=channels, stride=self.stride[0], padding=padding)
+
+    def padding_of(self, x: Tensor) -> list[int]:
+        """Rows and columns of zeros on the top, bottom, left and right of `x`."""
+        if not self.pads_by_size:
+            return [pixels for pixels in self.padding for _ in range(2)]
+        sizes = zip(x.shape[-2:], self.weight.shape[-2:], self.stride, self.dilation, strict=True)
+        total = [get_same_padding(*size) for size in sizes]
+        return [part for pixels in total for part in (pixels // 2, pixels - pixels // 2)]
+
+    @property
+    def bounds(self) -> tuple[Bounds, Bounds]:
+        """Lowest and highest value that what it computes of its input, and of its output, lets through."""
+        return CLAMPS[type(self.before)], CLAMPS[type(self.after)]
+
+    def _convolve(self, x: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
+        """The convolution; what both sides of `x` get alike is left to it, the rest costs a copy."""
+        top, bottom, left, right = padding
+        if top == bottom and left == right:
+            return F.conv2d(x, weight, self.shift, self.stride, [top, left], self.dilation, self.groups)
+        x = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(x, weight, self.shift, self.stride, 0, self.dilation, self.groups)
+
+
+class JoinedBlock(nn.Module):
+    """An inverted residual block of timm's, whose parts keep their names; one operator where nothing learns."""
+
+    def __init__(self, block: InvertedResidual | DepthwiseSeparableConv) -> None:
+        super().__init__()
+        for name, part in block.named_children():
+            self.add_module(name, part)
+        self.has_skip = block.has_skip
+        self._kept: Kept[LaidOut] = Kept()
+
+    @property
+    def convolutions(self) -> list[FoldedConvolution]:
+        """The parts that do something: expansion, if there is one, depthwise convolution and projection."""
+        return [part for part in self.children() if isinstance(part, FoldedConvolution)]
+
+    def joinable(self) -> bool:
+        """Whether it consists of these parts alone, in a form that the operator takes."""
+        idle = (part for part in self.children() if not isinstance(part, FoldedConvolution))
+        if not all(isinstance(leaf, nn.Identity | nn.Sequential) for part in idle for leaf in _leaves(part)):
+            return False
+        *expansion, depthwise, projection = self.convolutions
+        square = depthwise.stride[0] == depthwise.stride[1] and depthwise.weight.shape[2] == depthwise.weight.shape[3]
+        return (
+            len(expansion) <= 1
+            and all(part.pointwise for part in (*expansion, projection))
+            and (depthwise.depthwise and square and depthwise.dilation == [1, 1])
+            and depthwise.stride[0] <= depthwise.weight.shape[2]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        *expansion, depthwise, projection = self.convolutions
+        learns = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *self.parameters()))
+        if not learns and in_use(x, depthwise.weight) and fits(x, [part.weight for part in (*expansion, projection)]):
+            before, after = depthwise.bounds
+            return inverted_residual(
+                x,
+                self._layers(x.dtype),
+                stride=depthwise.stride[0],
+                padding=depthwise.padding_of(x),
+                before=before,
+                after=after,
+                residual=self.has_skip,
+            )
+        self._kept.forget()
+        y = x
+        for part in self.children():
+            y = part(y)
+        return y + x if self.has_skip else y
+
+    def _layers(self, dtype: torch.dtype) -> LaidOut:
+        def make() -> LaidOut:
+            *expansion, depthwise, projection = (part.layer() for part in self.convolutions)
+            return lay_out(expansion[0] if expansion else None, depthwise, projection, dtype)
+
+        tensors = [tensor for part in self.convolutions for tensor in (part.weight, part.scale, part.shift)]
+        return self._kept.get(make, tensors, dtype)
+
+
+class Kept(Generic[Value]):
+    """What is made of tensors for one kind of numbers, made anew only where one of them has changed.
+
+    For few images laying out weights takes longer than the arithmetic. Changes are those that torch counts; its fused
+    optimisers do not count theirs, so whoever learns from a forward pass forgets.
+    """
+
+    def __init__(self) -> None:
+        self._made: tuple[tuple[Any, ...], Value] | None = None
+
+    def get(self, make: Callable[[], Value], tensors: Sequence[Tensor], dtype: torch.dtype) -> Value:
+        """What `make` gives, or gave for the same tensors and numbers."""
+        if any(tensor.is_inference() for tensor in tensors):  # torch does not count their changes
+            return make()
+        state = (dtype, *((tensor.data_ptr(), tensor._version) for tensor in tensors))
+        if self._made is None or self._made[0] != state:
+            self._made = state, make()
+        return self._made[1]
+
+    def forget(self) -> None:
+        self._made = None
+
+
+def _leaves(module: nn.Module) -> list[nn.Module]:
+    return [part for part in module.modules() if not list(part.children())]
+
+
+CLAMPS: dict[type[nn.Module], Bounds] = {nn.Identity: FREE, nn.ReLU: (0.0, inf), nn.ReLU6: (0.0, 6.0)}
+
+
+def normalised(images: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+    """`images * factor + offset` by channel, in one pass; by rows as they lie, since three channels fill no vector.
+
+    images: (B, C, H, W) float32. factor, offset: (C,).
+    """
+    if not images.is_contiguous(memory_format=torch.channels_last):
+        return torch.addcmul(offset.view(1, -1, 1, 1), images, factor.view(1, -1, 1, 1))
+    batch, channels, height, width = images.shape
+    rows = images.permute(0, 2, 3, 1).reshape(batch * height, width * channels)
+    rows = torch.addcmul(offset.repeat(width), rows, factor.repeat(width))
+    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
