@@ -9,10 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from bench.detector.boxes import decode, overlaps
+from bench.detector.boxes import areas, decode, overlaps
+from bench.detector.depthwise import in_use
+from bench.detector.team import share_out
 from bench.spec import DetectorSpec
 
 PAIRS_AT_ONCE = 4_000_000  # overlaps held in memory at a time: 16 MB
@@ -94,15 +98,17 @@ def suppress(boxes: Tensor, group: Tensor, *, threshold: float) -> Tensor:
     """(N,) bool: what greedy non-maximum suppression keeps within each group.
 
     boxes: (N, 4) xyxy; group: (N,) non-negative integers, equal ones together and in each the boxes by
-    falling score. The same answer as `torchvision.ops.nms` group by group, without a loop over groups:
+    falling score. The same answer as `torchvision.ops.nms` group by group, without a loop of Python over groups:
     a box falls if a kept one before it overlaps it. Starting from "all are kept" and asking again
     settles at least one more box of every group each time, and in practice all of them in a few rounds
-    (Cluster-NMS, Zheng et al. 2020).
+    (Cluster-NMS, Zheng et al. 2020). Where compiled loops are in use they do it as it stands.
     """
+    _, counts = torch.unique_consecutive(group, return_counts=True)
+    if in_use(boxes, boxes):
+        return _suppress_by_loops(boxes, counts, threshold)
     kept = torch.ones_like(group, dtype=torch.bool)
     if not len(group):
         return kept
-    _, counts = torch.unique_consecutive(group, return_counts=True)
     starts = counts.cumsum(0) - counts
     # Groups of similar size together: little is lost to padding.
     by_size = counts.argsort()
@@ -114,6 +120,21 @@ def suppress(boxes: Tensor, group: Tensor, *, threshold: float) -> Tensor:
         rows = (starts[first:last, None] + place).masked_fill_(~real, 0)
         kept[rows[real]] = _suppress_padded(boxes[rows], real, threshold)[real]
     return kept
+
+
+def _suppress_by_loops(boxes: Tensor, counts: Tensor, threshold: float) -> Tensor:
+    """(N,) bool kept of boxes (N, 4) in groups of so many, by compiled loops of the CPU."""
+    from bench.detector import suppression_kernels  # noqa: PLC0415  # its compiler takes a second to import
+
+    starts = F.pad(counts.cumsum(0), (1, 0)).numpy()
+    kept = torch.empty(len(boxes), dtype=torch.uint8)
+    boxes = boxes.detach()
+    arrays = boxes.t().contiguous().numpy(), areas(boxes).numpy(), starts
+    parts = torch.get_num_threads()
+    share_out(
+        lambda part: suppression_kernels.suppress(*arrays, np.float32(threshold), kept.numpy(), part, parts), parts
+    )
+    return kept.bool()
 
 
 def _suppress_padded(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:

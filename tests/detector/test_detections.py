@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,12 +12,21 @@ from torchvision.ops import batched_nms, nms
 
 from bench.detector import detections as room
 from bench.detector.boxes import decode
+from bench.detector.depthwise import use_compiled_loops
 from bench.detector.detections import detect, suppress
 from bench.detector.priors import prior_boxes
 from bench.spec import DetectorSpec
 from tests import tiny
 
 BASE = tiny.specification().detector
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["by torch", "by compiled loops"])
+def either_way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Suppression by torch's operators, as on CUDA, and by the loops of a CPU."""
+    use_compiled_loops(request.param)
+    yield
+    use_compiled_loops(False)
 
 
 def reference(spec: DetectorSpec, logits: Tensor, offsets: Tensor, priors: Tensor) -> list[set[tuple[float, ...]]]:
