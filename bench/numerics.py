@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from bench.detector import depthwise
@@ -15,8 +16,10 @@ from bench.errors import UserError
 from bench.process import keep_pages
 from bench.spec import Numerics, Specification, TrainSpec
 from bench.targets import Targets
+from bench.throughput import dense_convolution, measure
 from bench.training import Trainer
 
+LEAST_GAIN = 1.2  # of a dense convolution by bfloat16; for less its rounding is not worth it
 WORTH_COMPILING = 1000  # images that a cell trains on, each as often as it is seen
 
 
@@ -33,8 +36,8 @@ def choose_device(wanted: str) -> str:
 def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
     """The numerics of a run. bfloat16 where the device computes in it and a training step gains by it.
 
-    On a CPU the two precisions are timed on a step of `spec`: what dense convolutions gain, twofold or more where
-    there is AVX512-BF16 or AMX, others may lose.
+    On a CPU compiled loops gain by it wherever dense convolutions do (twofold or more with AVX512-BF16 or AMX), so
+    these alone are timed. Without them torch's depthwise convolutions may lose more: a step of `spec` is timed.
     """
     threads = max(1, available_cores() // jobs) if device == "cpu" else max(1, available_cores())
     compiled = worth_compiling(spec.training, device)
@@ -45,10 +48,19 @@ def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
         return plain
     keep_pages()
     torch.set_num_threads(threads)
-    return min(
-        (plain, replace(plain, precision="bfloat16")),
-        key=lambda numerics: step_seconds(spec, numerics)[0],
+    half = replace(plain, precision="bfloat16")
+    if compiled:  # for both precisions, compiling takes longer than a cell could gain
+        return half if _dense_gain() >= LEAST_GAIN else plain
+    return min((plain, half), key=lambda numerics: step_seconds(spec, numerics)[0])
+
+
+def _dense_gain() -> float:
+    """How many times as fast a dense convolution is in bfloat16, on the CPU."""
+    cpu = torch.device("cpu")
+    single, half = (
+        measure(dense_convolution("cpu", dtype)[0], device=cpu, samples=5) for dtype in (torch.float32, torch.bfloat16)
     )
+    return float(np.median(single) / np.median(half))
 
 
 def worth_compiling(training: TrainSpec, device: str) -> bool:

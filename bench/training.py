@@ -241,8 +241,13 @@ def load_weights(model: SSD, checkpoint: Path, device: str) -> None:
     model.load_state_dict(content["model"])
 
 
+def dtype_of(numerics: Numerics) -> torch.dtype:
+    """The type of the run's precision."""
+    return torch.bfloat16 if numerics.precision == "bfloat16" else torch.float32
+
+
 def autocast(numerics: Numerics) -> AbstractContextManager[Any]:
     """The context in which the network runs in the run's precision."""
     if numerics.precision == "float32":
         return nullcontext()
-    return torch.autocast(numerics.device, dtype=torch.bfloat16)
+    return torch.autocast(numerics.device, dtype=dtype_of(numerics))

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.ssd import SSD as TorchvisionSSD
 
@@ -38,8 +37,8 @@ from bench.speed.own_process import in_own_process
 from bench.speed.stages import Outputs
 from bench.speed.turns import Budget, Contender, measure_in_turn
 from bench.targets import Targets
-from bench.throughput import Timing, batches_of, count_flops
-from bench.training import Trainer, autocast
+from bench.throughput import Timing, batches_of, count_flops, dense_convolution
+from bench.training import Trainer, autocast, dtype_of
 
 AS_SHIPPED = "as shipped"
 IN_OUR_PROCESS = "in our process"
@@ -121,7 +120,8 @@ def measure_comparison(
     # Shapes are the same in all contenders, so is the count
     forward = count_flops(model, work.images[:1]) / 1e9
     dense: dict[str, tuple[Callable[[], object], int]] = {
-        each.precision: _dense_convolution(each) for each in [replace(numerics[0], precision="float32"), *numerics]
+        each.precision: dense_convolution(each.device, dtype_of(each))
+        for each in [replace(numerics[0], precision="float32"), *numerics]
     }
     ceilings = {
         Key("ceiling", 0, 0, "", name): Contender(call=call, batch=1, each_round=3) for name, (call, _) in dense.items()
@@ -214,7 +214,7 @@ class _Torchvision:
             ),
             predict=lambda images: fixed(list(images)),
             images=work.images.contiguous() / 255,  # torchvision's users give floats of 0 to 1
-            outputs=_dtype(numerics),
+            outputs=dtype_of(numerics),
             loss=lambda logits, offsets: torchvision_loss(trained, named(logits, offsets), anchors, targets),
             postprocess=lambda logits, offsets: torchvision_boxes(fixed, named(logits, offsets), anchors, size),
         )
@@ -290,22 +290,3 @@ def _contenders(
         often = max(1, max(batches) // batch)
         found[Key(INFERENCE, classes, batch, contender, name)] = Contender(call=call, batch=batch, each_round=often)
     return found
-
-
-def _dense_convolution(numerics: Numerics) -> tuple[Callable[[], object], int]:
-    """A 3x3 convolution that is all arithmetic, large enough for its device, and its operations."""
-    batch, channels, side = (64, 512, 64) if numerics.device == "cuda" else (8, 256, 38)
-    layout = torch.channels_last
-    dtype = _dtype(numerics)
-    images = torch.rand(batch, channels, side, side).to(numerics.device, dtype).contiguous(memory_format=layout)
-    weight = torch.rand(channels, channels, 3, 3).to(numerics.device, dtype).contiguous(memory_format=layout)
-
-    def call() -> object:
-        with torch.inference_mode():
-            return F.conv2d(images, weight, padding=1)
-
-    return call, 2 * batch * side * side * channels * channels * 9
-
-
-def _dtype(numerics: Numerics) -> torch.dtype:
-    return torch.bfloat16 if numerics.precision == "bfloat16" else torch.float32
