@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench.detector import depthwise
 from bench.detector.depthwise import use_compiled_loops
@@ -17,7 +18,7 @@ from bench.process import keep_pages
 from bench.spec import Numerics, Specification, TrainSpec
 from bench.targets import Targets
 from bench.throughput import dense_convolution, measure
-from bench.training import Trainer
+from bench.training import Trainer, autocast
 
 LEAST_GAIN = 1.2  # of a dense convolution by bfloat16; for less its rounding is not worth it
 WORTH_COMPILING = 1000  # images that a cell trains on, each as often as it is seen
@@ -90,20 +91,43 @@ def computes_bfloat16(device: str) -> bool:
     return torch.cuda.is_bf16_supported() if device == "cuda" else depthwise.computes_bfloat16()
 
 
+def compile_loops(spec: Specification, numerics: Numerics) -> float:
+    """Compile what cells of `spec` compute with, where that has not been done here before; the seconds it took.
+
+    Else the first cell would wait for it, and seem to train more slowly than the others.
+    """
+    start = time.perf_counter()
+    if numerics.compiled:
+        torch.set_num_threads(numerics.threads)
+        use_compiled_loops(True)
+        model, trainer, images, targets = _trial(spec, numerics, batch=2 * numerics.threads)
+        trainer.step(0, images, targets)
+        trainer.step(spec.training.steps - 1, images, targets)
+        with torch.inference_mode(), autocast(numerics):
+            model.eval().detect(images.to(torch.uint8))
+        use_compiled_loops(False)
+    return time.perf_counter() - start
+
+
 def step_seconds(spec: Specification, numerics: Numerics) -> tuple[float, int]:
     """Median time of a training step on random pixels, and the number of parameters."""
-    detector, training = spec.detector, spec.training
     use_compiled_loops(numerics.compiled)
-    model = SSD(detector, seed=0).to(numerics.device).to(memory_format=torch.channels_last)
-    trainer = Trainer(model, training, numerics)
-    shape = (training.batch, 3, detector.size, detector.size)
-    images = torch.rand(shape).mul_(255).contiguous(memory_format=torch.channels_last).to(numerics.device)
-    boxes = torch.tensor([0.2, 0.2, 0.6, 0.6]).expand(training.batch, 1, 4).contiguous()
-    labels = torch.ones(training.batch, 1, dtype=torch.long)
-    targets = Targets(boxes, labels, torch.zeros_like(labels, dtype=torch.bool)).to(numerics.device)
+    model, trainer, images, targets = _trial(spec, numerics, batch=spec.training.batch)
     times = []
     for _ in range(4):
         start = time.perf_counter()
-        float(trainer.step(training.steps - 1, images, targets).total)
+        float(trainer.step(spec.training.steps - 1, images, targets).total)
         times.append(time.perf_counter() - start)
     return sorted(times[1:])[1], sum(parameter.numel() for parameter in model.parameters())
+
+
+def _trial(spec: Specification, numerics: Numerics, *, batch: int) -> tuple[SSD, Trainer, Tensor, Targets]:
+    """A detector, what trains it, and a batch of random pixels with a box in each image."""
+    detector = spec.detector
+    model = SSD(detector, seed=0).to(numerics.device).to(memory_format=torch.channels_last)
+    shape = (batch, 3, detector.size, detector.size)
+    images = torch.rand(shape).mul_(255).contiguous(memory_format=torch.channels_last).to(numerics.device)
+    boxes = torch.tensor([0.2, 0.2, 0.6, 0.6]).expand(batch, 1, 4).contiguous()
+    labels = torch.ones(batch, 1, dtype=torch.long)
+    targets = Targets(boxes, labels, torch.zeros_like(labels, dtype=torch.bool)).to(numerics.device)
+    return model, Trainer(model, spec.training, numerics), images, targets

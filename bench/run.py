@@ -19,7 +19,7 @@ from bench.data.preflight import write_report
 from bench.data.thumbnails import remove_thumbnails, write_thumbnails
 from bench.evaluation import ground_truth_coco
 from bench.matrix import Request, in_smaller_pieces, pending, plan_cells
-from bench.numerics import available_cores
+from bench.numerics import available_cores, compile_loops
 from bench.report import build_report
 from bench.report.display import CellLine, LiveDisplay, print_ablation, print_verdict
 from bench.runner import run_jobs
@@ -27,6 +27,8 @@ from bench.spec import Cell
 from bench.store import CHECKPOINT, cell_folder, environment, read_record
 from bench.throughput import SpeedSettings, device_description
 from bench.watch import Watch
+
+WORTH_TELLING = 5.0  # seconds in which nothing seems to happen
 
 
 class _TooLarge(Exception):
@@ -85,6 +87,8 @@ def start(
         _tidy(out, cells, kept)
         if kept:
             console.print(f"{len(kept)} of {len(cells)} cells are done and kept", highlight=False)
+        if todo and (seconds := compile_loops(request.base, request.numerics)) > WORTH_TELLING:
+            console.print(f"loops compiled for this machine in {seconds:.0f} s, once", highlight=False)
         try:
             _run_cells(out, cells, jobs_of(todo), kept, console, parallel=parallel, backend=backend, retries=retries)
             break
