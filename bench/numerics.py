@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.detector import depthwise
 from bench.detector.depthwise import use_compiled_loops
+from bench.detector.folded_layers import FoldedConvolution
 from bench.detector.ssd import SSD
 from bench.errors import UserError
 from bench.process import keep_pages
@@ -38,7 +39,7 @@ def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
     """The numerics of a run. bfloat16 where the device computes in it and a training step gains by it.
 
     On a CPU compiled loops gain by it wherever dense convolutions do (twofold or more with AVX512-BF16 or AMX), so
-    these alone are timed. Without them torch's depthwise convolutions may lose more: a step of `spec` is timed.
+    these alone are timed. torch's depthwise convolutions may lose more; where there are some, a step of `spec` is.
     """
     threads = max(1, available_cores() // jobs) if device == "cpu" else max(1, available_cores())
     compiled = worth_compiling(spec.training, device)
@@ -50,9 +51,16 @@ def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
     keep_pages()
     torch.set_num_threads(threads)
     half = replace(plain, precision="bfloat16")
-    if compiled:  # for both precisions, compiling takes longer than a cell could gain
+    if compiled and _groups_by_loops(SSD(spec.detector, seed=0)):
+        # For both precisions, compiling would take longer than a cell could gain
         return half if _dense_gain() >= LEAST_GAIN else plain
     return min((plain, half), key=lambda numerics: step_seconds(spec, numerics)[0])
+
+
+def _groups_by_loops(model: SSD) -> bool:
+    """Whether compiled loops compute all convolutions but dense ones."""
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d | FoldedConvolution)]
+    return all(each.groups == 1 or (isinstance(each, FoldedConvolution) and each.depthwise) for each in convolutions)
 
 
 def _dense_gain() -> float:

@@ -44,42 +44,47 @@ def detect(spec: DetectorSpec, logits: Tensor, offsets: Tensor, priors: Tensor) 
     What a candidate suffers depends on better ones alone, and an image ends with a given number of boxes: so
     only its best candidates are looked at, and more of them where too few have survived.
     """
-    image, prior, score = _foreground(logits, spec.score_threshold)
-    best = logits.new_zeros(logits.shape[:2], dtype=torch.float32)
-    best[image, prior] = score
+    images, priors_each, outputs = logits.shape
+    logits, offsets = logits.reshape(-1, outputs), offsets.reshape(-1, 4)
+    place, score = _foreground(logits, spec.score_threshold)
+    image = place // priors_each
+    best = score.new_zeros(images * priors_each).index_copy_(0, place, score).view(images, priors_each)
     first = FIRST_PRIORS
     while True:
-        whole = first >= best.shape[1]
+        whole = first >= priors_each
         # That many priors have a score of at least `lowest`: a whole beginning of the image's candidates
-        lowest = best.new_zeros(len(best)) if whole else best.topk(first, dim=1, sorted=False).values.amin(dim=1)
+        lowest = best.new_zeros(images) if whole else best.topk(first, dim=1, sorted=False).values.amin(dim=1)
         looked_at = (score >= lowest[image]).nonzero()[:, 0]
-        its_image, its_prior = image[looked_at], prior[looked_at]
-        probability = logits[its_image, its_prior].float().softmax(dim=-1)[:, 1:]
+        its_image, its_place = image[looked_at], place[looked_at]
+        probability = logits.index_select(0, its_place).float().softmax(dim=-1)[:, 1:]
         beginning = probability >= (lowest * (1 + ROUNDING))[its_image, None]
         row, label = (beginning & (probability > spec.score_threshold)).nonzero(as_tuple=True)
-        boxes = decode(offsets[its_image, its_prior].float(), priors[its_prior], spec.variances).clamp_(0, 1)
-        found = _best_of(spec, BatchDetections(its_image[row], boxes[row], probability[row, label], label))
-        settled = found.image.bincount(minlength=len(best)) >= spec.detections_per_image
+        its_priors = priors.index_select(0, its_place % priors_each)
+        boxes = decode(offsets.index_select(0, its_place).float(), its_priors, spec.variances).clamp_(0, 1)
+        scores = probability[row, label]
+        found = _best_of(spec, BatchDetections(its_image[row], boxes.index_select(0, row), scores, label))
+        settled = found.image.bincount(minlength=images) >= spec.detections_per_image
         if bool((settled | (lowest <= spec.score_threshold * (1 - ROUNDING))).all()):
             return found
         first *= 4
 
 
-def _foreground(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Image (R,), prior (R,) and, but for ROUNDING, best score (R,) of the priors that may hold one above `threshold`.
+def _foreground(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Place (R,) and, but for ROUNDING, best score (R,) of the rows of logits (N, C + 1) that may hold one above
+    `threshold`.
 
     A probability is at most its ratio to the background's, so most priors need no exponential. The others get theirs
     here, since torch's softmax is slow for few classes and few priors are looked at in the end.
     """
-    objects, background = logits[..., 1:].amax(dim=-1).float(), logits[..., 0].float()
+    objects, background = logits[:, 1:].amax(dim=-1).float(), logits[:, 0].float()
     slack = 0.01  # of the rounding in either computation
-    image, prior = (objects > background + math.log(max(threshold, 1e-30)) - slack).nonzero(as_tuple=True)
-    best = objects[image, prior]
-    largest = torch.maximum(best, background[image, prior])
-    total = (logits[image, prior].float() - largest[:, None]).exp_().sum(dim=1)
+    place = (objects > background + math.log(max(threshold, 1e-30)) - slack).nonzero()[:, 0]
+    rows, best = logits.index_select(0, place).float(), objects.index_select(0, place)
+    largest = torch.maximum(best, rows[:, 0])
+    total = rows.sub_(largest[:, None]).exp_().sum(dim=1)
     score = (best - largest).exp_() / total
     possible = (score > threshold * (1 - ROUNDING)).nonzero()[:, 0]
-    return image[possible], prior[possible], score[possible]
+    return place[possible], score[possible]
 
 
 def _best_of(spec: DetectorSpec, candidates: BatchDetections) -> BatchDetections:
@@ -88,7 +93,7 @@ def _best_of(spec: DetectorSpec, candidates: BatchDetections) -> BatchDetections
     group = image * spec.classes + candidates.labels
     order = _by_group_and_score(group, scores)
     order = order[rank_in_group(group[order]) < spec.candidates_per_class]
-    kept = order[suppress(candidates.boxes[order], group[order], threshold=spec.nms_threshold)]
+    kept = order[suppress(candidates.boxes.index_select(0, order), group[order], threshold=spec.nms_threshold)]
     best = kept[_by_group_and_score(image[kept], scores[kept])]
     best = best[rank_in_group(image[best]) < spec.detections_per_image]
     return BatchDetections(image[best], candidates.boxes[best], scores[best], candidates.labels[best])
