@@ -303,6 +303,8 @@ def throughput(words: Sequence[str]) -> int:
     console = Console()
     device = choose_device(options.device)
     model, variant, planned = trained_model(options)
+    if model is not None:
+        options.backbone = model.spec.backbone  # what of it short profiles leave frozen depends on it
     options.data = options.data or planned or "scenes"
     out = options.out or HOME / "results" / f"{data_name(options.data)}-throughput"
     data = opened(options, options.run or out, console)

@@ -127,12 +127,20 @@ def test_stages_and_steps_are_measured_and_written(
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_trained_weights_of_a_run(words: list[str], tmp_path: Path) -> None:
-    """Data, split and weights are the run's; nothing in the run is touched."""
+def test_trained_weights_of_a_run(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data, split, weights and what its backbone leaves frozen are the run's; nothing in the run is touched."""
     run, out = tmp_path / "run", tmp_path / "speed"
     training = ["--profile", "smoke", "--steps", "2", "--batch", "2", "--axes", "none", "--out", str(run)]
     assert run_all.main([*words, *training]) == 0
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    specified = run_all.base_specification
+    backbones = []
+
+    def base_specification(options: Any, **rest: Any) -> Any:
+        backbones.append(options.backbone)
+        return specified(options, **rest)
+
+    monkeypatch.setattr(run_all, "base_specification", base_specification)
     # The command line's last word on an option counts: one batch size is enough here
     assert (
         run_all.main([*speed_only(words[6:], out), "--run", str(run), "--variant", "baseline", "--batches", "1"]) == 0
@@ -143,6 +151,7 @@ def test_trained_weights_of_a_run(words: list[str], tmp_path: Path) -> None:
     assert content["cost"]["parameters_M"] == record["cost"]["parameters_M"]
     assert content["cost"]["forward_GFLOP"] == record["cost"]["forward_GFLOP"]
     assert content["backbone"] == "test_efficientnet"
+    assert backbones == ["test_efficientnet"]
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
