@@ -146,6 +146,7 @@ def test_its_operations_are_counted_as_those_of_its_parts(expanded: bool) -> Non
 
 def joined_network() -> tuple[nn.Module, nn.Module]:
     """EfficientNet-Lite0 as timm has it, and joined."""
+    torch.manual_seed(0)
     network = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
     spread_norms(network)
     freeze_norms(network)
