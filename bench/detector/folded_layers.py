@@ -66,17 +66,20 @@ class FoldedConvolution(nn.Module):
     @property
     def pointwise(self) -> bool:
         """Whether it is a product of each pixel's channels with a matrix, and nothing else."""
-        idle = isinstance(self.before, nn.Identity) and isinstance(self.after, nn.Identity)
         plain = self.stride == [1, 1] and self.padding == [0, 0] and self.weight.shape[2:] == (1, 1)
-        return self.groups == 1 and plain and idle
+        return self.groups == 1 and plain and self.bounds == (FREE, FREE)
+
+    @property
+    def square(self) -> bool:
+        """Whether it does the same in both directions, without gaps."""
+        height, width = self.weight.shape[2:]
+        return height == width and self.stride[0] == self.stride[1] and self.dilation == [1, 1]
 
     @property
     def takes_pixels(self) -> bool:
         """Whether it could be a network's first convolution in one operator with the normalisation."""
-        idle = isinstance(self.before, nn.Identity) and isinstance(self.after, nn.Identity)
-        square = self.stride[0] == self.stride[1] and self.weight.shape[2] == self.weight.shape[3]
         few = self.groups == 1 and self.weight.shape[1] <= MOST_CHANNELS
-        return idle and square and few and self.dilation == [1, 1]
+        return few and self.square and self.bounds == (FREE, FREE)
 
     def layer(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the convolution that it is."""
@@ -161,11 +164,10 @@ class JoinedBlock(nn.Module):
         if not all(isinstance(leaf, nn.Identity | nn.Sequential) for part in idle for leaf in _leaves(part)):
             return False
         *expansion, depthwise, projection = self.convolutions
-        square = depthwise.stride[0] == depthwise.stride[1] and depthwise.weight.shape[2] == depthwise.weight.shape[3]
         return (
             len(expansion) <= 1
             and all(part.pointwise for part in (*expansion, projection))
-            and (depthwise.depthwise and square and depthwise.dilation == [1, 1])
+            and (depthwise.depthwise and depthwise.square)
             and depthwise.stride[0] <= depthwise.weight.shape[2]
         )
 
