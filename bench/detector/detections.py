@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ from bench.spec import DetectorSpec
 
 PAIRS_AT_ONCE = 4_000_000  # overlaps held in memory at a time: 16 MB
 ROUNDING = 1e-5  # relative: more than two ways to compute the same probability differ by
-FIRST_PRIORS = 1024  # of an image, by their best score: more than enough for the final boxes of most
+SLACK = 0.01  # of logits: far more than that
+VECTOR = 16  # outputs from which torch's softmax is fast
+FIRST_PRIORS = 1024  # of an image, by their margin over the background: enough for the final boxes of most
 
 
 @dataclass(frozen=True)
@@ -45,46 +48,51 @@ def detect(spec: DetectorSpec, logits: Tensor, offsets: Tensor, priors: Tensor) 
     only its best candidates are looked at, and more of them where too few have survived.
     """
     images, priors_each, outputs = logits.shape
+    margin = margins(logits)
     logits, offsets = logits.reshape(-1, outputs), offsets.reshape(-1, 4)
-    place, score = _foreground(logits, spec.score_threshold)
-    image = place // priors_each
-    best = score.new_zeros(images * priors_each).index_copy_(0, place, score).view(images, priors_each)
+    # A probability is at most its ratio to the background's
+    least = math.log(max(spec.score_threshold, 1e-30)) - SLACK
     first = FIRST_PRIORS
     while True:
-        whole = first >= priors_each
-        # That many priors have a score of at least `lowest`: a whole beginning of the image's candidates
-        lowest = best.new_zeros(images) if whole else best.topk(first, dim=1, sorted=False).values.amin(dim=1)
-        looked_at = (score >= lowest[image]).nonzero()[:, 0]
-        its_image, its_place = image[looked_at], place[looked_at]
-        probability = logits.index_select(0, its_place).float().softmax(dim=-1)[:, 1:]
-        beginning = probability >= (lowest * (1 + ROUNDING))[its_image, None]
-        row, label = (beginning & (probability > spec.score_threshold)).nonzero(as_tuple=True)
-        its_priors = priors.index_select(0, its_place % priors_each)
-        boxes = decode(offsets.index_select(0, its_place).float(), its_priors, spec.variances).clamp_(0, 1)
+        # Of an image, priors of a smaller margin than this are not looked at
+        lowest = margin.new_full((images,), -math.inf)
+        crowded = bool(((margin >= least).sum(dim=1) > first).any())
+        if crowded:
+            lowest = margin.topk(first, dim=1, sorted=False).values.amin(dim=1)
+        image, place = (margin >= lowest.clamp(min=least)[:, None]).nonzero(as_tuple=True)
+        row_of = image * priors_each + place
+        probability = probabilities(logits.index_select(0, row_of).float())[:, 1:]
+        # Two outputs with that margin would have this probability, and no prior that is not looked at has more
+        complete = probability >= (lowest.sigmoid() * (1 + ROUNDING))[image, None]
+        row, label = (complete & (probability > spec.score_threshold)).nonzero(as_tuple=True)
+        its_priors = priors.index_select(0, place)
+        boxes = decode(offsets.index_select(0, row_of).float(), its_priors, spec.variances).clamp_(0, 1)
         scores = probability[row, label]
-        found = _best_of(spec, BatchDetections(its_image[row], boxes.index_select(0, row), scores, label))
+        found = _best_of(spec, BatchDetections(image[row], boxes.index_select(0, row), scores, label))
         settled = found.image.bincount(minlength=images) >= spec.detections_per_image
-        if bool((settled | (lowest <= spec.score_threshold * (1 - ROUNDING))).all()):
+        if not crowded or bool((settled | (lowest <= least)).all()):
             return found
         first *= 4
 
 
-def _foreground(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Place (R,) and, but for ROUNDING, best score (R,) of the rows of logits (N, C + 1) that may hold one above
-    `threshold`.
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the last dimension of float32; torch's own is slow where few outputs leave a vector unfilled."""
+    if logits.shape[-1] >= VECTOR:
+        return logits.softmax(dim=-1)
+    powers = (logits - logits.amax(dim=-1, keepdim=True)).exp_()
+    return powers.div_(powers.sum(dim=-1, keepdim=True))
 
-    A probability is at most its ratio to the background's, so most priors need no exponential. The others get theirs
-    here, since torch's softmax is slow for few classes and few priors are looked at in the end.
-    """
-    objects, background = logits[:, 1:].amax(dim=-1).float(), logits[:, 0].float()
-    slack = 0.01  # of the rounding in either computation
-    place = (objects > background + math.log(max(threshold, 1e-30)) - slack).nonzero()[:, 0]
-    rows, best = logits.index_select(0, place).float(), objects.index_select(0, place)
-    largest = torch.maximum(best, rows[:, 0])
-    total = rows.sub_(largest[:, None]).exp_().sum(dim=1)
-    score = (best - largest).exp_() / total
-    possible = (score > threshold * (1 - ROUNDING)).nonzero()[:, 0]
-    return place[possible], score[possible]
+
+def margins(logits: Tensor) -> Tensor:
+    """(B, P) float32: by how much the largest other of the outputs (B, P, C + 1) is above the background's."""
+    if not in_use(logits, logits):
+        return logits[..., 1:].amax(dim=-1).float() - logits[..., 0].float()
+    loops = _loops()
+    margin = torch.empty(logits.shape[:-1])
+    arrays = logits.detach().reshape(-1).numpy(), logits.shape[-1], margin.numpy().reshape(-1)
+    parts = torch.get_num_threads()
+    share_out(lambda part: loops.margins(*arrays, part, parts), parts)
+    return margin
 
 
 def _best_of(spec: DetectorSpec, candidates: BatchDetections) -> BatchDetections:
@@ -129,17 +137,21 @@ def suppress(boxes: Tensor, group: Tensor, *, threshold: float) -> Tensor:
 
 def _suppress_by_loops(boxes: Tensor, counts: Tensor, threshold: float) -> Tensor:
     """(N,) bool kept of boxes (N, 4) in groups of so many, by compiled loops of the CPU."""
-    from bench.detector import suppression_kernels  # noqa: PLC0415  # its compiler takes a second to import
-
+    loops = _loops()
     starts = F.pad(counts.cumsum(0), (1, 0)).numpy()
     kept = torch.empty(len(boxes), dtype=torch.uint8)
     boxes = boxes.detach()
     arrays = boxes.t().contiguous().numpy(), areas(boxes).numpy(), starts
     parts = torch.get_num_threads()
-    share_out(
-        lambda part: suppression_kernels.suppress(*arrays, np.float32(threshold), kept.numpy(), part, parts), parts
-    )
+    share_out(lambda part: loops.suppress(*arrays, np.float32(threshold), kept.numpy(), part, parts), parts)
     return kept.bool()
+
+
+def _loops() -> ModuleType:
+    """The loops; their compiler is imported where they are needed, since that takes a second."""
+    from bench.detector import detection_kernels  # noqa: PLC0415
+
+    return detection_kernels
 
 
 def _suppress_padded(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:

@@ -172,6 +172,18 @@ def _load_first(_: Any, array: Any, at: Any, count: Any) -> Any:
 
 
 @_operation
+def load_else(_: Any, array: Any, at: Any, count: Any, other: Any) -> Any:
+    """The first `count` of sixteen numbers, and what `other` has after them."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, at, count, other = values
+        mask = first(builder, count)
+        return builder.select(mask, read(context, builder, signature.args[0], array, at, mask), other)
+
+    return _lanes(array, at, count, other), generate
+
+
+@_operation
 def _store_first(_: Any, array: Any, at: Any, lanes: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         array, at, lanes, count = values
@@ -236,3 +248,23 @@ def where_between(_: Any, value: Any, low: Any, high: Any, wanted: Any) -> Any:
         return builder.select(builder.and_(above, below), wanted, ir.Constant(FLOATS, [0.0] * LANES))
 
     return _lanes(value, low, high, wanted), generate
+
+
+@_operation
+def maximum(_: Any, a: Any, b: Any) -> Any:
+    """The larger of two in every lane; what is not a number is passed over."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return call(builder, f"llvm.maxnum.v{LANES}f32", FLOATS, list(values))
+
+    return _lanes(a, b), generate
+
+
+@_operation
+def largest(_: Any, value: Any) -> Any:
+    """The largest of all lanes, a float32; what is not a number is passed over."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return call(builder, f"llvm.vector.reduce.fmax.v{LANES}f32", ir.FloatType(), list(values))
+
+    return types.float32(value), generate

@@ -13,7 +13,7 @@ from torchvision.ops import batched_nms, nms
 from bench.detector import detections as room
 from bench.detector.boxes import decode
 from bench.detector.depthwise import use_compiled_loops
-from bench.detector.detections import detect, suppress
+from bench.detector.detections import detect, margins, probabilities, suppress
 from bench.detector.priors import prior_boxes
 from bench.spec import DetectorSpec
 from tests import tiny
@@ -32,7 +32,7 @@ def either_way(request: pytest.FixtureRequest) -> Iterator[None]:
 def reference(spec: DetectorSpec, logits: Tensor, offsets: Tensor, priors: Tensor) -> list[set[tuple[float, ...]]]:
     """Per image the (label, score, box) that SSD's rules keep."""
     kept = []
-    for scores, coded in zip(logits.softmax(-1), offsets, strict=True):
+    for scores, coded in zip(probabilities(logits), offsets, strict=True):
         boxes = decode(coded, priors, spec.variances).clamp(0, 1)
         found = []
         for label in range(scores.shape[1] - 1):
@@ -63,6 +63,37 @@ def test_equals_the_reference(classes: int, scale: float, first: int, monkeypatc
         found = {(float(s), int(k), *b.tolist()) for s, k, b in zip(scores, labels, boxes, strict=True)}
         assert found == expected
         assert torch.equal(scores, scores.sort(descending=True).values)
+
+
+@pytest.mark.parametrize("outputs", [2, 13, 16, 91])
+def test_probabilities_are_a_softmax(outputs: int) -> None:
+    logits = 5 * torch.randn(500, outputs, generator=torch.Generator().manual_seed(outputs))
+    logits[::7, 0], logits[::11, -1] = 90.0, -torch.inf
+    torch.testing.assert_close(probabilities(logits), logits.softmax(-1), rtol=room.ROUNDING, atol=0)
+
+
+@pytest.mark.parametrize("outputs", [2, 3, 16, 17, 18, 33, 91])
+def test_margins_over_the_background_are_the_same_in_either_way(outputs: int) -> None:
+    logits = torch.randn(3, 57, outputs, generator=torch.Generator().manual_seed(outputs))
+    logits[0, ::5, 1:], logits[1, ::5, 0], logits[2, ::5, -1] = -torch.inf, -torch.inf, torch.inf
+    assert torch.equal(margins(logits), logits[..., 1:].amax(-1) - logits[..., 0])
+
+
+@pytest.mark.parametrize("first", [room.FIRST_PRIORS, 10])
+def test_what_is_not_a_number_is_no_detection(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a prior whose outputs are, in part or all of an image; the others are found as they would be without."""
+    monkeypatch.setattr(room, "FIRST_PRIORS", first)
+    generator = torch.Generator().manual_seed(0)
+    priors = prior_boxes(BASE)[torch.randperm(8732, generator=generator)[:400]]
+    logits, offsets = torch.randn(3, 400, BASE.classes + 1, generator=generator), torch.zeros(3, 400, 4)
+    logits[1, ::3], logits[2] = -torch.inf, -torch.inf
+    logits[1:, :, 0] = logits[1:, :, 0].clamp(min=-9)
+    expected = detect(BASE, logits, offsets, priors)
+    logits[1, ::3, 1], logits[2, :, 0] = torch.nan, torch.nan
+    found = detect(BASE, logits, offsets, priors)
+    assert (expected.image == 2).sum() == 0 < (expected.image == 1).sum()
+    for ours, theirs in zip(vars(found).values(), vars(expected).values(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_nothing_above_the_threshold_gives_nothing() -> None:
@@ -153,7 +184,7 @@ def test_the_limits_of_the_paper_are_kept() -> None:
     logits[0, :, 1] = torch.linspace(3, -3, 900)[torch.randperm(900, generator=torch.Generator().manual_seed(0))]
     spec = replace(BASE, classes=1)
     found = detect(spec, logits, torch.zeros(1, 900, 4), priors)
-    assert torch.equal(found.scores, logits.softmax(-1)[0, :, 1].sort(descending=True).values[:200])
+    torch.testing.assert_close(found.scores, logits.softmax(-1)[0, :, 1].sort(descending=True).values[:200])
     all_left = detect(replace(spec, detections_per_image=1000), logits, torch.zeros(1, 900, 4), priors)
     assert len(all_left.scores) == 400
 

@@ -1,6 +1,6 @@
-"""Greedy non-maximum suppression on a CPU, compiled: group by group, each kept box against all that come after it.
+"""What of the way to final boxes is slow with torch on a CPU, compiled: the first pass over all outputs, and suppression.
 
-`bench.detector.detections.suppress` does the same with torch, wherever the boxes lie; a test compares to the bit.
+`bench.detector.detections` does the same with torch, wherever the tensors lie; tests compare to the bit.
 """
 
 from __future__ import annotations
@@ -11,12 +11,29 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from bench.detector.lanes import LANES, largest, load_else, maximum, spread
+
 _loop: Any = partial(njit, nogil=True, cache=True, error_model="numpy")
 
 
 @_loop()
+def margins(logits, outputs, margin, part, parts):
+    """Write to `margin`, (N,), how far the largest of the other outputs is above the first, for a part of the rows.
+
+    logits: flat (N, outputs) float32. A row's numbers after the first that are not numbers are passed over.
+    """
+    rows = len(margin)
+    least = spread(np.float32(-np.inf))
+    for row in range(rows * part // parts, rows * (part + 1) // parts):
+        at, best = row * outputs, least
+        for place in range(1, outputs, LANES):
+            best = maximum(best, load_else(logits, at + place, outputs - place, least))
+        margin[row] = largest(best) - logits[at]
+
+
+@_loop()
 def suppress(sides, area, starts, threshold, kept, part, parts):
-    """Set `kept`, (N,) uint8, to 1 or 0, for the groups whose turn it is.
+    """Greedily, set `kept`, (N,) uint8, to 1 or 0, each kept box against all after it; for the groups whose turn it is.
 
     sides: (4, N) left, top, right and bottom, in each group by falling score. area: (N,). starts: (G + 1,) of the
     groups, and the end of the last one. part, parts: which of the groups are to be done.
