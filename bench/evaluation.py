@@ -157,8 +157,7 @@ def _within(areas: NDArray[np.float64], limits: Sequence[float]) -> NDArray[np.b
 
 
 def _accuracy(index: ImageIndex, evaluator: CocoEvaluator, matches: Matches) -> Accuracy:
-    precision, recall = (values[..., 0] for values in evaluator.curves(len(matches.areas), MAX_DETECTIONS[-1:]))
-    _, recall_few = evaluator.curves(1, MAX_DETECTIONS[:-1])
+    precision, recall = evaluator.precision, evaluator.recall
     half, three_quarters = 0, 5  # of the thresholds .50, .55, ..., .95
     place = {area: number for number, area in enumerate(matches.areas)}
     absent: dict[str, int | None] = {name: None for name in CONDITIONS if name not in place}
@@ -167,7 +166,7 @@ def _accuracy(index: ImageIndex, evaluator: CocoEvaluator, matches: Matches) -> 
         "AP50": _mean(precision[half, ..., 0]),
         "AP75": _mean(precision[three_quarters, ..., 0]),
         **{f"AP_{area}": _mean(precision[..., number]) for area, number in place.items() if area != "all"},
-        **{f"AR_{most}": _mean(recall_few[..., 0, number]) for number, most in enumerate(MAX_DETECTIONS[:-1])},
+        **{f"AR_{most}": _mean(evaluator.recall_few[..., number]) for number, most in enumerate(MAX_DETECTIONS[:-1])},
         f"AR_{MAX_DETECTIONS[-1]}": _mean(recall[..., 0]),
         **{f"AR_{area}": _mean(recall[..., place[area]]) for area in (*SIZES, *CONDITIONS) if area in place},
         **{f"{measure}_{name}": None for name in absent for measure in ("AP", "AR")},

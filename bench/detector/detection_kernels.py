@@ -1,4 +1,4 @@
-"""What of the way to final boxes is slow with torch on a CPU, compiled: the first pass over all outputs, and suppression.
+"""From outputs to final boxes on a CPU, compiled: the first pass over all of them, and greedy suppression.
 
 `bench.detector.detections` does the same with torch, wherever the tensors lie; tests compare to the bit.
 """
