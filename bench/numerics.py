@@ -19,7 +19,7 @@ from bench.process import keep_pages
 from bench.spec import Numerics, Specification, TrainSpec
 from bench.targets import Targets
 from bench.throughput import dense_convolution, measure
-from bench.training import Trainer, autocast
+from bench.training import Trainer
 
 LEAST_GAIN = 1.2  # of a dense convolution by bfloat16; for less its rounding is not worth it
 WORTH_COMPILING = 1000  # images that a cell trains on, each as often as it is seen
@@ -99,28 +99,10 @@ def computes_bfloat16(device: str) -> bool:
     return torch.cuda.is_bf16_supported() if device == "cuda" else depthwise.computes_bfloat16()
 
 
-def compile_loops(spec: Specification, numerics: Numerics) -> float:
-    """Compile what cells of `spec` compute with, where that has not been done here before; the seconds it took.
-
-    Else the first cell would wait for it, and seem to train more slowly than the others.
-    """
-    start = time.perf_counter()
-    if numerics.compiled:
-        torch.set_num_threads(numerics.threads)
-        use_compiled_loops(True)
-        model, trainer, images, targets = _trial(spec, numerics, batch=2 * numerics.threads)
-        trainer.step(0, images, targets)
-        trainer.step(spec.training.steps - 1, images, targets)
-        with torch.inference_mode(), autocast(numerics):
-            model.eval().detect(images.to(torch.uint8))
-        use_compiled_loops(False)
-    return time.perf_counter() - start
-
-
 def step_seconds(spec: Specification, numerics: Numerics) -> tuple[float, int]:
     """Median time of a training step on random pixels, and the number of parameters."""
     use_compiled_loops(numerics.compiled)
-    model, trainer, images, targets = _trial(spec, numerics, batch=spec.training.batch)
+    model, trainer, images, targets = trial(spec, numerics, batch=spec.training.batch)
     times = []
     for _ in range(4):
         start = time.perf_counter()
@@ -129,7 +111,7 @@ def step_seconds(spec: Specification, numerics: Numerics) -> tuple[float, int]:
     return sorted(times[1:])[1], sum(parameter.numel() for parameter in model.parameters())
 
 
-def _trial(spec: Specification, numerics: Numerics, *, batch: int) -> tuple[SSD, Trainer, Tensor, Targets]:
+def trial(spec: Specification, numerics: Numerics, *, batch: int) -> tuple[SSD, Trainer, Tensor, Targets]:
     """A detector, what trains it, and a batch of random pixels with a box in each image."""
     detector = spec.detector
     model = SSD(detector, seed=0).to(numerics.device).to(memory_format=torch.channels_last)

@@ -12,6 +12,7 @@ from rich.console import Console
 from bench.atomic import remove_leftovers, write_json
 from bench.cell import CellJob
 from bench.checkpoints import remove_checkpoints
+from bench.compiling import compile_loops
 from bench.data import split as splits
 from bench.data.image_files import save_image_files
 from bench.data.opened import IMAGE_FILES, OpenedData
@@ -19,7 +20,7 @@ from bench.data.preflight import write_report
 from bench.data.thumbnails import remove_thumbnails, write_thumbnails
 from bench.evaluation import ground_truth_coco
 from bench.matrix import Request, in_smaller_pieces, pending, plan_cells
-from bench.numerics import available_cores, compile_loops
+from bench.numerics import available_cores
 from bench.report import build_report
 from bench.report.display import CellLine, LiveDisplay, print_ablation, print_verdict
 from bench.runner import run_jobs

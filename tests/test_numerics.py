@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from bench import numerics
-from bench.detector.depthwise import in_use
-from bench.numerics import WORTH_COMPILING, compile_loops, decide, worth_compiling
+from bench.numerics import WORTH_COMPILING, decide, worth_compiling
 from bench.spec import Numerics, Specification
 from tests import tiny
 
@@ -71,22 +70,3 @@ def test_long_trainings_on_a_cpu_are_worth_the_compiler() -> None:
     assert not worth_compiling(spec, "cuda")
     assert not worth_compiling(replace(spec, steps=spec.steps - 1), "cpu")
     assert numerics._dense_gain() > 0
-
-
-@pytest.mark.usefixtures("threads")
-def test_loops_are_compiled_before_the_first_cell_where_cells_need_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of training and of inference; afterwards this process is as it was."""
-    asked = []
-
-    def known(x: torch.Tensor, *_: object) -> bool:
-        asked.append(x.requires_grad)
-        return False
-
-    monkeypatch.setattr("bench.detector.folded_layers.in_use", known)
-    detector = replace(tiny.specification().detector, backbone="efficientnet_lite0", weights="pretrained")
-    spec = replace(tiny.specification(), detector=detector)
-    compile_loops(spec, tiny.NUMERICS)
-    assert not asked
-    compile_loops(spec, replace(tiny.NUMERICS, compiled=True))
-    assert asked
-    assert not in_use(torch.zeros(1), torch.zeros(1))

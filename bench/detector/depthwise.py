@@ -7,7 +7,8 @@ bfloat16 several times more so. Here bfloat16 is how tensors lie in memory; the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
 from types import ModuleType
 from typing import Any
@@ -30,6 +31,17 @@ def use_compiled_loops(wanted: bool) -> None:
     """Whether this process computes depthwise convolutions with this operator. It does not, until told to."""
     global _in_use  # noqa: PLW0603
     _in_use = wanted
+
+
+@contextmanager
+def without_compiled_loops() -> Iterator[None]:
+    """Not used within: where a network is tried out once, compiling them would take longer than all that is tried."""
+    before = _in_use
+    use_compiled_loops(False)
+    try:
+        yield
+    finally:
+        use_compiled_loops(before)
 
 
 def in_use(x: Tensor, weight: Tensor, dtype: torch.dtype | None = None) -> bool:

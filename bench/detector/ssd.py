@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.detector.backbones import Backbone
 from bench.detector.checkpoint import take_over
+from bench.detector.depthwise import without_compiled_loops
 from bench.detector.detections import BatchDetections, detect
 from bench.detector.levels import extra_level, level_norm
 from bench.detector.loss import Loss, multibox_loss
@@ -37,7 +38,8 @@ class SSD(nn.Module):
         self.spec = spec
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed CUDA too
-            self.backbone = Backbone(spec.backbone, spec.weights)
+            with without_compiled_loops():
+                self.backbone = Backbone(spec.backbone, spec.weights)
         channels = list(self.backbone.channels)
         self.norms = nn.ModuleList(
             level_norm(count, size) for count, size in zip(channels, spec.level_norms, strict=True)
@@ -138,7 +140,7 @@ class SSD(nn.Module):
         self.eval()
         side = self.spec.size
         try:
-            with torch.no_grad():
+            with torch.no_grad(), without_compiled_loops():
                 sides = tuple(level.shape[-1] for level in self.feature_maps(torch.zeros(1, 3, side, side)))
         except (RuntimeError, AssertionError) as error:  # networks of one input size, or of sides divisible by 32
             raise UserError(f"--backbone {self.spec.backbone}: does not take {side} pixels ({error})") from error

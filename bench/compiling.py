@@ -1,0 +1,53 @@
+"""Loops compiled before the first cell: else it would wait for them, and seem to train more slowly than the others."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import replace
+
+import torch
+
+from bench.numerics import configure, trial
+from bench.server import fresh_processes
+from bench.spec import Numerics, Specification
+from bench.training import autocast
+
+
+def compile_loops(spec: Specification, numerics: Numerics) -> float:
+    """Compile what cells of `spec` compute with, where that has not been done here before; the seconds it took.
+
+    The compiler keeps one core busy; so loops of layers that learn and of those that do not are compiled beside
+    each other, each in a process that ends with it.
+    """
+    start = time.perf_counter()
+    if numerics.compiled:
+        context = fresh_processes(compiled=True)
+        halves = [context.Process(target=half, args=(spec, numerics), daemon=True) for half in (learn, look)]
+        for half in halves:
+            half.start()
+        for half in halves:
+            half.join()
+    return time.perf_counter() - start
+
+
+def learn(spec: Specification, numerics: Numerics) -> None:
+    """A training step in which everything learns."""
+    _begin(numerics)
+    everything = replace(spec, training=replace(spec.training, frozen_stride=0))
+    _, trainer, images, targets = trial(everything, numerics, batch=2 * numerics.threads)
+    trainer.step(spec.training.steps - 1, images, targets)
+
+
+def look(spec: Specification, numerics: Numerics) -> None:
+    """Final boxes of images, and what frozen layers make of those of a training step."""
+    _begin(numerics)
+    model, _, images, _ = trial(spec, numerics, batch=2 * numerics.threads)
+    with torch.inference_mode(), autocast(numerics):
+        model.eval().detect(images.to(torch.uint8))
+        model.backbone(images)
+
+
+def _begin(numerics: Numerics) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the keyboard's interrupt is the parent's business
+    configure(numerics)

@@ -1,0 +1,83 @@
+"""What is compiled before the first cell, and where."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench import compiling
+from bench.compiling import compile_loops, learn, look
+from bench.detector.depthwise import use_compiled_loops
+from bench.spec import Numerics, Specification
+from tests import tiny
+
+COMPILED = replace(tiny.NUMERICS, compiled=True)
+
+
+@pytest.fixture
+def specification() -> Specification:
+    detector = replace(tiny.specification().detector, backbone="efficientnet_lite0", weights="pretrained")
+    return replace(tiny.specification(), detector=detector)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bool, torch.dtype]]]:
+    """Whether a layer that could be computed by loops learns, and the numbers that it is given; none is."""
+    asked = []
+
+    def known(x: Tensor, weight: Tensor, *_: object) -> bool:
+        asked.append((torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad), x.dtype))
+        return False
+
+    monkeypatch.setattr("bench.detector.folded_layers.in_use", known)
+    monkeypatch.setattr("bench.detector.depthwise.in_use", known)
+    before, interrupt = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
+    yield asked
+    torch.set_num_threads(before)
+    use_compiled_loops(False)
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def test_one_half_is_what_learns(specification: Specification, asked: list[tuple[bool, torch.dtype]]) -> None:
+    learn(specification, COMPILED)
+    assert sum(learns for learns, _ in asked) == 16  # its depthwise convolutions
+
+
+def test_the_other_half_is_what_does_not(specification: Specification, asked: list[tuple[bool, torch.dtype]]) -> None:
+    """Images of either kind: whole ones and views."""
+    look(specification, COMPILED)
+    assert {dtype for _, dtype in asked} >= {torch.uint8, torch.float32}
+    assert not any(learns for learns, _ in asked)
+
+
+class Beside:
+    """Processes that are only told of."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def Process(self, *, target: Callable[..., None], args: tuple[object, ...], daemon: bool) -> Beside:
+        assert daemon and len(args) == 2
+        self.told.append(target.__name__)
+        return self
+
+    def start(self) -> None:
+        self.told.append("start")
+
+    def join(self) -> None:
+        self.told.append("join")
+
+
+@pytest.mark.parametrize(("numerics", "told"), [(tiny.NUMERICS, []), (COMPILED, ["learn", "look"])])
+def test_both_run_beside_each_other_where_cells_need_them(
+    numerics: Numerics, told: list[str], specification: Specification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = Beside()
+    monkeypatch.setattr(compiling, "fresh_processes", lambda *, compiled: beside)
+    compile_loops(specification, numerics)
+    assert beside.told == told + ["start"] * len(told) + ["join"] * len(told)
