@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from bench.detector import vgg
 from bench.detector.folded_layers import normalised
-from bench.detector.folding import freeze_norms, join_normalisation, with_folded_norms
+from bench.detector.folding import freeze_norms, join_normalisation, probe, with_folded_norms
+from bench.detector.line import straight_line
 from bench.detector.weights import read_state
 from bench.errors import UserError
 
@@ -63,6 +64,7 @@ class Backbone(nn.Module):
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
         # Whether its first convolution does it
         self.normalises = join_normalisation(self.features, self.mean.flatten(), self.deviation.flatten())
+        self.line = straight_line(self.features, probe(0, 255)) if self.normalises else None
 
     def train(self, mode: bool = True) -> Backbone:
         """A pretrained backbone stays in evaluation mode: what norms it has left keep their statistics."""
@@ -72,7 +74,7 @@ class Backbone(nn.Module):
         """(B, 3, S, S) RGB of 0 to 255, any dtype, to its maps, finest first."""
         if not self.normalises:
             images = normalised(images.float(), 1 / self.deviation.flatten(), (-self.mean / self.deviation).flatten())
-        return list(self.features(images))
+        return list(self.features(images)) if self.line is None else self.line(images)
 
 
 def unfold(backbone: Backbone, name: str, weights: str) -> None:
@@ -86,6 +88,7 @@ def unfold(backbone: Backbone, name: str, weights: str) -> None:
     if backbone.pretrained:
         freeze_norms(network)
     backbone.features, backbone.normalises = network.train(backbone.features.training), False
+    backbone.line = None
 
 
 def _stages(features: nn.Module) -> tuple[list[list[nn.Module]], list[int]]:

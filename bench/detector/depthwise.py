@@ -44,11 +44,10 @@ def without_compiled_loops() -> Iterator[None]:
         use_compiled_loops(before)
 
 
-def in_use(x: Tensor, weight: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Whether compiled loops are in use, here and now, for such numbers as x, or of `dtype` where it is given."""
-    dtype = dtype or x.dtype
+def in_use(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether compiled loops are in use, here and now, for such numbers."""
     known = dtype == torch.float32 or (dtype == torch.bfloat16 and computes_bfloat16())
-    return _in_use and known and x.device.type == "cpu" and weight.dtype == torch.float32
+    return _in_use and known and device.type == "cpu"
 
 
 def computes_bfloat16() -> bool:
@@ -67,7 +66,8 @@ def computable(
     """
     top, bottom, left, right = padding
     return (
-        in_use(x, weight)
+        in_use(x.device, x.dtype)
+        and weight.dtype == torch.float32
         and weight.shape[0] == x.shape[1]
         and weight.shape[2] == weight.shape[3] >= stride[0] == stride[1]
         and tuple(dilation) == (1, 1)

@@ -85,7 +85,7 @@ def probabilities(logits: Tensor) -> Tensor:
 
 def margins(logits: Tensor) -> Tensor:
     """(B, P) float32: by how much the largest other of the outputs (B, P, C + 1) is above the background's."""
-    if not in_use(logits, logits):
+    if logits.dtype != torch.float32 or not in_use(logits.device, logits.dtype):
         return logits[..., 1:].amax(dim=-1).float() - logits[..., 0].float()
     loops = _loops()
     margin = torch.empty(logits.shape[:-1])
@@ -117,7 +117,7 @@ def suppress(boxes: Tensor, group: Tensor, *, threshold: float) -> Tensor:
     (Cluster-NMS, Zheng et al. 2020). Where compiled loops are in use they do it as it stands.
     """
     _, counts = torch.unique_consecutive(group, return_counts=True)
-    if in_use(boxes, boxes):
+    if in_use(boxes.device, boxes.dtype):
         return _suppress_by_loops(boxes, counts, threshold)
     kept = torch.ones_like(group, dtype=torch.bool)
     if not len(group):

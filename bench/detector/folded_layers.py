@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 from bench.detector.depthwise import FREE, Bounds, computable, depthwise, in_use
 from bench.detector.inverted_residual import LaidOut, fits, inverted_residual, lay_out
+from bench.detector.inverted_residual import as_pass as block_as_pass
+from bench.detector.passes import Given, Pass
 from bench.detector.stem import MOST_CHANNELS, stem
+from bench.detector.stem import as_pass as stem_as_pass
 from bench.detector.stem import lay_out as lay_out_stem
 
 Value = TypeVar("Value")
@@ -86,11 +89,12 @@ class FoldedConvolution(nn.Module):
         return self.weight * self.scale, self.shift
 
     def forward(self, x: Tensor) -> Tensor:
-        padding = self.padding_of(x)
+        padding = self.padding_of(x.shape[-2:])
         if self.factor is not None and self.offset is not None:
-            found = self._of_pixels(x, self.factor, self.offset, padding)
-            if found is not None:
-                return found
+            layers = None if _learns(x) else self._of_pixels(Given.of(x))
+            if layers is not None:
+                return stem(x, layers, **self._window, padding=padding)
+            self._kept.forget()
             x = normalised(x.float(), self.factor, self.offset)
         weight = self.weight * self.scale
         if self.depthwise and computable(x, weight, self.stride, self.dilation, padding):
@@ -104,29 +108,39 @@ class FoldedConvolution(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return self.after(self._convolve(x.float(), weight, padding))
 
-    def _of_pixels(self, images: Tensor, factor: Tensor, offset: Tensor, padding: list[int]) -> Tensor | None:
-        """Of images as they come, in one operator; None where that does not take them."""
-        kind = images.device.type
+    def as_pass(self, given: Given) -> Pass | None:
+        """Of images as they come, together with the layers after it; None where compiled loops do not compute it."""
+        layers = None if self.factor is None else self._of_pixels(given)
+        if layers is None:
+            return None
+        return stem_as_pass(layers, given.shape, **self._window, padding=self.padding_of(given.shape[1:]))
+
+    def _of_pixels(self, given: Given) -> list[Tensor] | None:
+        """The layers of the operator on pixels; None where that does not take these, or something is to learn."""
+        factor, offset = self.factor, self.offset
+        assert factor is not None and offset is not None
+        kind = given.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        if torch.is_grad_enabled() and (images.requires_grad or self.weight.requires_grad):
-            self._kept.forget()
+        taken = given.dtype in (torch.uint8, torch.float32) and self.weight.dtype == torch.float32
+        if _learns(self.weight) or not taken or not in_use(given.device, dtype):
             return None
-        if images.dtype not in (torch.uint8, torch.float32) or not in_use(images, self.weight, dtype):
-            return None
-        layers = self._kept.get(
+        return self._kept.get(
             lambda: lay_out_stem(*self.layer(), factor, offset, dtype),
             [self.weight, self.scale, self.shift, factor, offset],
             dtype,
         )
-        channels, _, kernel, _ = self.weight.shape
-        return stem(images, layers, kernel=kernel, channels=channels, stride=self.stride[0], padding=padding)
 
-    def padding_of(self, x: Tensor) -> list[int]:
-        """Rows and columns of zeros on the top, bottom, left and right of `x`."""
+    @property
+    def _window(self) -> dict[str, int]:
+        channels, _, kernel, _ = self.weight.shape
+        return {"kernel": kernel, "channels": channels, "stride": self.stride[0]}
+
+    def padding_of(self, size: Sequence[int]) -> list[int]:
+        """Rows and columns of zeros on the top, bottom, left and right of what is so high and wide."""
         if not self.pads_by_size:
             return [pixels for pixels in self.padding for _ in range(2)]
-        sizes = zip(x.shape[-2:], self.weight.shape[-2:], self.stride, self.dilation, strict=True)
-        total = [get_same_padding(*size) for size in sizes]
+        sizes = zip(size, self.weight.shape[-2:], self.stride, self.dilation, strict=True)
+        total = [get_same_padding(*each) for each in sizes]
         return [part for pixels in total for part in (pixels // 2, pixels - pixels // 2)]
 
     @property
@@ -172,24 +186,42 @@ class JoinedBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        *expansion, depthwise, projection = self.convolutions
-        learns = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *self.parameters()))
-        if not learns and in_use(x, depthwise.weight) and fits(x, [part.weight for part in (*expansion, projection)]):
-            before, after = depthwise.bounds
-            return inverted_residual(
-                x,
-                self._layers(x.dtype),
-                stride=depthwise.stride[0],
-                padding=depthwise.padding_of(x),
-                before=before,
-                after=after,
-                residual=self.has_skip,
-            )
+        if not _learns(x) and self._is_joined(given := Given.of(x)):
+            return inverted_residual(x, self._layers(x.dtype), **self._how(given))
         self._kept.forget()
         y = x
         for part in self.children():
             y = part(y)
         return y + x if self.has_skip else y
+
+    def as_pass(self, given: Given) -> Pass | None:
+        """Together with the layers before and after it; None where compiled loops do not compute it."""
+        if not self._is_joined(given):
+            return None
+        return block_as_pass(self._layers(given.dtype), given.shape, **self._how(given))
+
+    def _is_joined(self, given: Given) -> bool:
+        """Whether it is one operator here and now: nothing in it is to learn, and its sizes are worth it."""
+        *expansion, depthwise, projection = self.convolutions
+        products = [part.weight for part in (*expansion, projection)]
+        return (
+            not _learns(*self.parameters())
+            and depthwise.weight.dtype == torch.float32
+            and in_use(given.device, given.dtype)
+            and fits(given.dtype, products)
+        )
+
+    def _how(self, given: Given) -> dict[str, Any]:
+        depthwise = self.convolutions[-2]
+        before, after = depthwise.bounds
+        padding = depthwise.padding_of(given.shape[1:])
+        return {
+            "stride": depthwise.stride[0],
+            "padding": padding,
+            "before": before,
+            "after": after,
+            "residual": self.has_skip,
+        }
 
     def _layers(self, dtype: torch.dtype) -> LaidOut:
         def make() -> LaidOut:
@@ -221,6 +253,10 @@ class Kept(Generic[Value]):
 
     def forget(self) -> None:
         self._made = None
+
+
+def _learns(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from bench.detector.folded_layers import CLAMPS, FoldedConvolution, JoinedBlock, normalised
 
-PROBE = 128  # side of the image that a network is tried on
-
 
 def with_folded_norms(network: Any) -> Any:
     """`network` with every BatchNorm frozen, and folded into the convolution before it where there is one.
@@ -26,15 +24,15 @@ def with_folded_norms(network: Any) -> Any:
     maps (something else reads a convolution's output), the norms are frozen where they stand.
     """
     network.eval()
-    probe = torch.linspace(-1, 1, 3 * PROBE * PROBE).view(1, 3, PROBE, PROBE)
+    tried = probe(-1, 1)
     with torch.no_grad():
-        before = [level.clone() for level in network(probe)]
+        before = [level.clone() for level in network(tried)]
         folded = copy.deepcopy(network)
-        _fold_norms(folded, probe)
+        _fold_norms(folded, tried)
         joined = copy.deepcopy(folded)
-        _join_clamps(joined, probe)
+        _join_clamps(joined, tried)
         _join_blocks(joined)
-        chosen = next((each for each in (joined, folded) if _same_maps(each(probe), before)), network)
+        chosen = next((each for each in (joined, folded) if same_maps(each(tried), before)), network)
     freeze_norms(chosen)
     return chosen
 
@@ -48,7 +46,7 @@ def join_normalisation(network: Any, mean: Tensor, deviation: Tensor) -> bool:
     if not convolutions:
         return False
     factor, offset = 1 / deviation, -mean / deviation
-    pixels = torch.linspace(0, 255, len(mean) * PROBE * PROBE).view(1, len(mean), PROBE, PROBE)
+    pixels = probe(0, 255, len(mean))
     images = normalised(pixels, factor, offset)
     first: list[FoldedConvolution] = []
 
@@ -64,10 +62,15 @@ def join_normalisation(network: Any, mean: Tensor, deviation: Tensor) -> bool:
         if len(first) != 1 or not first[0].takes_pixels:
             return False
         first[0].factor, first[0].offset = factor, offset
-        if _same_maps(network(pixels), expected):
+        if same_maps(network(pixels), expected):
             return True
     first[0].factor = first[0].offset = None  # something else reads the images too
     return False
+
+
+def probe(low: float, high: float, channels: int = 3) -> Tensor:
+    """(1, channels, 128, 128) of `low` to `high`: the image that a network is tried on."""
+    return torch.linspace(low, high, channels * 128 * 128).view(1, channels, 128, 128)
 
 
 def freeze_norms(network: nn.Module) -> None:
@@ -76,9 +79,9 @@ def freeze_norms(network: nn.Module) -> None:
             module.requires_grad_(False)
 
 
-def _fold_norms(network: Any, probe: Tensor) -> None:
+def _fold_norms(network: Any, tried: Tensor) -> None:
     """Every BatchNorm into the convolution whose output it receives."""
-    for norm_name, convolution_name in _sources(network, probe, _is(nn.BatchNorm2d), _is(nn.Conv2d)).items():
+    for norm_name, convolution_name in _sources(network, tried, _is(nn.BatchNorm2d), _is(nn.Conv2d)).items():
         norm = cast(nn.BatchNorm2d, network.get_submodule(norm_name))
         convolution = cast(nn.Conv2d, network.get_submodule(convolution_name))
         network.set_submodule(convolution_name, FoldedConvolution(convolution, norm))
@@ -86,7 +89,7 @@ def _fold_norms(network: Any, probe: Tensor) -> None:
         network.set_submodule(norm_name, rest)
 
 
-def _join_clamps(network: Any, probe: Tensor) -> None:
+def _join_clamps(network: Any, tried: Tensor) -> None:
     """Activations that only clamp into the depthwise convolution that receives them, or that they receive."""
 
     def depthwise(module: nn.Module) -> bool:
@@ -95,8 +98,8 @@ def _join_clamps(network: Any, probe: Tensor) -> None:
     def clamps(module: nn.Module) -> bool:
         return type(module) in CLAMPS and not isinstance(module, nn.Identity)
 
-    before = _sources(network, probe, depthwise, clamps)
-    after = _sources(network, probe, clamps, depthwise)
+    before = _sources(network, tried, depthwise, clamps)
+    after = _sources(network, tried, clamps, depthwise)
     for convolution, activation in before.items():
         network.get_submodule(convolution).before = network.get_submodule(activation)
     for activation, convolution in after.items():
@@ -118,13 +121,13 @@ def _is(kind: type[nn.Module]) -> Callable[[nn.Module], bool]:
     return lambda module: isinstance(module, kind)
 
 
-def _same_maps(ours: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+def same_maps(ours: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
     pairs = zip(ours, expected, strict=True)
     return all(float((a - b).abs().max()) <= 1e-3 * float(b.abs().max()) for a, b in pairs)
 
 
 def _sources(
-    network: Any, probe: Tensor, takes: Callable[[nn.Module], bool], gives: Callable[[nn.Module], bool]
+    network: Any, tried: Tensor, takes: Callable[[nn.Module], bool], gives: Callable[[nn.Module], bool]
 ) -> dict[str, str]:
     """Names of modules that take, each with that of the module that gives what it receives, in a forward pass."""
     made: dict[int, str] = {}
@@ -142,7 +145,7 @@ def _sources(
 
     hooks = [module.register_forward_hook(remember) for module in names if gives(module)]
     hooks += [module.register_forward_pre_hook(look_up) for module in names if takes(module)]
-    network(probe)
+    network(tried)
     for hook in hooks:
         hook.remove()
     return pairs

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
-from bench.detector.depthwise import Bounds, empty_like, flat, in_groups, numbers, output_shape
-from bench.detector.team import share_out
+from bench.detector.depthwise import Bounds, Numbers, in_groups, numbers, output_shape
+from bench.detector.passes import Given, Pass, through
 
 Layer = tuple[Tensor, Tensor]  # weight and bias
 LARGEST = 1 << 21  # bytes of the weights of one layer; they are read again for every row of the output
 
 
-def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:
-    """Whether the operator takes products of such numbers as x with these weights, (O, I, 1, 1), and is worth it."""
-    small = all(weight.numel() * x.element_size() <= LARGEST for weight in weights)
-    return small and (x.dtype == torch.float32 or all(weight.shape[1] % 2 == 0 for weight in weights))
+def fits(dtype: torch.dtype, weights: Sequence[Tensor]) -> bool:
+    """Whether the operator takes products of such numbers with these weights, (O, I, 1, 1), and is worth it."""
+    small = all(weight.numel() * dtype.itemsize <= LARGEST for weight in weights)
+    return small and (dtype == torch.float32 or all(weight.shape[1] % 2 == 0 for weight in weights))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +38,7 @@ class LaidOut:
     """
 
     layers: list[Tensor]
-    sizes: tuple[int, int, int, int]
+    sizes: tuple[int, ...]
 
 
 def lay_out(expansion: Layer | None, depthwise: Layer, projection: Layer, dtype: torch.dtype) -> LaidOut:
@@ -83,36 +83,52 @@ def inverted_residual(
     )
 
 
+def as_pass(
+    block: LaidOut,
+    image: tuple[int, int, int],
+    *,
+    stride: int,
+    padding: Sequence[int],
+    before: Bounds,
+    after: Bounds,
+    residual: bool,
+) -> Pass:
+    """The same for images of a shape (C, H, W)."""
+    channels_in, middle, channels_out, side = block.sizes
+    _, height, width = image
+    _, _, rows, columns = output_shape((1, middle, height, width), (middle, 1, side, side), stride, padding)
+    sizes = (height, width, middle, rows, columns, padding[0], padding[2], channels_in, channels_out)
+    bounds = tuple(np.float32(bound) for bound in (*before, *after))
+    arrays, forward = [layer.numpy() for layer in block.layers], _loops().forward
+    kernel, steps = (0,) * side, (0,) * stride
+
+    def loops(x: Numbers, y: Numbers, images: int, bands: int, part: int, parts: int) -> None:
+        added = x if residual else x[:0]
+        forward(kernel, steps, x, y, *arrays, added, (*sizes, images, bands), bounds, part, parts)
+
+    dtype = torch.bfloat16 if block.layers[0].dtype == torch.int16 else torch.float32
+    return Pass(loops=loops, shape=(channels_out, rows, columns), dtype=dtype)
+
+
 def _forward(
     x: Tensor,
     layers: list[Tensor],
-    channels: Sequence[int],
+    sizes: Sequence[int],
     stride: int,
     padding: Sequence[int],
     bounds: Sequence[float],
     residual: bool,
 ) -> Tensor:
-    x = x.contiguous(memory_format=torch.channels_last)
-    channels_in, middle, channels_out, side = channels
-    images, _, height, width = x.shape
-    shape = output_shape((images, middle, height, width), (middle, 1, side, side), stride, padding)
-    y = empty_like(x, (images, channels_out, *shape[2:]))
-    pixels = flat(x)
-    tensors = (pixels, flat(y), *(layer.numpy() for layer in layers), pixels if residual else pixels[:0])
-    threads = torch.get_num_threads()
-    # Whole images for each thread; few images are parted by rows
-    bands = min(shape[2], -(-threads // images)) if images % threads else 1
-    sizes = (height, width, middle, *shape[2:], padding[0], padding[2], channels_in, channels_out, images, bands)
-    how = (tuple(int(size) for size in sizes), tuple(np.float32(bound) for bound in bounds))
-    kernel, steps = (0,) * side, (0,) * stride
-    parts = max(1, min(threads, images * bands))
-    loops = _loops()
-
-    def do(part: int) -> None:
-        loops.forward(kernel, steps, *tensors, *how, part, parts)
-
-    share_out(do, parts)
-    return y
+    how = as_pass(
+        LaidOut(layers=layers, sizes=tuple(sizes)),
+        Given.of(x).shape,
+        stride=stride,
+        padding=padding,
+        before=(bounds[0], bounds[1]),
+        after=(bounds[2], bounds[3]),
+        residual=residual,
+    )
+    return through(x, [how])
 
 
 def _loops() -> ModuleType:

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
-from bench.detector.depthwise import empty_like, flat, in_groups, numbers, output_shape
-from bench.detector.team import share_out
+from bench.detector.depthwise import Numbers, in_groups, numbers, output_shape
+from bench.detector.passes import Given, Pass, through
 
 MOST_CHANNELS = 4  # of images; more are better convolved as they come
 
@@ -46,29 +46,34 @@ def stem(
     return torch.ops.ssd_ablation.stem(images, layers, kernel, channels, stride, list(padding))
 
 
+def as_pass(
+    layers: list[Tensor],
+    image: tuple[int, int, int],
+    *,
+    kernel: int,
+    channels: int,
+    stride: int,
+    padding: Sequence[int],
+) -> Pass:
+    """The same for images of a shape (C, H, W)."""
+    channels_in, height, width = image
+    _, _, rows, columns = output_shape((1, *image), (channels, channels_in, kernel, kernel), stride, padding)
+    halved = layers[0].dtype == torch.int16
+    depth = kernel * channels_in + (kernel * channels_in % 2 if halved else 0)
+    sizes = (height, width, channels_in, rows, columns, channels, padding[0], padding[2], depth)
+    arrays, forward, window = [layer.numpy() for layer in layers], _loops().forward, (0,) * kernel
+
+    def loops(x: Numbers, y: Numbers, images: int, bands: int, part: int, parts: int) -> None:
+        forward(window, x, y, *arrays, (*sizes, images, bands), stride, part, parts)
+
+    return Pass(loops=loops, shape=(channels, rows, columns), dtype=torch.bfloat16 if halved else torch.float32)
+
+
 def _forward(
     images: Tensor, layers: list[Tensor], kernel: int, channels: int, stride: int, padding: Sequence[int]
 ) -> Tensor:
-    images = images.contiguous(memory_format=torch.channels_last)
-    count, channels_in, height, width = images.shape
-    shape = output_shape(images.shape, (channels, channels_in, kernel, kernel), stride, padding)
-    halved = layers[0].dtype == torch.int16
-    y = empty_like(images, (count, channels, *shape[2:]), torch.bfloat16 if halved else torch.float32)
-    depth = kernel * channels_in + (kernel * channels_in % 2 if halved else 0)
-    threads = torch.get_num_threads()
-    # Whole images for each thread; few images are parted by rows
-    bands = min(shape[2], -(-threads // count)) if count % threads else 1
-    sizes = (height, width, channels_in, *shape[2:], channels, padding[0], padding[2], depth, count, bands)
-    tensors = (flat(images), flat(y), *(layer.numpy() for layer in layers))
-    how = ((0,) * kernel, *tensors, tuple(int(size) for size in sizes), stride)
-    parts = max(1, min(threads, count * bands))
-    loops = _loops()
-
-    def do(part: int) -> None:
-        loops.forward(*how, part, parts)
-
-    share_out(do, parts)
-    return y
+    how = as_pass(layers, Given.of(images).shape, kernel=kernel, channels=channels, stride=stride, padding=padding)
+    return through(images, [how])
 
 
 def _loops() -> ModuleType:
