@@ -61,7 +61,8 @@ def multibox_loss(
     count = positive.sum().clamp(min=1) if divisor is None else divisor
     box_loss, class_loss = BOX_LOSSES[spec.box_loss], CLASS_LOSSES[spec.class_loss]
     with torch.no_grad():
-        hard = hard_negatives(class_loss(logits.float(), labels), matched, ratio=spec.negatives_per_positive)
+        ratio = spec.negatives_per_positive
+        hard = hard_negatives(class_loss(logits.float(), labels), matched, ratio=ratio, static=static)
     chosen = positive | hard
     if static:
         wanted = encode(targets.boxes.gather(1, answers[..., None].expand(-1, -1, 4)), priors, spec.variances)
@@ -84,18 +85,27 @@ def matched_priors(spec: DetectorSpec, priors: Tensor, targets: Targets) -> Tens
     return (matched >= 0).sum().clamp(min=1)
 
 
-def hard_negatives(loss: Tensor, matched: Tensor, *, ratio: int) -> Tensor:
+def hard_negatives(loss: Tensor, matched: Tensor, *, ratio: int, static: bool) -> Tensor:
     """(B, P) bool: in each image the `ratio` negatives of highest loss for each of its positives.
 
     loss: (B, P) of the classes; matched: (B, P) as from `match`. An image without a positive gives as
     many negatives as one with a single positive: Caffe and torchvision would learn nothing from it.
+    static: put all of them in order, so that no size depends on what was matched. Else only as many as are wanted of
+    any image. Of equal ones the first are taken in either case.
     """
     negative = matched == NEGATIVE
     wanted = ratio * (matched >= 0).sum(dim=1).clamp(min=1)
     wanted = torch.minimum(wanted, negative.sum(dim=1))
-    order = loss.masked_fill(~negative, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    first = torch.arange(loss.shape[1], device=loss.device) < wanted[:, None]
-    return torch.zeros_like(negative).scatter_(1, order, first)
+    loss = loss.masked_fill(~negative, -torch.inf)
+    if static:
+        order = loss.argsort(dim=1, descending=True, stable=True)
+        first = torch.arange(loss.shape[1], device=loss.device) < wanted[:, None]
+        return torch.zeros_like(negative).scatter_(1, order, first)
+    highest = loss.topk(max(1, int(wanted.max())), dim=1).values
+    least = highest.gather(1, (wanted - 1).clamp(min=0)[:, None])
+    above, equal = ~(loss <= least), loss == least  # what is not a number is above: it must not be lost
+    left = wanted[:, None] - above.sum(dim=1, keepdim=True)
+    return (above | (equal & (equal.cumsum(dim=1) <= left))) & negative
 
 
 def smooth_l1(offsets: Tensor, wanted: Tensor, priors: Tensor, spec: DetectorSpec) -> Tensor:

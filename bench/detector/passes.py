@@ -52,7 +52,8 @@ def through(x: Tensor, passes: Sequence[Pass]) -> Tensor:
     last, threads = passes[-1], torch.get_num_threads()
     y = empty_like(x, (len(x), *last.shape), last.dtype)
     if len(passes) > 1:
-        _image_by_image(x, y, passes, max(1, min(threads, len(x))))
+        with torch.profiler.record_function(f"{len(passes)} layers image by image"):
+            _image_by_image(x, y, passes, max(1, min(threads, len(x))))
         return y
     # Whole images for each thread; few images are parted by rows
     images = len(x)

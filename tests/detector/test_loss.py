@@ -112,7 +112,8 @@ def test_cross_entropy_is_torchs(outputs: int) -> None:
     torch.testing.assert_close(to_ours, to_theirs)
 
 
-def test_three_hard_negatives_for_each_positive_of_an_image_and_three_without_any() -> None:
+@pytest.mark.parametrize("static", [False, True])
+def test_three_hard_negatives_for_each_positive_of_an_image_and_three_without_any(static: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     loss = torch.rand(4, 50, generator=generator)
     loss[3] = 0.5  # ties
@@ -120,10 +121,33 @@ def test_three_hard_negatives_for_each_positive_of_an_image_and_three_without_an
     matched[0, :2] = 0
     matched[1, :40] = 0
     matched[2, :10] = -2
-    hard = hard_negatives(loss, matched, ratio=3)
+    hard = hard_negatives(loss, matched, ratio=3, static=static)
     assert hard.sum(dim=1).tolist() == [6, 10, 3, 3]
     assert not hard[matched != -1].any()
     assert set(hard[0].nonzero()[:, 0].tolist()) == set((loss[0, 2:].topk(6).indices + 2).tolist())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_first_of_equal_negatives_are_taken_in_either_way(seed: int) -> None:
+    """Losses of few values; images full of positives, without any, and with more wanted than there are."""
+    generator = torch.Generator().manual_seed(seed)
+    loss = torch.randint(0, 4, (12, 60), generator=generator) / 4
+    share = torch.linspace(0, 1, 12)[:, None]
+    matched = torch.where(
+        torch.rand(12, 60, generator=generator) < share, 0, torch.randint(-2, 0, (12, 60), generator=generator)
+    )
+    few, all_ = (hard_negatives(loss, matched, ratio=3, static=static) for static in (False, True))
+    assert torch.equal(few, all_)
+    assert not few[matched != -1].any()
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_a_loss_that_is_not_a_number_is_among_the_hard_negatives(static: bool) -> None:
+    loss = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
+    loss[:, 7], loss[2] = torch.nan, torch.nan
+    hard = hard_negatives(loss, torch.full((3, 50), -1), ratio=3, static=static)
+    assert hard[:2, 7].all()
+    assert hard[2].any()
 
 
 def test_an_image_without_boxes_and_one_class_give_finite_gradients() -> None:
