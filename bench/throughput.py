@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.detector.depthwise import without_compiled_loops
 from bench.errors import UserError
 from bench.memory import out_of_memory
 
@@ -264,7 +265,8 @@ def count_flops(model: nn.Module, example: Tensor) -> int:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        # Compiled loops count the same, and would first have to be compiled for these numbers
+        with torch.no_grad(), without_compiled_loops(), FlopCounterMode(display=False) as counter:
             model(example)
     finally:
         for module, training in modes.items():
