@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, library
-from torch.utils.flop_counter import register_flop_formula
 
 from bench.detector.team import share_out
 
@@ -226,8 +225,3 @@ _LIBRARY = library.Library("ssd_ablation", "DEF")
 _LIBRARY.define("depthwise(Tensor x, Tensor weight, Tensor bias, int stride, int[] padding, float[] bounds) -> Tensor")
 _LIBRARY.impl("depthwise", _forward, "CPU")
 _LIBRARY.impl("depthwise", _Differentiable.apply, "AutogradCPU")
-
-
-@register_flop_formula(torch.ops.ssd_ablation.depthwise)
-def _flops(x: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
-    return 2 * out_shape[0] * out_shape[1] * out_shape[2] * out_shape[3] * weight[2] * weight[3]

@@ -16,11 +16,9 @@ from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedRes
 from torch import Tensor, nn
 
 from bench.detector.depthwise import FREE, Bounds, computable, depthwise, in_use
-from bench.detector.inverted_residual import LaidOut, fits, inverted_residual, lay_out
-from bench.detector.inverted_residual import as_pass as block_as_pass
-from bench.detector.passes import Given, Pass
+from bench.detector.inverted_residual import fits, inverted_residual, lay_out
+from bench.detector.passes import Given, Pass, through
 from bench.detector.stem import MOST_CHANNELS, stem
-from bench.detector.stem import as_pass as stem_as_pass
 from bench.detector.stem import lay_out as lay_out_stem
 
 Value = TypeVar("Value")
@@ -60,7 +58,7 @@ class FoldedConvolution(nn.Module):
         self.before, self.after = nn.Identity(), nn.Identity()
         self.register_buffer("factor", None, persistent=False)
         self.register_buffer("offset", None, persistent=False)
-        self._kept: Kept[list[Tensor]] = Kept()
+        self._kept: Kept[Pass] = Kept()
 
     @property
     def depthwise(self) -> bool:
@@ -89,13 +87,13 @@ class FoldedConvolution(nn.Module):
         return self.weight * self.scale, self.shift
 
     def forward(self, x: Tensor) -> Tensor:
-        padding = self.padding_of(x.shape[-2:])
         if self.factor is not None and self.offset is not None:
-            layers = None if _learns(x) else self._of_pixels(Given.of(x))
-            if layers is not None:
-                return stem(x, layers, **self._window, padding=padding)
+            whole = None if _learns(x) else self.as_pass(Given.of(x))
+            if whole is not None:
+                return through(x, [whole])
             self._kept.forget()
             x = normalised(x.float(), self.factor, self.offset)
+        padding = self.padding_of(x.shape[-2:])
         weight = self.weight * self.scale
         if self.depthwise and computable(x, weight, self.stride, self.dilation, padding):
             before, after = self.bounds
@@ -109,31 +107,23 @@ class FoldedConvolution(nn.Module):
             return self.after(self._convolve(x.float(), weight, padding))
 
     def as_pass(self, given: Given) -> Pass | None:
-        """Of images as they come, together with the layers after it; None where compiled loops do not compute it."""
-        layers = None if self.factor is None else self._of_pixels(given)
-        if layers is None:
-            return None
-        return stem_as_pass(layers, given.shape, **self._window, padding=self.padding_of(given.shape[1:]))
-
-    def _of_pixels(self, given: Given) -> list[Tensor] | None:
-        """The layers of the operator on pixels; None where that does not take these, or something is to learn."""
+        """Of images as they come; None where compiled loops do not compute it here and now, or it is to learn."""
         factor, offset = self.factor, self.offset
-        assert factor is not None and offset is not None
+        if factor is None or offset is None or _learns(self.weight):
+            return None
         kind = given.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         taken = given.dtype in (torch.uint8, torch.float32) and self.weight.dtype == torch.float32
-        if _learns(self.weight) or not taken or not in_use(given.device, dtype):
+        if not taken or not in_use(given.device, dtype):
             return None
-        return self._kept.get(
-            lambda: lay_out_stem(*self.layer(), factor, offset, dtype),
-            [self.weight, self.scale, self.shift, factor, offset],
-            dtype,
-        )
 
-    @property
-    def _window(self) -> dict[str, int]:
-        channels, _, kernel, _ = self.weight.shape
-        return {"kernel": kernel, "channels": channels, "stride": self.stride[0]}
+        def make() -> Pass:
+            channels, _, kernel, _ = self.weight.shape
+            layers = lay_out_stem(*self.layer(), factor, offset, dtype)
+            padding = self.padding_of(given.shape[1:])
+            return stem(layers, given.shape, kernel=kernel, channels=channels, stride=self.stride[0], padding=padding)
+
+        return self._kept.get(make, [self.weight, self.scale, self.shift, factor, offset], (dtype, given.shape))
 
     def padding_of(self, size: Sequence[int]) -> list[int]:
         """Rows and columns of zeros on the top, bottom, left and right of what is so high and wide."""
@@ -165,7 +155,7 @@ class JoinedBlock(nn.Module):
         for name, part in block.named_children():
             self.add_module(name, part)
         self.has_skip = block.has_skip
-        self._kept: Kept[LaidOut] = Kept()
+        self._kept: Kept[Pass] = Kept()
 
     @property
     def convolutions(self) -> list[FoldedConvolution]:
@@ -186,8 +176,9 @@ class JoinedBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _learns(x) and self._is_joined(given := Given.of(x)):
-            return inverted_residual(x, self._layers(x.dtype), **self._how(given))
+        whole = None if _learns(x) else self.as_pass(Given.of(x))
+        if whole is not None:
+            return through(x, [whole])
         self._kept.forget()
         y = x
         for part in self.children():
@@ -195,58 +186,47 @@ class JoinedBlock(nn.Module):
         return y + x if self.has_skip else y
 
     def as_pass(self, given: Given) -> Pass | None:
-        """Together with the layers before and after it; None where compiled loops do not compute it."""
-        if not self._is_joined(given):
-            return None
-        return block_as_pass(self._layers(given.dtype), given.shape, **self._how(given))
-
-    def _is_joined(self, given: Given) -> bool:
-        """Whether it is one operator here and now: nothing in it is to learn, and its sizes are worth it."""
-        *expansion, depthwise, projection = self.convolutions
+        """The block as one; None where compiled loops do not compute it here and now, or something is to learn."""
+        *expansion, depthwise, projection = parts = self.convolutions
+        usable = depthwise.weight.dtype == torch.float32 and in_use(given.device, given.dtype)
         products = [part.weight for part in (*expansion, projection)]
-        return (
-            not _learns(*self.parameters())
-            and depthwise.weight.dtype == torch.float32
-            and in_use(given.device, given.dtype)
-            and fits(given.dtype, products)
-        )
+        if not usable or _learns(*(part.weight for part in parts)) or not fits(given.dtype, products):
+            return None
 
-    def _how(self, given: Given) -> dict[str, Any]:
-        depthwise = self.convolutions[-2]
-        before, after = depthwise.bounds
-        padding = depthwise.padding_of(given.shape[1:])
-        return {
-            "stride": depthwise.stride[0],
-            "padding": padding,
-            "before": before,
-            "after": after,
-            "residual": self.has_skip,
-        }
+        def make() -> Pass:
+            layers = [part.layer() for part in expansion]
+            before, after = depthwise.bounds
+            return inverted_residual(
+                lay_out(layers[0] if layers else None, depthwise.layer(), projection.layer(), given.dtype),
+                given.shape,
+                stride=depthwise.stride[0],
+                padding=depthwise.padding_of(given.shape[1:]),
+                before=before,
+                after=after,
+                residual=self.has_skip,
+            )
 
-    def _layers(self, dtype: torch.dtype) -> LaidOut:
-        def make() -> LaidOut:
-            *expansion, depthwise, projection = (part.layer() for part in self.convolutions)
-            return lay_out(expansion[0] if expansion else None, depthwise, projection, dtype)
-
-        tensors = [tensor for part in self.convolutions for tensor in (part.weight, part.scale, part.shift)]
-        return self._kept.get(make, tensors, dtype)
+        return self._kept.get(make, [each for part in parts for each in (part.weight, part.scale, part.shift)], given)
 
 
 class Kept(Generic[Value]):
-    """What is made of tensors for one kind of numbers, made anew only where one of them has changed.
+    """What is made of tensors for one purpose, made anew only where a tensor or the purpose has changed.
 
     For few images laying out weights takes longer than the arithmetic. Changes are those that torch counts; its fused
-    optimisers do not count theirs, so whoever learns from a forward pass forgets.
+    optimisers do not count theirs, so whoever learns from a forward pass forgets. Copies begin with nothing.
     """
 
     def __init__(self) -> None:
         self._made: tuple[tuple[Any, ...], Value] | None = None
 
-    def get(self, make: Callable[[], Value], tensors: Sequence[Tensor], dtype: torch.dtype) -> Value:
-        """What `make` gives, or gave for the same tensors and numbers."""
+    def __reduce__(self) -> tuple[type[Kept[Value]], tuple[()]]:
+        return Kept, ()
+
+    def get(self, make: Callable[[], Value], tensors: Sequence[Tensor], purpose: object) -> Value:
+        """What `make` gives, or gave for the same tensors and purpose."""
         if any(tensor.is_inference() for tensor in tensors):  # torch does not count their changes
             return make()
-        state = (dtype, *((tensor.data_ptr(), tensor._version) for tensor in tensors))
+        state = (purpose, *((tensor.data_ptr(), tensor._version) for tensor in tensors))
         if self._made is None or self._made[0] != state:
             self._made = state, make()
         return self._made[1]

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, library
-from torch.utils.flop_counter import register_flop_formula
+from torch import Tensor
 
 from bench.detector.depthwise import Bounds, Numbers, in_groups, numbers, output_shape
-from bench.detector.passes import Given, Pass, through
+from bench.detector.passes import Pass
 
 Layer = tuple[Tensor, Tensor]  # weight and bias
 LARGEST = 1 << 21  # bytes of the weights of one layer; they are read again for every row of the output
@@ -38,7 +36,7 @@ class LaidOut:
     """
 
     layers: list[Tensor]
-    sizes: tuple[int, ...]
+    sizes: tuple[int, int, int, int]
 
 
 def lay_out(expansion: Layer | None, depthwise: Layer, projection: Layer, dtype: torch.dtype) -> LaidOut:
@@ -64,26 +62,6 @@ def lay_out(expansion: Layer | None, depthwise: Layer, projection: Layer, dtype:
 
 
 def inverted_residual(
-    x: Tensor,
-    block: LaidOut,
-    *,
-    stride: int,
-    padding: Sequence[int],
-    before: Bounds,
-    after: Bounds,
-    residual: bool,
-) -> Tensor:
-    """(B, C, H, W) to (B, C', H', W'), both channels last, of the type that the block is laid out for.
-
-    padding: rows and columns of zeros on the top, bottom, left and right of what is convolved. before, after: lowest
-    and highest value of what is convolved, and of what comes of it. residual: x is added.
-    """
-    return torch.ops.ssd_ablation.inverted_residual(
-        x, block.layers, list(block.sizes), stride, list(padding), [*before, *after], residual
-    )
-
-
-def as_pass(
     block: LaidOut,
     image: tuple[int, int, int],
     *,
@@ -93,7 +71,11 @@ def as_pass(
     after: Bounds,
     residual: bool,
 ) -> Pass:
-    """The same for images of a shape (C, H, W)."""
+    """Images of a shape (C, H, W) to (C', H', W'), both of the type that the block is laid out for.
+
+    padding: rows and columns of zeros on the top, bottom, left and right of what is convolved. before, after: lowest
+    and highest value of what is convolved, and of what comes of it. residual: x is added.
+    """
     channels_in, middle, channels_out, side = block.sizes
     _, height, width = image
     _, _, rows, columns = output_shape((1, middle, height, width), (middle, 1, side, side), stride, padding)
@@ -110,48 +92,8 @@ def as_pass(
     return Pass(loops=loops, shape=(channels_out, rows, columns), dtype=dtype)
 
 
-def _forward(
-    x: Tensor,
-    layers: list[Tensor],
-    sizes: Sequence[int],
-    stride: int,
-    padding: Sequence[int],
-    bounds: Sequence[float],
-    residual: bool,
-) -> Tensor:
-    how = as_pass(
-        LaidOut(layers=layers, sizes=tuple(sizes)),
-        Given.of(x).shape,
-        stride=stride,
-        padding=padding,
-        before=(bounds[0], bounds[1]),
-        after=(bounds[2], bounds[3]),
-        residual=residual,
-    )
-    return through(x, [how])
-
-
 def _loops() -> ModuleType:
     """The loops; their compiler is imported where they are needed, since that takes a second."""
     from bench.detector import inverted_residual_kernels  # noqa: PLC0415
 
     return inverted_residual_kernels
-
-
-_LIBRARY = library.Library("ssd_ablation", "FRAGMENT")
-_LIBRARY.define(
-    "inverted_residual(Tensor x, Tensor[] layers, int[] sizes, int stride, int[] padding, float[] bounds, "
-    "bool residual) -> Tensor"
-)
-_LIBRARY.impl("inverted_residual", _forward, "CPU")
-
-
-@register_flop_formula(torch.ops.ssd_ablation.inverted_residual)
-def _flops(
-    x: Sequence[int], layers: Sequence[Any], sizes: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any
-) -> int:
-    """Of its convolutions: numbers of weights, times the places that they are used at."""
-    channels_in, middle, channels_out, side = sizes
-    here, there = x[0] * x[2] * x[3], out_shape[0] * out_shape[2] * out_shape[3]
-    expanding = middle * channels_in if layers[0][0] else 0
-    return 2 * (here * expanding + there * middle * (side * side + channels_out))

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, library
-from torch.utils.flop_counter import register_flop_formula
+from torch import Tensor
 
 from bench.detector.depthwise import Numbers, in_groups, numbers, output_shape
-from bench.detector.passes import Given, Pass, through
+from bench.detector.passes import Pass
 
 MOST_CHANNELS = 4  # of images; more are better convolved as they come
 
@@ -37,16 +35,6 @@ def lay_out(weight: Tensor, bias: Tensor, factor: Tensor, offset: Tensor, dtype:
 
 
 def stem(
-    images: Tensor, layers: list[Tensor], *, kernel: int, channels: int, stride: int, padding: Sequence[int]
-) -> Tensor:
-    """Images (B, C, H, W), uint8 or float32, to (B, channels, H', W'), channels last, as they are laid out for.
-
-    padding: rows and columns of zeros on the top, bottom, left and right, around the normalised images.
-    """
-    return torch.ops.ssd_ablation.stem(images, layers, kernel, channels, stride, list(padding))
-
-
-def as_pass(
     layers: list[Tensor],
     image: tuple[int, int, int],
     *,
@@ -55,7 +43,10 @@ def as_pass(
     stride: int,
     padding: Sequence[int],
 ) -> Pass:
-    """The same for images of a shape (C, H, W)."""
+    """Images of a shape (C, H, W), uint8 or float32, to (channels, H', W'), of the type that they are laid out for.
+
+    padding: rows and columns of zeros on the top, bottom, left and right, around the normalised images.
+    """
     channels_in, height, width = image
     _, _, rows, columns = output_shape((1, *image), (channels, channels_in, kernel, kernel), stride, padding)
     halved = layers[0].dtype == torch.int16
@@ -69,27 +60,8 @@ def as_pass(
     return Pass(loops=loops, shape=(channels, rows, columns), dtype=torch.bfloat16 if halved else torch.float32)
 
 
-def _forward(
-    images: Tensor, layers: list[Tensor], kernel: int, channels: int, stride: int, padding: Sequence[int]
-) -> Tensor:
-    how = as_pass(layers, Given.of(images).shape, kernel=kernel, channels=channels, stride=stride, padding=padding)
-    return through(images, [how])
-
-
 def _loops() -> ModuleType:
     """The loops; their compiler is imported where they are needed, since that takes a second."""
     from bench.detector import stem_kernels  # noqa: PLC0415
 
     return stem_kernels
-
-
-_LIBRARY = library.Library("ssd_ablation", "FRAGMENT")
-_LIBRARY.define("stem(Tensor images, Tensor[] layers, int kernel, int channels, int stride, int[] padding) -> Tensor")
-_LIBRARY.impl("stem", _forward, "CPU")
-
-
-@register_flop_formula(torch.ops.ssd_ablation.stem)
-def _flops(
-    images: Sequence[int], layers: Any, kernel: int, channels: int, *_: Any, out_shape: Sequence[int], **__: Any
-) -> int:
-    return 2 * out_shape[0] * out_shape[2] * out_shape[3] * channels * images[1] * kernel * kernel

@@ -9,12 +9,12 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.detector.depthwise import FREE, Bounds, use_compiled_loops
 from bench.detector.folded_layers import JoinedBlock
 from bench.detector.folding import freeze_norms, with_folded_norms
-from bench.detector.inverted_residual import LARGEST, Layer, fits, inverted_residual, lay_out
+from bench.detector.inverted_residual import LARGEST, LaidOut, Layer, fits, inverted_residual, lay_out
+from bench.detector.passes import Given, through
 from tests.detector.test_backbones import relative_error, spread_norms
 from tests.detector.test_depthwise import needs_bfloat16
 
@@ -54,6 +54,10 @@ def torchs(
     return y + x if residual else y
 
 
+def computed(x: Tensor, block: LaidOut, **how: Any) -> Tensor:
+    return through(x, [inverted_residual(block, Given.of(x).shape, **how)])
+
+
 @pytest.mark.parametrize("bounds", [(RELU6, RELU6), (FREE, RELU6), (RELU6, FREE)])
 @pytest.mark.parametrize("shape", [(1, 13, 21), (3, 13, 21), (4, 7, 4), (3, 1, 1)])
 @pytest.mark.parametrize("geometry", [(3, 1, [1, 1, 1, 1]), (3, 2, [1, 1, 1, 2]), (5, 2, [2, 2, 3, 2])])
@@ -71,7 +75,7 @@ def test_it_computes_what_torch_computes(
     residual = channels[0] == channels[2] and stride == 1
     how: dict[str, Any] = {"stride": stride, "padding": padding, "residual": residual}
     how |= {"before": bounds[0], "after": bounds[1]}
-    y = inverted_residual(x, lay_out(*parts, x.dtype), **how)
+    y = computed(x, lay_out(*parts, x.dtype), **how)
     assert y.is_contiguous(memory_format=torch.channels_last)
     error = relative_error(y, torchs(x, parts, **how).float())
     print(f"largest relative difference to torch in float64 {error:.1e}")
@@ -91,7 +95,7 @@ def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(
     x = picture(channels[0], images=images, size=(size[0], size[1])).bfloat16()
     residual = channels[0] == channels[2] and stride == 1
     how: dict[str, Any] = {"stride": stride, "padding": padding, "residual": residual, "before": RELU6, "after": RELU6}
-    y = inverted_residual(x, lay_out(*parts, x.dtype), **how)
+    y = computed(x, lay_out(*parts, x.dtype), **how)
     assert y.dtype == torch.bfloat16
     assert y.is_contiguous(memory_format=torch.channels_last)
     expansion, depthwise, projection = parts
@@ -124,24 +128,9 @@ def test_results_do_not_depend_on_the_number_of_threads(images: int) -> None:
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
         found.append(
-            inverted_residual(
-                x, lay_out(*parts, x.dtype), stride=1, padding=[2] * 4, before=RELU6, after=RELU6, residual=True
-            )
+            computed(x, lay_out(*parts, x.dtype), stride=1, padding=[2] * 4, before=RELU6, after=RELU6, residual=True)
         )
     assert all(torch.equal(found[0], other) for other in found[1:])
-
-
-@pytest.mark.parametrize("expanded", [True, False])
-def test_its_operations_are_counted_as_those_of_its_parts(expanded: bool) -> None:
-    channels = (8 if expanded else 48, 48, 16)
-    parts, x = layers(channels, 3, expanded=expanded), picture(channels[0])
-    how: dict[str, Any] = {"stride": 2, "padding": [1] * 4, "before": RELU6, "after": RELU6, "residual": False}
-    counts = []
-    for compute in (lambda: inverted_residual(x, lay_out(*parts, x.dtype), **how), lambda: torchs(x, parts, **how)):
-        with FlopCounterMode(display=False) as counter:
-            compute()
-        counts.append(counter.get_total_flops())
-    assert counts[0] == counts[1]
 
 
 def joined_network() -> tuple[nn.Module, nn.Module]:
@@ -159,11 +148,11 @@ def timm_copy(network: nn.Module) -> nn.Module:
     return other
 
 
-def calls_of_the_operator(network: nn.Module, images: Tensor) -> tuple[int, list[Tensor]]:
-    with torch.profiler.profile() as profile:
-        maps = network(images)
-    counted = sum(event.count for event in profile.key_averages() if "inverted_residual" in event.key)
-    return counted, [level.detach() for level in maps]
+def blocks_as_one(network: nn.Module, images: Tensor, as_one: list[int]) -> tuple[int, list[Tensor]]:
+    """How many blocks were one operator, and the maps."""
+    as_one.clear()
+    maps = network(images)
+    return len(as_one), [level.detach() for level in maps]
 
 
 def test_a_network_is_joined_where_its_weights_are_few_and_keeps_their_names() -> None:
@@ -174,34 +163,34 @@ def test_a_network_is_joined_where_its_weights_are_few_and_keeps_their_names() -
     assert {name for name, _ in ours.named_parameters()} == parameters
 
 
-def test_only_blocks_that_learn_nothing_are_one_operator() -> None:
+def test_only_blocks_that_learn_nothing_are_one_operator(as_one: list[int]) -> None:
     network, ours = joined_network()
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        counted, maps = calls_of_the_operator(ours, images)
+        counted, maps = blocks_as_one(ours, images, as_one)
         expected = network(images)
     assert counted == 16
     assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
-    assert calls_of_the_operator(ours, images)[0] == 0
+    assert blocks_as_one(ours, images, as_one)[0] == 0
     blocks = [module for module in ours.modules() if isinstance(module, JoinedBlock)]
     ours.get_submodule("conv_stem").requires_grad_(False)
     for block in blocks[:4]:
         block.requires_grad_(False)
-    counted, maps = calls_of_the_operator(ours, images)
+    counted, maps = blocks_as_one(ours, images, as_one)
     assert counted == 4
     assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
     use_compiled_loops(False)
-    assert calls_of_the_operator(ours, images)[0] == 0
+    assert blocks_as_one(ours, images, as_one)[0] == 0
 
 
 @needs_bfloat16
-def test_under_autocast_blocks_are_joined_in_bfloat16() -> None:
+def test_under_autocast_blocks_are_joined_in_bfloat16(as_one: list[int]) -> None:
     network, ours = joined_network()
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = network(images)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            counted, maps = calls_of_the_operator(ours, images)
+            counted, maps = blocks_as_one(ours, images, as_one)
             plain = network(images)
     assert counted == 16
     assert all(level.dtype == torch.bfloat16 for level in maps)
@@ -225,7 +214,7 @@ def test_weights_that_have_changed_are_used_as_they_are() -> None:
     assert max(relative_error(a, b) for a, b in zip(after, expected, strict=True)) < 1e-4
 
 
-def test_blocks_with_other_parts_stay_as_they_are() -> None:
+def test_blocks_with_other_parts_stay_as_they_are(as_one: list[int]) -> None:
     """Of MobileNetV3's blocks two have no squeeze-and-excitation and no activation but ReLU."""
     network = timm.create_model("mobilenetv3_small_100", features_only=True).eval()
     spread_norms(network)
@@ -233,6 +222,6 @@ def test_blocks_with_other_parts_stay_as_they_are() -> None:
     with torch.inference_mode():
         expected = network(images)
         ours = with_folded_norms(network)
-        counted, maps = calls_of_the_operator(ours, images)
+        counted, maps = blocks_as_one(ours, images, as_one)
     assert counted == 2
     assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4

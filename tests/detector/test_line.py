@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from bench.detector import line as room
 from bench.detector.backbones import Backbone, unfold
+from bench.detector.depthwise import in_use
 from bench.detector.line import straight_line
 from bench.detector.passes import Pass, through
+from bench.throughput import count_flops
 from tests.detector.test_depthwise import needs_bfloat16
 from tests.detector.test_stem import pixels
 
@@ -83,6 +85,13 @@ def test_a_copy_has_a_line_of_its_own_and_timms_own_network_none(backbone: Backb
         assert torch.equal(backbone(images)[0], before[0])
         unfold(other, "efficientnet_lite0", "pretrained")
     assert other.line is None
+
+
+def test_its_operations_are_counted_as_those_of_timms_own_network(backbone: Backbone) -> None:
+    plain, images = copy.deepcopy(backbone), pixels(3, images=3, size=(64, 64))
+    unfold(plain, "efficientnet_lite0", "pretrained")
+    assert count_flops(backbone, images) == count_flops(plain, images) > 0
+    assert in_use(images.device, torch.float32)
 
 
 class Layers(nn.Module):

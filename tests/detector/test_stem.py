@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.detector.backbones import Backbone, unfold
 from bench.detector.depthwise import use_compiled_loops
 from bench.detector.folded_layers import FoldedConvolution
 from bench.detector.folding import join_normalisation
+from bench.detector.passes import Given, through
 from bench.detector.stem import lay_out, stem
 from tests.detector.test_backbones import relative_error
 from tests.detector.test_depthwise import needs_bfloat16
@@ -46,6 +46,13 @@ def torchs(images: Tensor, parts: Layers, stride: int, padding: list[int], *, ro
     return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride)
 
 
+def computed(
+    images: Tensor, layers: list[Tensor], *, kernel: int, channels: int, stride: int, padding: list[int]
+) -> Tensor:
+    shape = Given.of(images).shape
+    return through(images, [stem(layers, shape, kernel=kernel, channels=channels, stride=stride, padding=padding)])
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize("shape", [(1, 13, 21), (3, 13, 21), (2, 3, 40)])
 @pytest.mark.parametrize("case", CASES)
@@ -56,7 +63,7 @@ def test_it_computes_what_torch_computes(
     parts = layers(channels, outputs, kernel)
     images = pixels(channels, images=shape[0], size=shape[1:]).to(dtype)
     how = {"kernel": kernel, "channels": outputs, "stride": stride, "padding": padding}
-    y = stem(images, lay_out(*parts, torch.float32), **how)  # type: ignore[arg-type]
+    y = computed(images, lay_out(*parts, torch.float32), **how)  # type: ignore[arg-type]
     assert y.dtype == torch.float32
     assert y.is_contiguous(memory_format=torch.channels_last)
     error = relative_error(y, torchs(images, parts, stride, padding).float())
@@ -70,7 +77,7 @@ def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(case: tuple[int, 
     channels, outputs, kernel, stride, padding = case
     parts, images = layers(channels, outputs, kernel), pixels(channels)
     how = {"kernel": kernel, "channels": outputs, "stride": stride, "padding": padding}
-    y = stem(images, lay_out(*parts, torch.bfloat16), **how)  # type: ignore[arg-type]
+    y = computed(images, lay_out(*parts, torch.bfloat16), **how)  # type: ignore[arg-type]
     assert y.dtype == torch.bfloat16
     expected = torchs(images, parts, stride, padding, rounding=True)
     error = float((y.double() - expected).abs().max() / expected.abs().max())
@@ -83,30 +90,18 @@ def test_results_do_not_depend_on_the_number_of_threads(images: int) -> None:
     parts, x, found = lay_out(*layers(3, 32, 3), torch.float32), pixels(3, images=images), []
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
-        found.append(stem(x, parts, kernel=3, channels=32, stride=2, padding=[0, 1, 0, 1]))
+        found.append(computed(x, parts, kernel=3, channels=32, stride=2, padding=[0, 1, 0, 1]))
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
-def test_its_operations_are_counted_as_those_of_the_convolution() -> None:
-    parts, images = layers(3, 32, 3), pixels(3)
-    counts = []
-    for compute in (
-        lambda: stem(images, lay_out(*parts, torch.float32), kernel=3, channels=32, stride=2, padding=[0, 1, 0, 1]),
-        lambda: torchs(images, parts, 2, [0, 1, 0, 1]),
-    ):
-        with FlopCounterMode(display=False) as counter:
-            compute()
-        counts.append(counter.get_total_flops())
-    assert counts[0] == counts[1]
+def stems(backbone: Backbone, images: Tensor, as_one: list[int]) -> tuple[int, list[Tensor]]:
+    """How often the operator was called, and the maps."""
+    as_one.clear()
+    maps = backbone(images)
+    return as_one.count(3), maps
 
 
-def calls_of_the_operator(backbone: Backbone, images: Tensor) -> tuple[int, list[Tensor]]:
-    with torch.profiler.profile() as profile:
-        maps = backbone(images)
-    return sum(event.count for event in profile.key_averages() if event.key == "ssd_ablation::stem"), maps
-
-
-def test_a_pretrained_networks_stem_takes_pixels_where_it_learns_nothing() -> None:
+def test_a_pretrained_networks_stem_takes_pixels_where_it_learns_nothing(as_one: list[int]) -> None:
     ours = Backbone("efficientnet_lite0", "pretrained")
     plain = copy.deepcopy(ours)
     unfold(plain, "efficientnet_lite0", "pretrained")
@@ -115,19 +110,19 @@ def test_a_pretrained_networks_stem_takes_pixels_where_it_learns_nothing() -> No
     images = pixels(3, images=2, size=(96, 96))
     with torch.inference_mode():
         for x in (images, images.float()):
-            counted, maps = calls_of_the_operator(ours, x)
+            counted, maps = stems(ours, x, as_one)
             assert counted == 1
             assert max(relative_error(a, b) for a, b in zip(maps, plain(x), strict=True)) < 1e-4
-        assert calls_of_the_operator(ours, images.double())[0] == 0
-    counted, maps = calls_of_the_operator(ours, images)
+        assert stems(ours, images.double(), as_one)[0] == 0
+    counted, maps = stems(ours, images, as_one)
     assert counted == 0
     maps[0].sum().backward()
     assert ours.features.conv_stem.weight.grad is not None
     ours.features.conv_stem.requires_grad_(False)
-    assert calls_of_the_operator(ours, images)[0] == 1
+    assert stems(ours, images, as_one)[0] == 1
     use_compiled_loops(False)
     with torch.no_grad():
-        counted, found = calls_of_the_operator(ours, images)
+        counted, found = stems(ours, images, as_one)
         assert max(relative_error(a, b) for a, b in zip(found, plain(images), strict=True)) < 1e-4
     assert counted == 0
 
