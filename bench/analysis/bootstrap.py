@@ -7,13 +7,14 @@ biased upwards, in all cells alike.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,29 +52,30 @@ def resample(run: Run, cell_ids: Iterable[str], *, replicates: int = REPLICATES)
     Raises UserError for matches that cannot be read, that are not those of the record, and where two
     cells saw different ground truths.
     """
-    weights: NDArray[np.float64] | None = None
-    first: tuple[Path, Matches] | None = None
-    found: dict[str, dict[Figure, NDArray[np.float64]]] = {}
-    for cell_id in cell_ids:
-        path = run.folder_of(cell_id) / "matches.npz"
-        if not path.is_file():
-            continue
+    paths = {cell_id: run.folder_of(cell_id) / "matches.npz" for cell_id in cell_ids}
+    paths = {cell_id: path for cell_id, path in paths.items() if path.is_file()}
+    if not paths:
+        return Resampled(replicates={}, support={}, images=0)
+    first = next(iter(paths.values()))
+    truths = read_matches(first)
+    weights = draws(len(truths.image_ids), replicates)
+
+    def of_cell(cell_id: str) -> dict[Figure, NDArray[np.float64]]:
+        path = paths[cell_id]
         matches = read_matches(path)
-        if first is None:
-            first = path, matches
-            weights = draws(len(matches.image_ids), replicates)
-        elif not same_truths(first[1], matches):
+        if not same_truths(truths, matches):
             raise UserError(
-                f"{path} and {first[0]} were counted on different ground truths, so their cells cannot be compared; "
+                f"{path} and {first} were counted on different ground truths, so their cells cannot be compared; "
                 "start the run again in a folder of its own"
             )
-        assert weights is not None
         figures = weighted_figures(matches, weights)
         _check(path, run.records[cell_id], figures)
-        found[cell_id] = {figure: values[1:] for figure, values in figures.items()}
-    if first is None:
-        return Resampled(replicates={}, support={}, images=0)
-    return Resampled(replicates=found, support=support(first[1]), images=len(first[1].image_ids))
+        return {figure: values[1:] for figure, values in figures.items()}
+
+    # Their sums let go of the interpreter
+    with ThreadPoolExecutor(joblib.cpu_count()) as threads:
+        found = dict(zip(paths, threads.map(of_cell, paths), strict=True))
+    return Resampled(replicates=found, support=support(truths), images=len(truths.image_ids))
 
 
 def draws(images: int, replicates: int) -> NDArray[np.float64]:
@@ -155,9 +157,11 @@ def same_truths(one: Matches, other: Matches) -> bool:
 
 
 def _mean(values: NDArray[np.float64], *, axis: tuple[int, ...]) -> NDArray[np.float64]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a mean of nothing, which is NaN
-        return np.asarray(np.nanmean(values, axis=axis))
+    """`numpy.nanmean`, but that of nothing without a warning: to catch it is not safe among threads."""
+    there = ~np.isnan(values)
+    number = there.sum(axis=axis)
+    total = np.where(there, values, 0.0).sum(axis=axis)
+    return np.asarray(np.divide(total, number, out=np.full(number.shape, np.nan), where=number > 0))
 
 
 def _check(path: Path, record: Mapping[str, Any], figures: Mapping[Figure, NDArray[np.float64]]) -> None:
