@@ -77,9 +77,15 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     """The main job: plan, run what is not done, report. held: keeps the result folder ours until the end."""
     options = parse(run_parser(), words)
     keep_caches_in(options.cache)
+    from bench.data.sources import data_name
+    from bench.server import fresh_processes
+
+    name = data_name(options.data)
+    if not options.plan:
+        # It imports torch while this process does
+        fresh_processes(compiled=options.device != "cuda" and options.profile != "smoke")
     from rich.console import Console
 
-    from bench.data.sources import data_name
     from bench.detector.checkpoint import check_taken
     from bench.detector.ssd import SSD
     from bench.matrix import (
@@ -92,10 +98,9 @@ def run(words: Sequence[str], held: ExitStack) -> int:
         settle_plan,
         settle_software,
     )
-    from bench.numerics import choose_device, decide, worth_compiling
+    from bench.numerics import choose_device, decide
     from bench.ownership import owning
     from bench.runner import check_backend
-    from bench.server import fresh_processes
     from variants.baseline import default_backbone
 
     console = Console()
@@ -104,7 +109,6 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     check_backend(options.backend)
     axes = chosen_axes(options)
     controls = chosen_controls(options.controls)
-    name = data_name(options.data)
     out = options.out or HOME / "results" / f"{name}-{options.backbone}-{options.profile}"
     # Whatever is wrong beside the data is told before these are read, which may take an hour
     stand_in = base_specification(options, classes=("object",), train_images=1)
@@ -112,13 +116,12 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     check_axes(axes, stand_in)
     if not options.plan:
         held.enter_context(owning(out, lambda text: console.print(text, markup=False, highlight=False)))
-        # It imports torch while the data are read
-        fresh_processes(compiled=worth_compiling(stand_in.training, device))
     data = opened(options, out, console)
     base = base_specification(options, classes=data.index.classes, train_images=len(data.split.train))
-    model = SSD(base.detector, seed=0)
-    if model.taken_over:
-        check_taken(model, model.taken_over, options.weights)
+    if base.detector.class_outputs:
+        model = SSD(base.detector, seed=0)
+        if model.taken_over:
+            check_taken(model, model.taken_over, options.weights)
     numerics = planned_numerics(out) or decide(base, device, jobs=options.jobs)
     if numerics.device != device and options.device != "auto":
         raise UserError(f"{out} was run with --device {numerics.device}; give --device {device} an --out of its own")

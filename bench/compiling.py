@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import Any
 
 import torch
 
@@ -20,15 +23,25 @@ def compile_loops(spec: Specification, numerics: Numerics) -> float:
     The compiler keeps one core busy; so loops of layers that learn and of those that do not are compiled beside
     each other, each in a process that ends with it.
     """
+    if not numerics.compiled:
+        return 0.0
+    context = fresh_processes(compiled=True)
+    _run(context, [wait_for_server])  # which may still be importing
     start = time.perf_counter()
-    if numerics.compiled:
-        context = fresh_processes(compiled=True)
-        halves = [context.Process(target=half, args=(spec, numerics), daemon=True) for half in (learn, look)]
-        for half in halves:
-            half.start()
-        for half in halves:
-            half.join()
+    _run(context, [learn, look], spec, numerics)
     return time.perf_counter() - start
+
+
+def _run(context: ForkServerContext | SpawnContext, beside: Sequence[Callable[..., None]], *what: Any) -> None:
+    processes = [context.Process(target=each, args=what, daemon=True) for each in beside]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+
+def wait_for_server() -> None:
+    """Nothing: a process ends with it as soon as there can be one."""
 
 
 def learn(spec: Specification, numerics: Numerics) -> None:
