@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.05  # of every test; intervals are 95%
 POWER = 0.8
@@ -42,8 +42,8 @@ def t_interval(estimate: float, error: float, degrees: float) -> Interval:
     """From an estimate, its standard error and the degrees of freedom of that error."""
     if error == 0:  # the same in all: no width, and no doubt where it is not zero
         return Interval(low=estimate, high=estimate, p=1.0 if estimate == 0 else 0.0)
-    reach = float(stats.t.ppf(1 - LEVEL / 2, degrees)) * error
-    p = float(2 * stats.t.sf(abs(estimate) / error, degrees))
+    reach = float(special.stdtrit(degrees, 1 - LEVEL / 2)) * error
+    p = float(2 * special.stdtr(degrees, -abs(estimate) / error))
     return Interval(low=estimate - reach, high=estimate + reach, p=p)
 
 
@@ -62,14 +62,16 @@ def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
 
 def power(effect: float, deviation: float, seeds: int) -> float:
     """How often the t test of `seeds` differences finds a true `effect` of that standard deviation (> 0)."""
+    from scipy.stats import nct  # noqa: PLC0415  # a second to import, and nothing that one seed could ask for
+
     degrees = seeds - 1
-    limit = float(stats.t.ppf(1 - LEVEL / 2, degrees))
+    limit = float(special.stdtrit(degrees, 1 - LEVEL / 2))
     shift = abs(effect) / deviation * seeds**0.5
     if shift > 10 * limit:  # certain, and beyond what scipy's noncentral t computes
         return 1.0
     # A finding of the wrong sign has a probability below 1e-6 there, which scipy at times gives as NaN.
-    wrong = float(stats.nct.cdf(-limit, degrees, shift)) if shift < 5 else 0.0
-    return float(stats.nct.sf(limit, degrees, shift)) + wrong
+    wrong = float(nct.cdf(-limit, degrees, shift)) if shift < 5 else 0.0
+    return float(nct.sf(limit, degrees, shift)) + wrong
 
 
 def seeds_needed(effect: float, deviation: float) -> int | None:
