@@ -5,9 +5,9 @@ On a CPU, where nothing learns, a block of them or the first one with the normal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
-from typing import Any, Generic, TypeVar, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from bench.detector.depthwise import FREE, Bounds, computable, depthwise, in_use
 from bench.detector.inverted_residual import fits, inverted_residual, lay_out
+from bench.detector.kept import Kept, learns
 from bench.detector.passes import Given, Pass, through
 from bench.detector.stem import MOST_CHANNELS, stem
 from bench.detector.stem import lay_out as lay_out_stem
-
-Value = TypeVar("Value")
 
 
 class FoldedConvolution(nn.Module):
@@ -88,7 +87,7 @@ class FoldedConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.factor is not None and self.offset is not None:
-            whole = None if _learns(x) else self.as_pass(Given.of(x))
+            whole = None if learns(x) else self.as_pass(Given.of(x))
             if whole is not None:
                 return through(x, [whole])
             self._kept.forget()
@@ -109,7 +108,7 @@ class FoldedConvolution(nn.Module):
     def as_pass(self, given: Given) -> Pass | None:
         """Of images as they come; None where compiled loops do not compute it here and now, or it is to learn."""
         factor, offset = self.factor, self.offset
-        if factor is None or offset is None or _learns(self.weight):
+        if factor is None or offset is None or learns(self.weight):
             return None
         kind = given.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
@@ -176,7 +175,7 @@ class JoinedBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        whole = None if _learns(x) else self.as_pass(Given.of(x))
+        whole = None if learns(x) else self.as_pass(Given.of(x))
         if whole is not None:
             return through(x, [whole])
         self._kept.forget()
@@ -190,7 +189,7 @@ class JoinedBlock(nn.Module):
         *expansion, depthwise, projection = parts = self.convolutions
         usable = depthwise.weight.dtype == torch.float32 and in_use(given.device, given.dtype)
         products = [part.weight for part in (*expansion, projection)]
-        if not usable or _learns(*(part.weight for part in parts)) or not fits(given.dtype, products):
+        if not usable or learns(*(part.weight for part in parts)) or not fits(given.dtype, products):
             return None
 
         def make() -> Pass:
@@ -207,36 +206,6 @@ class JoinedBlock(nn.Module):
             )
 
         return self._kept.get(make, [each for part in parts for each in (part.weight, part.scale, part.shift)], given)
-
-
-class Kept(Generic[Value]):
-    """What is made of tensors for one purpose, made anew only where a tensor or the purpose has changed.
-
-    For few images laying out weights takes longer than the arithmetic. Changes are those that torch counts; its fused
-    optimisers do not count theirs, so whoever learns from a forward pass forgets. Copies begin with nothing.
-    """
-
-    def __init__(self) -> None:
-        self._made: tuple[tuple[Any, ...], Value] | None = None
-
-    def __reduce__(self) -> tuple[type[Kept[Value]], tuple[()]]:
-        return Kept, ()
-
-    def get(self, make: Callable[[], Value], tensors: Sequence[Tensor], purpose: object) -> Value:
-        """What `make` gives, or gave for the same tensors and purpose."""
-        if any(tensor.is_inference() for tensor in tensors):  # torch does not count their changes
-            return make()
-        state = (purpose, *((tensor.data_ptr(), tensor._version) for tensor in tensors))
-        if self._made is None or self._made[0] != state:
-            self._made = state, make()
-        return self._made[1]
-
-    def forget(self) -> None:
-        self._made = None
-
-
-def _learns(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:
