@@ -27,6 +27,7 @@ from torchvision.transforms import v2
 
 from bench.detector import vgg
 from bench.detector.backbones import unfold
+from bench.detector.depthwise import without_compiled_loops
 from bench.detector.priors import PRESETS, RATIOS, preset_shapes
 from bench.detector.ssd import SSD
 from bench.detector.torchvision_ssd import to_torchvision
@@ -56,7 +57,8 @@ class FeatureMaps(nn.Module):
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """(B, 3, S, S) to the six maps, finest first."""
-        return OrderedDict((str(place), level) for place, level in enumerate(self.body.feature_maps(images)))
+        with without_compiled_loops():
+            return OrderedDict((str(place), level) for place, level in enumerate(self.body.feature_maps(images)))
 
 
 def torchvision_ssd(ours: SSD) -> TorchvisionSSD:

@@ -6,16 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 
 from bench.detector.backbones import DEFAULT_LIGHT
 from bench.detector.boxes import to_corners
+from bench.detector.depthwise import in_use, use_compiled_loops
 from bench.detector.folded_layers import FoldedConvolution
 from bench.detector.ssd import SSD
 from bench.errors import UserError
 from bench.peers import prior_generator, torchvision_boxes, torchvision_loss, torchvision_ssd, torchvision_targets
-from bench.spec import Numerics
+from bench.spec import NeckSpec, Numerics
 from bench.speed.comparison import TASKS, Work, measure_comparison
 from bench.speed.stages import made_outputs
 from bench.speed.turns import Budget
@@ -97,6 +98,22 @@ def test_vgg16_is_torchvisions_own_network_with_our_weights() -> None:
     assert isinstance(theirs.backbone, SSDFeatureExtractorVGG)
     assert torch.equal(theirs.backbone.extra[0][7][1].weight, own.backbone.features.fc6.weight)
     assert [round(255 * value) for value in theirs.transform.image_mean] == [123, 117, 104]
+
+
+def test_with_a_neck_torchvisions_contender_has_no_loops_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(specification().detector, backbone="vgg16", extras=VGG_EXTRAS, level_norms=VGG_NORMS)
+    theirs = torchvision_ssd(SSD(replace(spec, neck=NeckSpec(kind="fpn", channels=16, levels=3)), seed=0))
+
+    def refused(*_: object, **__: object) -> Tensor:
+        raise AssertionError("loops of ours")
+
+    monkeypatch.setattr("bench.detector.winograd.convolve", refused)
+    use_compiled_loops(True)
+    try:
+        theirs.eval()([torch.rand(3, 300, 300)])
+        assert in_use(torch.device("cpu"), torch.float32)
+    finally:
+        use_compiled_loops(False)
 
 
 def test_loss_and_boxes_alone_are_those_of_the_whole(ours: SSD) -> None:

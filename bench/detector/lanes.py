@@ -163,7 +163,9 @@ def store(_: Any, array: Any, at: Any, lanes: Any) -> Any:
 
 
 @_operation
-def _load_first(_: Any, array: Any, at: Any, count: Any) -> Any:
+def load_first(_: Any, array: Any, at: Any, count: Any) -> Any:
+    """The first `count` of sixteen numbers, and zeros; of none, nothing is read."""
+
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         array, at, count = values
         return read(context, builder, signature.args[0], array, at, first(builder, count))
@@ -196,7 +198,7 @@ def _store_first(_: Any, array: Any, at: Any, lanes: Any, count: Any) -> Any:
 @_loop
 def load_up_to(array: Any, at: Any, count: Any) -> Any:
     """The first `count` of sixteen numbers, and zeros."""
-    return load(array, at) if count >= LANES else _load_first(array, at, count)
+    return load(array, at) if count >= LANES else load_first(array, at, count)
 
 
 @_loop
@@ -216,6 +218,26 @@ def spread(_: Any, value: Any) -> Any:
         return spread_in(builder, values[0])
 
     return _lanes(types.float32), generate
+
+
+@_operation
+def plus(_: Any, a: Any, b: Any) -> Any:
+    """`a + b`."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.fadd(*values)
+
+    return _lanes(a, b), generate
+
+
+@_operation
+def minus(_: Any, a: Any, b: Any) -> Any:
+    """`a - b`."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.fsub(*values)
+
+    return _lanes(a, b), generate
 
 
 @_operation

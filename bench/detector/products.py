@@ -104,6 +104,31 @@ def _tile(
     return types.void(*takes), generate
 
 
+@_operation
+def store_rows(_: Any, weights: Any, at: Any, first: Any, upper: Any, lower: Any) -> Any:
+    """Write two rows of a panel of weights that begins at `at`, one under the other: 16 columns from `first`."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        weights, at, first, upper, lower = values
+        kind = signature.args[0]
+        if lanes.halved(kind):
+            mixed = [place for lane in range(LANES) for place in (lane, LANES + lane)]
+            pairs = builder.shuffle_vector(
+                builder.fptrunc(upper, lanes.BFLOATS),
+                builder.fptrunc(lower, lanes.BFLOATS),
+                ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), mixed),
+            )
+            place = builder.add(at, builder.mul(first, ir.Constant(ir.IntType(64), 2)))
+            builder.store(pairs, lanes.address(context, builder, kind, weights, place, lanes.PAIRS), align=2)
+        else:
+            lanes.write(context, builder, kind, weights, builder.add(at, first), upper)
+            below = builder.add(at, ir.Constant(ir.IntType(64), PANEL))
+            lanes.write(context, builder, kind, weights, builder.add(below, first), lower)
+        return context.get_dummy_value()
+
+    return types.void(weights, types.int64, types.int64, upper, lower), generate
+
+
 @_loop()
 def multiply(
     pieces, rows, a, at, pitch, apart, depth, weights, bias, bounds, added, out, to, out_pitch, out_apart, columns

@@ -18,12 +18,13 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from bench.detector.torchvision_ssd import MARK, from_torchvision
 from bench.detector.weights import read_state
+from bench.detector.winograd import Convolution
 from bench.errors import UserError
 
 NAME = "vgg16"
 STARTS = (0, 5, 10, 17, 24)  # of the five blocks among the layers of `features`
 STRIDES = (1, 2, 4, 8, 16)  # of the convolutions of each block
-CONV4_3 = 22  # its ReLU
+CONV4_3 = 21
 # In [0, 1]; the weights that SSD starts from came from Caffe and expect 0 to 255 about the mean
 CAFFE_STATISTICS = ((0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
 TORCHVISION_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -44,11 +45,14 @@ class VGG16(nn.Module):
         self.features[30] = nn.MaxPool2d(3, stride=1, padding=1)
         self.fc6 = nn.Conv2d(512, 1024, 3, padding=6, dilation=6)
         self.fc7 = nn.Conv2d(1024, 1024, 1)
-        # A ReLU after pooling gives the same numbers and gradients, and has a quarter as many to look at
-        self.order = list(range(len(self.features)))
-        for place in range(1, len(self.order)):
-            if isinstance(self.features[place], nn.MaxPool2d) and place - 1 != CONV4_3:
-                self.order[place - 1 : place + 1] = place, place - 1
+        self.order: list[int] = []  # in which the layers are computed
+        for place, layer in enumerate(self.features):
+            if isinstance(layer, nn.Conv2d):
+                # A ReLU after pooling gives the same numbers and gradients, and has a quarter as many to look at
+                pooled = isinstance(self.features[place + 2], nn.MaxPool2d) and place != CONV4_3
+                self.features[place] = Convolution(layer, rectified=not pooled)
+                self.order += [place, place + 2, place + 1] if pooled else [place]
+        self.order.insert(self.order.index(CONV4_3) + 1, CONV4_3 + 2)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []

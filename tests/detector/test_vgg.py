@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import ssd300_vgg16
 
 from bench.detector import vgg
 from bench.detector.backbones import Backbone
+from bench.detector.depthwise import use_compiled_loops
 from bench.detector.detections import detect
 from bench.detector.levels import L2Norm
 from bench.detector.priors import preset_shapes
@@ -23,6 +26,7 @@ from bench.spec import Specification
 from bench.throughput import count_flops, count_parameters
 from bench.training import Trainer
 from tests import tiny
+from tests.detector.test_backbones import relative_error
 from variants.baseline import baseline, initialisation_of, training_of
 
 
@@ -84,21 +88,46 @@ def test_conversion_is_one_to_one_and_goes_back() -> None:
         our_name("backbone.body.conv1.weight")
 
 
-def test_a_relu_after_pooling_changes_no_number_and_no_gradient() -> None:
+def test_relus_after_pooling_or_with_convolutions_change_no_number_and_no_gradient() -> None:
     torch.manual_seed(0)
-    network = vgg.VGG16()
+    network, images = vgg.VGG16(), torch.randn(2, 3, 100, 100)
+    plain = nn.ModuleList(copy.deepcopy(layer) for layer in network.features)
     assert network.order != sorted(network.order)
-    images = torch.randn(2, 3, 100, 100)
+    assert len(network.order) < len(plain)
+
+    def as_it_is_written(x: Tensor) -> list[Tensor]:
+        maps = []
+        for place, layer in enumerate(plain):
+            x = F.conv2d(x, layer.weight, layer.bias, padding=1) if isinstance(layer, nn.Conv2d) else layer(x)
+            maps += [x] if place == 22 else []  # the ReLU of conv4_3
+        return [*maps, F.relu(network.fc7(F.relu(network.fc6(x))))]
+
     found = []
-    for order in (network.order, sorted(network.order)):
-        network.order = order
-        maps = network(images)
-        sum(level.square().sum() for level in maps).backward()
-        gradients = [value.grad for value in network.parameters() if value.grad is not None]
-        found.append([level.detach() for level in maps] + gradients)
-        network.zero_grad()
-    assert len(found[0]) == 2 + 30
+    for maps, learnt in ((network(images), network.features), (as_it_is_written(images), plain)):
+        torch.stack([level.square().sum() for level in maps]).sum().backward()
+        gradients = [value.grad for value in learnt.parameters()]
+        assert None not in gradients
+        found.append([level.detach() for level in maps] + [each for each in gradients if each is not None])
+    assert len(found[0]) == 2 + 26
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.usefixtures("compiled_loops")
+def test_compiled_loops_give_the_same_maps_and_gradients() -> None:
+    torch.manual_seed(0)
+    network, images = vgg.VGG16(), torch.randn(2, 3, 100, 100)
+    found = []
+    for wanted in (True, False):
+        use_compiled_loops(wanted)
+        maps = network(images)
+        torch.stack([level.square().mean() for level in maps]).sum().backward()
+        gradients = [value.grad.clone() for value in network.parameters() if value.grad is not None]
+        network.zero_grad()
+        found.append([level.detach() for level in maps] + gradients)
+    errors = [relative_error(ours, torchs) for ours, torchs in zip(*found, strict=True)]
+    print(f"largest relative difference of maps {max(errors[:2]):.1e}, of gradients {max(errors[2:]):.1e}")
+    assert 0 < max(errors[:2]) < 1e-5
+    assert max(errors[2:]) < 1e-3  # a few ReLUs beside zero let other gradients through
 
 
 def test_weights_of_features_alone_leave_fc6_and_fc7_untrained(tmp_path: Path) -> None:

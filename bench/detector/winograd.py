@@ -1,0 +1,123 @@
+"""3 x 3 convolutions of a CPU with less than half the multiplications, by Winograd's minimal filtering.
+
+What they compute is `conv2d(x, weight, bias, padding=1)`, perhaps with a ReLU after it, and the gradients of that; a
+test compares. In float32 they are as exact as torch's. In bfloat16 what is multiplied is rounded after the transforms,
+sums of four rounded inputs, and so the error of an output is some 1.4 times that of torch's bfloat16.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.detector.depthwise import empty_like, flat, in_use, numbers
+from bench.detector.kept import Kept, learns
+from bench.detector.team import share_out
+
+MULTIPLE = 16  # channels are whole vectors
+
+
+class Convolution(nn.Conv2d):
+    """A 3 x 3 convolution of stride 1 that keeps its map's size, perhaps with a ReLU after it.
+
+    It takes over the weights of another, and their names in a state dict. Raises ValueError where that is no such one.
+    """
+
+    def __init__(self, like: nn.Conv2d, *, rectified: bool = False) -> None:
+        super().__init__(like.in_channels, like.out_channels, 3, padding=1)
+        for name in ("kernel_size", "stride", "padding", "dilation", "groups"):
+            if getattr(like, name) != getattr(self, name):
+                raise ValueError(f"not a 3 x 3 convolution of stride 1 and padding 1: {like}")
+        self.weight, self.bias = like.weight, like.bias
+        self.rectified = rectified
+        self._kept: Kept[Tensor] = Kept()
+
+    def reset_parameters(self) -> None:
+        """Draw nothing: weights come from another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight, cast(Tensor, self.bias)
+        kind = x.device.type
+        x = x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+        usable = in_use(x.device, x.dtype) and weight.dtype == bias.dtype == torch.float32
+        if not usable or self.in_channels % MULTIPLE or self.out_channels % MULTIPLE:
+            y = super().forward(x)
+            return F.relu_(y) if self.rectified else y
+        if learns(x, weight, bias):
+            self._kept.forget()
+            return cast(Tensor, _Differentiable.apply(x, weight, bias, self.rectified))
+        filters = self._kept.get(lambda: lay_out(weight, x.dtype), [weight], x.dtype)
+        return convolve(x, filters, bias, rectified=self.rectified)
+
+
+def lay_out(weight: Tensor, dtype: torch.dtype, *, turned: bool = False) -> Tensor:
+    """The filters of `weight`, (O, C, 3, 3), transformed, as the loops read them, in float32 or bfloat16.
+
+    turned: for the gradient of the input, which is a convolution too, of O channels to C.
+    """
+    loops = _loops()
+    outputs, inputs = weight.shape[:2]
+    taps = flat(weight)  # (O, 3, 3, C)
+    channels_out, channels_in = (inputs, outputs) if turned else (outputs, inputs)
+    steps = (8 * inputs, 1, 9 * inputs, -inputs) if turned else (0, 9 * inputs, 1, inputs)
+    panels = -(-channels_out // loops.PANEL)
+    filters = torch.zeros(16 * panels * loops.PANEL * channels_in, dtype=dtype)
+    out, parts = numbers(filters), torch.get_num_threads()
+    share_out(lambda part: loops.lay_out(taps, out, channels_in, channels_out, steps, part, parts), parts)
+    return filters
+
+
+def convolve(x: Tensor, filters: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
+    """(B, C, H, W) to (B, O, H, W), both channels last; `filters` are laid out for the type of x, bias is (O,)."""
+    loops = _loops()
+    x = x.contiguous(memory_format=torch.channels_last)
+    images, channels, height, width = x.shape
+    y = empty_like(x, (images, len(bias), height, width))
+    tiles = images * -(-height // 2) * -(-width // 2)
+    threads = torch.get_num_threads()
+    rounds = -(-tiles // (threads * loops.TILES))
+    sizes = (images, height, width, channels, len(bias), -(-tiles // (threads * rounds)))
+    bounds = (np.float32(0 if rectified else -inf), np.float32(inf))
+    source, target, laid, offsets = flat(x), flat(y), numbers(filters), bias.detach().numpy()
+    share_out(lambda part: loops.forward(source, target, laid, offsets, sizes, bounds, part, threads), threads)
+    return y
+
+
+class _Differentiable(torch.autograd.Function):
+    """The convolution with its gradients; those of weight and bias are torch's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, rectified: bool) -> Tensor:
+        y = convolve(x, lay_out(weight, x.dtype), bias, rectified=rectified)
+        ctx.save_for_backward(x, weight, *([y] if rectified else []))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        x, weight, *rectified = ctx.saved_tensors
+        gradient = torch.ops.aten.threshold_backward(gradients[0], rectified[0], 0) if rectified else gradients[0]
+        for_x, *for_layer, _ = ctx.needs_input_grad
+        to_x = None
+        if for_x:
+            nothing = weight.new_zeros(weight.shape[1])
+            to_x = convolve(gradient, lay_out(weight, x.dtype, turned=True), nothing, rectified=False)
+        to_weight, to_bias = None, None
+        if any(for_layer):
+            _, to_weight, to_bias = torch.ops.aten.convolution_backward(
+                gradient, x, weight.to(x.dtype), [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
+                [False, *for_layer],
+            )  # fmt: skip
+        return to_x, to_weight, to_bias, None
+
+
+def _loops() -> ModuleType:
+    """The loops; their compiler is imported where they are needed, since that takes a second."""
+    from bench.detector import winograd_kernels  # noqa: PLC0415
+
+    return winograd_kernels

@@ -1,0 +1,220 @@
+"""Convolutions with fewer multiplications: equal to torch's, with its gradients, and used only where it is wanted."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.detector import winograd
+from bench.detector.depthwise import use_compiled_loops
+from bench.detector.winograd import Convolution, convolve, lay_out
+from tests.detector.test_backbones import relative_error
+from tests.detector.test_depthwise import needs_bfloat16
+
+pytestmark = pytest.mark.usefixtures("compiled_loops")
+# What makes 4 inputs or 3 taps into 4 numbers, and 4 sums into 2 outputs, as in the paper
+INPUT = torch.tensor([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], dtype=torch.float64)
+TAPS = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
+OUTPUT = torch.tensor([[1, 1, 1, 0], [0, 1, -1, -1]], dtype=torch.float64)
+SHAPES = [(3, 13, 10), (2, 8, 12), (1, 19, 19), (5, 1, 1), (1, 2, 3), (1, 1, 40)]
+
+
+@pytest.fixture
+def given_channels(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The channels of what each convolution was given that the loops computed."""
+    channels: list[int] = []
+
+    def noted(x: Tensor, filters: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
+        channels.append(x.shape[1])
+        return convolve(x, filters, bias, rectified=rectified)
+
+    monkeypatch.setattr(winograd, "convolve", noted)
+    return channels
+
+
+def layer(channels_in: int, channels_out: int) -> nn.Conv2d:
+    torch.manual_seed(channels_in + channels_out)
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+
+def picture(channels: int, shape: tuple[int, int, int]) -> Tensor:
+    images, *size = shape
+    x = torch.randn(images, channels, *size, generator=torch.Generator().manual_seed(channels))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def with_rounding(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The algorithm of the paper in float64, with what is multiplied rounded to bfloat16."""
+    height, width = x.shape[2:]
+    padded = F.pad(x.double(), (1, 1 + width % 2, 1, 1 + height % 2))
+    windows = padded.unfold(2, 4, 2).unfold(3, 4, 2)
+    windows = torch.einsum("ij,bcyxjk,lk->bcyxil", INPUT, windows, INPUT).bfloat16().double()
+    filters = torch.einsum("ij,ocjk,lk->ocil", TAPS, weight.double(), TAPS).bfloat16().double()
+    sums = torch.einsum("bcyxil,ocil->boyxil", windows, filters)
+    tiles = torch.einsum("ij,boyxjk,lk->boyixl", OUTPUT, sums, OUTPUT)
+    return tiles.flatten(4, 5).flatten(2, 3)[..., :height, :width] + bias.double().view(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [(16, 16), (32, 48), (80, 16), (48, 64)])
+def test_it_computes_what_torch_computes(
+    channels: tuple[int, int], shape: tuple[int, int, int], rectified: bool, given_channels: list[int]
+) -> None:
+    plain, x = layer(*channels), picture(channels[0], shape)
+    with torch.no_grad():
+        y = Convolution(plain, rectified=rectified)(x)
+        expected = plain.double()(x.double())
+    assert given_channels == [channels[0]]
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    error = relative_error(y.double(), expected.relu() if rectified else expected)
+    print(f"largest relative difference to torch in float64 {error:.1e}")
+    assert error < 2e-6
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [(16, 16), (32, 48), (80, 16)])
+def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(
+    channels: tuple[int, int], shape: tuple[int, int, int]
+) -> None:
+    plain, x = layer(*channels), picture(channels[0], shape).bfloat16()
+    weight, bias = plain.weight.detach(), plain.bias.detach() if plain.bias is not None else torch.zeros(0)
+    y = convolve(x, lay_out(weight, x.dtype), bias, rectified=False)
+    assert y.dtype == torch.bfloat16
+    expected = with_rounding(x, weight, bias)
+    error = relative_error(y.double(), expected)
+    print(f"largest difference, of the largest value: {error:.1e}")
+    assert error < 2**-8  # half of the last of eight bits, and what a sum beside the middle of two moves
+
+
+@needs_bfloat16
+def test_rounding_what_was_transformed_costs_less_than_a_bit() -> None:
+    """Of maps as networks have them, not negative and alike from pixel to pixel; of mere noise it is 1.8 times."""
+    plain = layer(64, 64)
+    x = F.avg_pool2d(picture(64, (2, 40, 40)), 3, stride=1).relu().bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found, torchs = Convolution(plain)(x), plain(x)
+    with torch.no_grad():
+        expected = plain.double()(x.double())
+    error, torchs_error = (float((each.double() - expected).norm() / expected.norm()) for each in (found, torchs))
+    print(f"relative error {error:.1e}, of torch's in bfloat16 {torchs_error:.1e}")
+    assert error < 1.6 * torchs_error
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("shape", SHAPES[:3])
+def test_gradients_are_torchs(shape: tuple[int, int, int], rectified: bool, given_channels: list[int]) -> None:
+    plain = layer(32, 48)
+    ours, x = Convolution(copy.deepcopy(plain), rectified=rectified), picture(32, shape).requires_grad_()
+    y = ours(x)
+    gradient = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    y.backward(gradient)
+    assert given_channels == [32, 48]  # the gradient of the input is a convolution back
+    doubled = x.detach().double().requires_grad_()
+    expected = plain.double()(doubled)
+    (expected.relu() if rectified else expected).backward(gradient.double())
+    pairs = [(x.grad, doubled.grad), (ours.weight.grad, plain.weight.grad)]
+    assert ours.bias is not None
+    assert plain.bias is not None
+    for found, wanted in [*pairs, (ours.bias.grad, plain.bias.grad)]:
+        assert found is not None
+        assert wanted is not None
+        assert relative_error(found.double(), wanted) < 5e-6
+
+
+@needs_bfloat16
+def test_gradients_in_bfloat16_are_as_near_as_torchs() -> None:
+    plain = layer(64, 64)
+    x = picture(64, (2, 20, 20))
+    gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    found = []
+    for network, half in ((plain, True), (Convolution(plain), True), (copy.deepcopy(plain).double(), False)):
+        network.zero_grad()
+        given = (x.bfloat16() if half else x.bfloat16().double()).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            y = network(given)
+        y.backward(gradient.bfloat16().to(y.dtype))
+        assert given.grad is not None
+        assert network.weight.grad is not None
+        found.append([given.grad.double(), network.weight.grad.double()])
+    for torchs, ours, expected in zip(*found, strict=True):
+        error, torchs_error = (float((each - expected).norm() / expected.norm()) for each in (ours, torchs))
+        print(f"relative error {error:.1e}, of torch's {torchs_error:.1e}")
+        assert error < 2 * torchs_error
+
+
+def test_only_gradients_that_are_asked_for_are_computed(given_channels: list[int]) -> None:
+    ours, x = Convolution(layer(16, 32)), picture(16, (2, 6, 6))
+    ours(x).sum().backward()
+    assert given_channels == [16]
+    assert ours.weight.grad is not None
+    ours.zero_grad()
+    ours.requires_grad_(False)
+    ours(x.requires_grad_()).sum().backward()
+    assert given_channels == [16, 16, 32]
+    assert x.grad is not None
+    assert ours.weight.grad is None
+
+
+def test_results_depend_neither_on_threads_nor_on_the_images_beside() -> None:
+    ours, x = Convolution(layer(32, 32)), picture(32, (5, 19, 19))
+    with torch.no_grad():
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(ours(x))
+        found.append(torch.cat([ours(image[None]) for image in x]))
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_filters_are_laid_out_once_and_again_when_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, x, counted = Convolution(layer(16, 16)), picture(16, (2, 6, 6)), []
+
+    def noted(weight: Tensor, dtype: torch.dtype, *, turned: bool = False) -> Tensor:
+        counted.append(turned)
+        return lay_out(weight, dtype, turned=turned)
+
+    monkeypatch.setattr(winograd, "lay_out", noted)
+    with torch.no_grad():
+        first, again = ours(x), ours(x)
+        assert counted == [False]
+        ours.weight.mul_(2)
+        changed = ours(x)
+        expected = F.conv2d(x, ours.weight, ours.bias, padding=1)
+    assert counted == [False, False]
+    assert torch.equal(first, again)
+    assert relative_error(changed, expected) < 1e-5
+    optimiser = torch.optim.SGD(ours.parameters(), lr=0.1, fused=True)  # which torch does not count as a change
+    ours(x).sum().backward()
+    optimiser.step()
+    with torch.no_grad():
+        expected = F.conv2d(x, ours.weight, ours.bias, padding=1)
+        assert relative_error(ours(x), expected) < 1e-5
+
+
+def test_elsewhere_it_is_torchs_convolution_to_the_bit(given_channels: list[int]) -> None:
+    few, odd = layer(3, 16), layer(16, 21)
+    with torch.no_grad():
+        for plain, channels in ((few, 3), (odd, 16)):
+            x = picture(channels, (2, 9, 9))
+            assert torch.equal(Convolution(plain, rectified=True)(x), plain(x).relu())
+        use_compiled_loops(False)
+        plain, x = layer(16, 16), picture(16, (2, 9, 9))
+        assert torch.equal(Convolution(plain)(x), plain(x))
+    assert given_channels == []
+
+
+def test_it_takes_over_the_weights_of_another_and_draws_none() -> None:
+    plain = layer(16, 32)
+    state = torch.get_rng_state()
+    ours = Convolution(plain)
+    assert torch.equal(state, torch.get_rng_state())
+    assert ours.weight is plain.weight
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+    with pytest.raises(ValueError, match="3 x 3"):
+        Convolution(nn.Conv2d(16, 16, 3, padding=2, dilation=2))
