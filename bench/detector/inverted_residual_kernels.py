@@ -62,7 +62,7 @@ def forward(kernel, stride, x, y, expansion, expansion_bias, weights, bias, proj
                     slot = padded % side * width * BLOCK
                     if top <= padded < top + height:
                         at = (image * height + padded - top) * columns_in * channels_in
-                        multiply(_WHOLE, columns_in, x, at, channels_in, 0, channels_in, expansion, expansion_bias,
+                        multiply(_WHOLE, columns_in, x, at, channels_in, 1, 0, channels_in, expansion, expansion_bias,
                                  bounds[:2], x[:0], ring, slot + left * BLOCK, BLOCK, apart, channels)  # fmt: skip
                     else:
                         for block in range(blocks):
@@ -83,5 +83,5 @@ def forward(kernel, stride, x, y, expansion, expansion_bias, weights, bias, proj
                         store(line, to + 2 * pitch, clamp(a2, low, high))
                         store(line, to + 3 * pitch, clamp(a3, low, high))
             to = (image * rows + row) * columns_out * channels_out
-            multiply(_WHOLE, columns_out, line, 0, pitch, 0, channels, projection, projection_bias, free, added, y, to,
-                     channels_out, BLOCK, channels_out)  # fmt: skip
+            multiply(_WHOLE, columns_out, line, 0, pitch, 1, 0, channels, projection, projection_bias, free, added, y,
+                     to, channels_out, BLOCK, channels_out)  # fmt: skip

@@ -31,17 +31,17 @@ _loop: Any = partial(njit, nogil=True, cache=True, no_cpython_wrapper=True, no_c
 
 @_operation
 def _tile(
-    _: Any, rows: Any, blocks: Any, pieces: Any, a: Any, at: Any, pitch: Any, apart: Any, depth: Any, weights: Any,
-    w: Any, bias: Any, first: Any, low: Any, high: Any, added: Any, out: Any, to: Any, out_pitch: Any, out_apart: Any,
-    inside: Any,
+    _: Any, rows: Any, blocks: Any, pieces: Any, a: Any, at: Any, pitch: Any, along: Any, apart: Any, depth: Any,
+    weights: Any, w: Any, bias: Any, first: Any, low: Any, high: Any, added: Any, out: Any, to: Any, out_pitch: Any,
+    out_apart: Any, inside: Any,
 ) -> Any:  # fmt: skip
     """`multiply` for as many rows, blocks of a panel and pieces as the tuples are long; `inside` columns count."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        (_, _, _, a, at, pitch, apart, depth, weights, w, bias, first, low, high, added, out, to, out_pitch,
+        (_, _, _, a, at, pitch, along, apart, depth, weights, w, bias, first, low, high, added, out, to, out_pitch,
          out_apart, inside) = values  # fmt: skip
         kinds = signature.args
-        (a_kind, weights_kind, bias_kind, added_kind, out_kind) = (kinds[i] for i in (3, 8, 10, 14, 15))
+        (a_kind, weights_kind, bias_kind, added_kind, out_kind) = (kinds[i] for i in (3, 9, 11, 15, 16))
         rows_of_tile, blocks_of_tile, pieces_of_row = (len(kinds[i]) for i in range(3))
 
         def number(value: int) -> Any:
@@ -53,6 +53,7 @@ def _tile(
         data = context.make_array(a_kind)(context, builder, a).data
         halved = lanes.halved(a_kind)
         step, kind = (2, lanes.PAIRS) if halved else (1, lanes.FLOATS)
+        stride = builder.mul(along, number(step))
         sums = []
         for block in range(blocks_of_tile):
             start = lanes.read(context, builder, bias_kind, bias, builder.add(first, number(block * LANES)))
@@ -69,7 +70,7 @@ def _tile(
                     builder.load(lanes.address(context, builder, weights_kind, weights, place, kind), align=4)
                     for place in places
                 ]
-                here = plus(from_, step, loop.index)
+                here = builder.add(from_, builder.mul(stride, loop.index))
                 for row in range(rows_of_tile):
                     place = builder.gep(data, [plus(here, row, pitch)], inbounds=True)
                     if halved:
@@ -100,16 +101,16 @@ def _tile(
         return context.get_dummy_value()
 
     whole = types.int64
-    takes = (rows, blocks, pieces, a, *[whole] * 4, weights, whole, bias, whole, low, high, added, out, *[whole] * 4)
+    takes = (rows, blocks, pieces, a, *[whole] * 5, weights, whole, bias, whole, low, high, added, out, *[whole] * 4)
     return types.void(*takes), generate
 
 
 @_operation
-def store_rows(_: Any, weights: Any, at: Any, first: Any, upper: Any, lower: Any) -> Any:
-    """Write two rows of a panel of weights that begins at `at`, one under the other: 16 columns from `first`."""
+def store_rows(_: Any, rows: Any, at: Any, width: Any, first: Any, upper: Any, lower: Any) -> Any:
+    """Write two rows `width` wide, the first from `at`: 16 columns from `first`, of bfloat16 in pairs of a column."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        weights, at, first, upper, lower = values
+        rows, at, width, first, upper, lower = values
         kind = signature.args[0]
         if lanes.halved(kind):
             mixed = [place for lane in range(LANES) for place in (lane, LANES + lane)]
@@ -119,25 +120,27 @@ def store_rows(_: Any, weights: Any, at: Any, first: Any, upper: Any, lower: Any
                 ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), mixed),
             )
             place = builder.add(at, builder.mul(first, ir.Constant(ir.IntType(64), 2)))
-            builder.store(pairs, lanes.address(context, builder, kind, weights, place, lanes.PAIRS), align=2)
+            builder.store(pairs, lanes.address(context, builder, kind, rows, place, lanes.PAIRS), align=2)
         else:
-            lanes.write(context, builder, kind, weights, builder.add(at, first), upper)
-            below = builder.add(at, ir.Constant(ir.IntType(64), PANEL))
-            lanes.write(context, builder, kind, weights, builder.add(below, first), lower)
+            place = builder.add(at, first)
+            lanes.write(context, builder, kind, rows, place, upper)
+            lanes.write(context, builder, kind, rows, builder.add(place, width), lower)
         return context.get_dummy_value()
 
-    return types.void(weights, types.int64, types.int64, upper, lower), generate
+    return types.void(rows, types.int64, types.int64, types.int64, upper, lower), generate
 
 
 @_loop()
 def multiply(
-    pieces, rows, a, at, pitch, apart, depth, weights, bias, bounds, added, out, to, out_pitch, out_apart, columns
+    pieces, rows, a, at, pitch, along, apart, depth, weights, bias, bounds, added, out, to, out_pitch, out_apart,
+    columns,
 ):  # fmt: skip
     """Write `added + clamp(a @ weights + bias)` to `out`; all are flat.
 
     a and weights are both float32 or both bfloat16, the bias is float32, out and added may be either.
     a: `rows` rows, each of as many pieces of `depth` values as the tuple `pieces` is long; from `at`, each row `pitch`
-        after the one before it, and each piece of a row `apart` after the one before it.
+        after the one before it, and each piece of a row `apart` after the one before it. Values of a piece, or pairs of
+        them where they are bfloat16, are so many values or pairs from one another as `along` says: 1 side by side.
     weights: (panels, pieces, depth, PANEL), or of bfloat16, of which the depth is even, (panels, pieces, depth / 2,
         PANEL, 2). bias: (panels, PANEL). Both are filled up with zeros. bounds: lowest and highest value of the clamp.
     out, added: from `to`, each row `out_pitch` after the one before it, and each 16 of its `columns` `out_apart` after
@@ -149,32 +152,32 @@ def multiply(
         if rows < ROWS:
             for row in range(rows):
                 _panel(
-                    _ONE_ROW, pieces, a, at + row * pitch, pitch, apart, depth, weights, w, bias, first, bounds, added,
-                    out, there + row * out_pitch, out_pitch, out_apart, inside,
+                    _ONE_ROW, pieces, a, at + row * pitch, pitch, along, apart, depth, weights, w, bias, first,
+                    bounds, added, out, there + row * out_pitch, out_pitch, out_apart, inside,
                 )  # fmt: skip
         else:
             for begin in range(0, rows, ROWS):
                 row = min(begin, rows - ROWS)  # the last tile does some rows again
                 _panel(
-                    _ALL_ROWS, pieces, a, at + row * pitch, pitch, apart, depth, weights, w, bias, first, bounds, added,
-                    out, there + row * out_pitch, out_pitch, out_apart, inside,
+                    _ALL_ROWS, pieces, a, at + row * pitch, pitch, along, apart, depth, weights, w, bias, first,
+                    bounds, added, out, there + row * out_pitch, out_pitch, out_apart, inside,
                 )  # fmt: skip
 
 
 @_loop(forceinline=True)  # its many arguments would go through memory for every tile
 def _panel(
-    rows, pieces, a, at, pitch, apart, depth, weights, w, bias, first, bounds, added, out, to, out_pitch, out_apart,
-    inside,
+    rows, pieces, a, at, pitch, along, apart, depth, weights, w, bias, first, bounds, added, out, to, out_pitch,
+    out_apart, inside,
 ):  # fmt: skip
     """A tile, without the blocks of its panel in which nothing counts."""
     low, high = lanes.spread(bounds[0]), lanes.spread(bounds[1])
     if inside > LANES:
         _tile(
-            rows, _ALL_BLOCKS, pieces, a, at, pitch, apart, depth, weights, w, bias, first, low, high, added, out, to,
-            out_pitch, out_apart, inside,
+            rows, _ALL_BLOCKS, pieces, a, at, pitch, along, apart, depth, weights, w, bias, first, low, high, added,
+            out, to, out_pitch, out_apart, inside,
         )  # fmt: skip
     else:
         _tile(
-            rows, _ONE_BLOCK, pieces, a, at, pitch, apart, depth, weights, w, bias, first, low, high, added, out, to,
-            out_pitch, out_apart, inside,
+            rows, _ONE_BLOCK, pieces, a, at, pitch, along, apart, depth, weights, w, bias, first, low, high, added,
+            out, to, out_pitch, out_apart, inside,
         )  # fmt: skip

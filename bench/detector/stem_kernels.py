@@ -56,5 +56,5 @@ def forward(kernel, x, y, weights, bias, factor, offset, sizes, stride, part, pa
                         store_up_to(strip, begin + place, value, line - place)
                 else:
                     strip[begin : begin + line] = 0
-            multiply(kernel, columns, strip, 0, stride * channels, apart, depth, weights, bias, free, y[:0], y,
+            multiply(kernel, columns, strip, 0, stride * channels, 1, apart, depth, weights, bias, free, y[:0], y,
                      (image * rows + row) * columns * channels_out, channels_out, LANES, channels_out)  # fmt: skip

@@ -2,11 +2,12 @@
 
 What they compute is `conv2d(x, weight, bias, padding=1)`, perhaps with a ReLU after it, and the gradients of that; a
 test compares. In float32 they are as exact as torch's. In bfloat16 what is multiplied is rounded after the transforms,
-sums of four rounded inputs, and so the error of an output is some 1.4 times that of torch's bfloat16.
+which add inputs up, so the error of an output is some 1.4 times that of torch's bfloat16, and of a gradient twice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from types import ModuleType
 from typing import Any, cast
@@ -21,6 +22,7 @@ from bench.detector.kept import Kept, learns
 from bench.detector.team import share_out
 
 MULTIPLE = 16  # channels are whole vectors
+ROUND = 1 << 23  # bytes of transformed windows and tiles of which a weight's gradient is summed at once, for the cache
 
 
 class Convolution(nn.Conv2d):
@@ -45,7 +47,7 @@ class Convolution(nn.Conv2d):
         weight, bias = self.weight, cast(Tensor, self.bias)
         kind = x.device.type
         x = x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
-        usable = in_use(x.device, x.dtype) and weight.dtype == bias.dtype == torch.float32
+        usable = len(x) > 0 and in_use(x.device, x.dtype) and weight.dtype == bias.dtype == torch.float32
         if not usable or self.in_channels % MULTIPLE or self.out_channels % MULTIPLE:
             y = super().forward(x)
             return F.relu_(y) if self.rectified else y
@@ -67,9 +69,8 @@ def lay_out(weight: Tensor, dtype: torch.dtype, *, turned: bool = False) -> Tens
     channels_out, channels_in = (inputs, outputs) if turned else (outputs, inputs)
     steps = (8 * inputs, 1, 9 * inputs, -inputs) if turned else (0, 9 * inputs, 1, inputs)
     panels = -(-channels_out // loops.PANEL)
-    filters = torch.zeros(16 * panels * loops.PANEL * channels_in, dtype=dtype)
-    out, parts = numbers(filters), torch.get_num_threads()
-    share_out(lambda part: loops.lay_out(taps, out, channels_in, channels_out, steps, part, parts), parts)
+    filters = torch.zeros(loops.POINTS * panels * loops.PANEL * channels_in, dtype=dtype)
+    _in_parts(loops.lay_out, taps, numbers(filters), channels_in, channels_out, steps)
     return filters
 
 
@@ -84,13 +85,41 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor, *, rectified: bool) -> Te
     rounds = -(-tiles // (threads * loops.TILES))
     sizes = (images, height, width, channels, len(bias), -(-tiles // (threads * rounds)))
     bounds = (np.float32(0 if rectified else -inf), np.float32(inf))
-    source, target, laid, offsets = flat(x), flat(y), numbers(filters), bias.detach().numpy()
-    share_out(lambda part: loops.forward(source, target, laid, offsets, sizes, bounds, part, threads), threads)
+    _in_parts(loops.forward, flat(x), flat(y), numbers(filters), bias.detach().numpy(), sizes, bounds)
     return y
 
 
+def layer_gradients(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of weight, (O, C, 3, 3), and bias, (O,), float32.
+
+    x: (B, C, H, W). gradient: of y, (B, O, H, W), of the same type.
+    """
+    from bench.detector import winograd_gradient_kernels as loops  # noqa: PLC0415
+
+    x, gradient = (each.contiguous(memory_format=torch.channels_last) for each in (x, gradient))
+    images, inputs, height, width = x.shape
+    outputs = gradient.shape[1]
+    count = images * -(-height // 2) * -(-width // 2)
+    columns = -(-inputs // loops.PANEL) * loops.PANEL
+    rounds = -(-count * loops.POINTS * (columns + outputs) * x.element_size() // ROUND)
+    round_ = -(-count // (2 * rounds)) * 2
+    apart = [round_ * columns + loops.STAGGER, round_ * outputs + loops.STAGGER]
+    windows, tiles = (numbers(torch.empty(loops.POINTS * each, dtype=x.dtype)) for each in apart)
+    sums, to_weight = torch.zeros(loops.POINTS * outputs * inputs), torch.empty(outputs, 3, 3, inputs)
+    of_tiles = torch.zeros(outputs, 2 if x.dtype == torch.bfloat16 else 1)
+    source, arrived, out = flat(x), flat(gradient), numbers(to_weight).reshape(-1)
+    summed, in_all = numbers(sums), numbers(of_tiles).reshape(-1)
+    sizes = (height, width, inputs, outputs, round_, *apart)
+    for begin in range(0, count, round_):
+        end = min(begin + round_, count)
+        _in_parts(loops.transform, source, arrived, windows, tiles, sizes, begin, end)
+        _in_parts(loops.sum_products, windows, tiles, summed, in_all, sizes, end - begin)
+    _in_parts(loops.filter_sums, summed, out, inputs, outputs)
+    return to_weight.permute(0, 3, 1, 2), of_tiles.sum(1)
+
+
 class _Differentiable(torch.autograd.Function):
-    """The convolution with its gradients; those of weight and bias are torch's."""
+    """The convolution with its gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, rectified: bool) -> Tensor:
@@ -102,18 +131,20 @@ class _Differentiable(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, weight, *rectified = ctx.saved_tensors
         gradient = torch.ops.aten.threshold_backward(gradients[0], rectified[0], 0) if rectified else gradients[0]
-        for_x, *for_layer, _ = ctx.needs_input_grad
-        to_x = None
+        for_x, for_weight, for_bias, _ = ctx.needs_input_grad
+        to_x, to_weight, to_bias = None, None, None
         if for_x:
             nothing = weight.new_zeros(weight.shape[1])
             to_x = convolve(gradient, lay_out(weight, x.dtype, turned=True), nothing, rectified=False)
-        to_weight, to_bias = None, None
-        if any(for_layer):
-            _, to_weight, to_bias = torch.ops.aten.convolution_backward(
-                gradient, x, weight.to(x.dtype), [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
-                [False, *for_layer],
-            )  # fmt: skip
+        if for_weight or for_bias:
+            to_weight, to_bias = layer_gradients(x, gradient)
         return to_x, to_weight, to_bias, None
+
+
+def _in_parts(loop: Callable[..., object], *arguments: object) -> None:
+    """A loop that is told last which part of its work is to be done, and of how many."""
+    threads = torch.get_num_threads()
+    share_out(lambda part: loop(*arguments, part, threads), threads)
 
 
 def _loops() -> ModuleType:

@@ -20,10 +20,11 @@ from bench.detector.depthwise_kernels import empty
 from bench.detector.lanes import LANES, clamp, load, load_first, minus, plus, plus_product, spread, store
 from bench.detector.products import PANEL, ROWS, multiply, store_rows
 
-__all__ = ["PANEL", "TILES", "forward", "lay_out"]
+__all__ = ["PANEL", "POINTS", "TILES", "forward", "lay_out"]
 
 TILES = -(-40 // ROWS) * ROWS  # that are done together: in bfloat16 with 512 channels 640 KB of a second-level cache
-_POINTS = 16
+POINTS = 16
+STAGGER = 4 * LANES  # numbers between points: what is written together does not lie in the same lines of a cache
 _WHOLE = (0,)  # what is multiplied is of one piece
 
 _loop: Any = partial(njit, nogil=True, cache=True)
@@ -32,16 +33,50 @@ _outer: Any = _loop()
 
 
 @_inner
-def _place(tile, across, per_image):
+def place_of(tile, across, per_image):
     """Image, row and column of tiles."""
     image, rest = tile // per_image, tile % per_image
     return image, rest // across, rest % across
 
 
 @_inner
-def _window_row(x, row, offsets, inside):
+def reach(tile, height, width, channels):
+    """Where a window's rows and columns begin in x, and which of them are inside the image, as numbers to be read.
+
+    What is outside is not read, but has to be an address.
+    """
+    image, row, column = place_of(tile, (width + 1) // 2, (height + 1) // 2 * ((width + 1) // 2))
+    top, left, pitch = 2 * row - 1, 2 * column - 1, width * channels
+    start = image * height * pitch
+    rows = (
+        start + max(top, 0) * pitch,
+        start + (top + 1) * pitch,
+        start + min(top + 2, height - 1) * pitch,
+        start + min(top + 3, height - 1) * pitch,
+    )
+    columns = (
+        max(left, 0) * channels,
+        (left + 1) * channels,
+        min(left + 2, width - 1) * channels,
+        min(left + 3, width - 1) * channels,
+    )
+    whole = (
+        LANES if left >= 0 else 0,
+        LANES,
+        LANES if left + 2 < width else 0,
+        LANES if left + 3 < width else 0,
+    )
+    none = (0, 0, 0, 0)
+    above = whole if top >= 0 else none
+    below = whole if top + 2 < height else none
+    last = whole if top + 3 < height else none
+    return rows, columns, above, whole, below, last
+
+
+@_inner
+def _window_row(x, row, columns, inside):
     """A row of windows, by the columns of the transform."""
-    a, b, c, d = offsets
+    a, b, c, d = columns
     a_inside, b_inside, c_inside, d_inside = inside
     x0, x1 = load_first(x, row + a, a_inside), load_first(x, row + b, b_inside)
     x2, x3 = load_first(x, row + c, c_inside), load_first(x, row + d, d_inside)
@@ -58,39 +93,17 @@ def _store_column(windows, at, apart, x0, x1, x2, x3):
 
 
 @_inner
-def _window(x, windows, image, row, column, height, width, channels, to, apart):
-    """The window of a tile, transformed: 16 points `apart`. Around the image are zeros."""
-    top, left = 2 * row - 1, 2 * column - 1
-    # What is outside is not read, but has to be an address
-    rows = (max(top, 0), top + 1, min(top + 2, height - 1), min(top + 3, height - 1))
-    offsets = (
-        max(left, 0) * channels,
-        (left + 1) * channels,
-        min(left + 2, width - 1) * channels,
-        min(left + 3, width - 1) * channels,
-    )
-    whole = (
-        LANES if left >= 0 else 0,
-        LANES,
-        LANES if left + 2 < width else 0,
-        LANES if left + 3 < width else 0,
-    )
-    none = (0, 0, 0, 0)
-    above = whole if top >= 0 else none
-    below = whole if top + 2 < height else none
-    last = whole if top + 3 < height else none
-    pitch = width * channels
-    for channel in range(0, channels, LANES):
-        at = image * height * pitch + channel
-        a0, a1, a2, a3 = _window_row(x, at + rows[0] * pitch, offsets, above)
-        b0, b1, b2, b3 = _window_row(x, at + rows[1] * pitch, offsets, whole)
-        c0, c1, c2, c3 = _window_row(x, at + rows[2] * pitch, offsets, below)
-        d0, d1, d2, d3 = _window_row(x, at + rows[3] * pitch, offsets, last)
-        place = to + channel
-        _store_column(windows, place, apart, a0, b0, c0, d0)
-        _store_column(windows, place + apart, apart, a1, b1, c1, d1)
-        _store_column(windows, place + 2 * apart, apart, a2, b2, c2, d2)
-        _store_column(windows, place + 3 * apart, apart, a3, b3, c3, d3)
+def transform_window(x, channel, reached, windows, to, apart):
+    """Sixteen channels of a window, transformed: 16 points `apart`. Around the image are zeros."""
+    rows, columns, above, whole, below, last = reached
+    a0, a1, a2, a3 = _window_row(x, rows[0] + channel, columns, above)
+    b0, b1, b2, b3 = _window_row(x, rows[1] + channel, columns, whole)
+    c0, c1, c2, c3 = _window_row(x, rows[2] + channel, columns, below)
+    d0, d1, d2, d3 = _window_row(x, rows[3] + channel, columns, last)
+    _store_column(windows, to, apart, a0, b0, c0, d0)
+    _store_column(windows, to + apart, apart, a1, b1, c1, d1)
+    _store_column(windows, to + 2 * apart, apart, a2, b2, c2, d2)
+    _store_column(windows, to + 3 * apart, apart, a3, b3, c3, d3)
 
 
 @_inner
@@ -127,23 +140,25 @@ def forward(x, y, filters, bias, sizes, bounds, part, parts):
     images, height, width, channels_in, channels_out, tiles = sizes
     across, per_image = (width + 1) // 2, (height + 1) // 2 * ((width + 1) // 2)
     panels = (channels_out + PANEL - 1) // PANEL
-    windows, sums = empty(_POINTS * tiles * channels_in, x.dtype), empty(_POINTS * tiles * PANEL, np.float32)
+    apart = tiles * channels_in + STAGGER
+    windows, sums = empty(POINTS * apart, x.dtype), empty(POINTS * tiles * PANEL, np.float32)
     low, high = spread(bounds[0]), spread(bounds[1])
     nothing, free = np.zeros(PANEL, np.float32), (np.float32(-np.inf), np.float32(np.inf))
     for begin in range(part * tiles, images * per_image, parts * tiles):
         count = min(tiles, images * per_image - begin)
         for tile in range(count):
-            image, row, column = _place(begin + tile, across, per_image)
-            _window(x, windows, image, row, column, height, width, channels_in, tile * channels_in, tiles * channels_in)
+            reached = reach(begin + tile, height, width, channels_in)
+            for channel in range(0, channels_in, LANES):
+                transform_window(x, channel, reached, windows, tile * channels_in + channel, apart)
         for panel in range(panels):
             first, inside = panel * PANEL, min(PANEL, channels_out - panel * PANEL)
-            for point in range(_POINTS):
+            for point in range(POINTS):
                 at = (point * panels + panel) * PANEL * channels_in
-                multiply(_WHOLE, count, windows, point * tiles * channels_in, channels_in, 0, channels_in,
+                multiply(_WHOLE, count, windows, point * apart, channels_in, 1, 0, channels_in,
                          filters[at : at + PANEL * channels_in], nothing, free, sums[:0], sums, point * tiles * PANEL,
                          PANEL, LANES, inside)  # fmt: skip
             for tile in range(count):
-                image, row, column = _place(begin + tile, across, per_image)
+                image, row, column = place_of(begin + tile, across, per_image)
                 to = ((image * height + 2 * row) * width + 2 * column) * channels_out + first
                 for block in range(0, inside, LANES):
                     _tile(sums, tile * PANEL + block, tiles * PANEL, load(bias, first + block), low, high, y,
@@ -169,12 +184,12 @@ def _store_row(filters, at, apart, lane, upper, lower):
     v0, v1, v2 = lower
     nothing = minus(u0, u0)
     u_ends, v_ends = plus(u0, u2), plus(v0, v2)
-    store_rows(filters, at, lane, u0, v0)
-    store_rows(filters, at + apart, lane, plus_product(nothing, half, plus(u_ends, u1)),
+    store_rows(filters, at, PANEL, lane, u0, v0)
+    store_rows(filters, at + apart, PANEL, lane, plus_product(nothing, half, plus(u_ends, u1)),
                plus_product(nothing, half, plus(v_ends, v1)))  # fmt: skip
-    store_rows(filters, at + 2 * apart, lane, plus_product(nothing, half, minus(u_ends, u1)),
+    store_rows(filters, at + 2 * apart, PANEL, lane, plus_product(nothing, half, minus(u_ends, u1)),
                plus_product(nothing, half, minus(v_ends, v1)))  # fmt: skip
-    store_rows(filters, at + 3 * apart, lane, u2, v2)
+    store_rows(filters, at + 3 * apart, PANEL, lane, u2, v2)
 
 
 @_outer

@@ -145,7 +145,7 @@ def test_gradients_in_bfloat16_are_as_near_as_torchs() -> None:
     for torchs, ours, expected in zip(*found, strict=True):
         error, torchs_error = (float((each - expected).norm() / expected.norm()) for each in (ours, torchs))
         print(f"relative error {error:.1e}, of torch's {torchs_error:.1e}")
-        assert error < 2 * torchs_error
+        assert error < 2.5 * torchs_error  # the weight's are not rounded to bfloat16 at the end, but twice before
 
 
 def test_only_gradients_that_are_asked_for_are_computed(given_channels: list[int]) -> None:
