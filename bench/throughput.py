@@ -33,16 +33,17 @@ class SpeedSettings:
     """How long to measure inference; the default suits a network of 25 ms an image or faster.
 
     budget_seconds: for everything; only the fewest samples of batch 1 may exceed it.
-    batches: sizes of the sweep, rising, from 1: batch 1 gives the latency.
+    batches: sizes of the sweep, rising, from 1: batch 1 gives the latency. Of neighbouring sizes like 8 and 16 one or
+        the other would be the best one by chance, and whether the budget lasts for the larger one too.
     latency_share: part of the budget that batch 1 may take.
     warmup: calls before each batch size, untimed.
     fewest, most: samples of a batch size. At batch 1 a p99 wants `most` of some hundreds.
     fall: the sweep ends at two throughputs in a row below this part of the best; one may be another process's doing.
     """
 
-    budget_seconds: float = 4.0
-    batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    latency_share: float = 0.4
+    budget_seconds: float = 3.0
+    batches: tuple[int, ...] = (1, 2, 8, 32, 128)
+    latency_share: float = 0.5
     warmup: int = 2
     fewest: int = 5
     most: int = 500

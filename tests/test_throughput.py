@@ -128,20 +128,20 @@ def test_the_budget_ends_a_measurement_but_not_below_the_fewest(clock: Clock, bu
 
 
 def test_throughput_and_latency_of_each_batch_size(clock: Clock) -> None:
-    predict = network_of(clock, lambda batch: 0.002 + 0.001 * batch)
+    predict = network_of(clock, lambda batch: 0.0002 + 0.0001 * batch)
     settings = SpeedSettings(most=20)
     speed = measure_inference(predict, IMAGES, settings, precision="bfloat16")
     assert [row["batch"] for row in speed["sweep"]] == list(settings.batches)
     differences = []
     for row in speed["sweep"]:
-        expected = row["batch"] / (0.002 + 0.001 * row["batch"])
+        expected = row["batch"] / (0.0002 + 0.0001 * row["batch"])
         differences.append(abs(row["images_per_second"] / expected - 1))
         assert row["samples"] == 20
     print(f"largest relative difference of a throughput {max(differences):.1e}")
     assert max(differences) < 1e-9
-    assert speed["best_batch"] == 32
+    assert speed["best_batch"] == 128
     assert speed["images_per_second"] == speed["sweep"][-1]["images_per_second"]
-    assert (speed["latency_p50_ms"], speed["latency_p99_ms"]) == pytest.approx((3, 3))
+    assert (speed["latency_p50_ms"], speed["latency_p99_ms"]) == pytest.approx((0.3, 0.3))
     assert speed["latency_samples"] == 20
     assert (speed["device"], speed["precision"]) == ("cpu", "bfloat16")
     assert speed["threads"] == torch.get_num_threads()
@@ -149,19 +149,19 @@ def test_throughput_and_latency_of_each_batch_size(clock: Clock) -> None:
 
 
 def test_the_sweep_ends_where_throughput_falls(clock: Clock) -> None:
-    predict = network_of(clock, lambda batch: 0.001 * batch * (2 if batch > 4 else 1))
+    predict = network_of(clock, lambda batch: 0.001 * batch * (2 if batch > 2 else 1))
     speed = measure_inference(predict, IMAGES)
-    assert [row["batch"] for row in speed["sweep"]] == [1, 2, 4, 8, 16]
+    assert [row["batch"] for row in speed["sweep"]] == [1, 2, 8, 32]
     assert speed["images_per_second"] == pytest.approx(1000)
 
 
 def test_one_slow_batch_size_does_not_end_the_sweep(clock: Clock) -> None:
     predict = network_of(clock, lambda batch: 0.001 * batch * (2 if batch == 2 else 1))
     speed = measure_inference(predict, IMAGES)
-    assert [row["batch"] for row in speed["sweep"]] == [1, 2, 4, 8, 16, 32]
+    assert [row["batch"] for row in speed["sweep"]] == [1, 2, 8, 32]
 
 
-@pytest.mark.parametrize("milliseconds", [1, 40, 150])
+@pytest.mark.parametrize("milliseconds", [1, 40, 100])
 def test_a_slow_network_stays_within_the_budget(clock: Clock, milliseconds: int) -> None:
     predict = network_of(clock, lambda batch: 0.001 * milliseconds * batch)
     settings = SpeedSettings()
@@ -177,12 +177,12 @@ def test_a_slow_network_stays_within_the_budget(clock: Clock, milliseconds: int)
 def test_the_sweep_ends_where_memory_does(clock: Clock, error: Exception) -> None:
     def predict(images: Tensor) -> None:
         clock.now += 0.001
-        if len(images) > 4:
+        if len(images) > 8:
             raise error
 
     speed = measure_inference(predict, IMAGES)
-    assert [row["batch"] for row in speed["sweep"]] == [1, 2, 4]
-    assert speed["best_batch"] == 4
+    assert [row["batch"] for row in speed["sweep"]] == [1, 2, 8]
+    assert speed["best_batch"] == 8
 
 
 def test_no_memory_for_one_image_says_what_to_do() -> None:
