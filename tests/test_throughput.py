@@ -171,6 +171,17 @@ def test_a_slow_network_stays_within_the_budget(clock: Clock, milliseconds: int)
     assert len(speed["sweep"]) >= 2
 
 
+def test_what_is_left_of_the_budget_goes_to_the_best_size(clock: Clock) -> None:
+    predict = network_of(clock, lambda batch: 0.006 + 0.006 * batch)
+    settings = SpeedSettings()
+    speed = measure_inference(predict, IMAGES, settings)
+    best = speed["sweep"][-1]
+    assert best["batch"] == speed["best_batch"] == 8
+    assert best["samples"] > 2 * settings.fewest
+    assert 0.95 * settings.budget_seconds <= clock.now <= settings.budget_seconds
+    assert best["images_per_second"] == speed["images_per_second"] == pytest.approx(8 / 0.054)
+
+
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: ...")]
 )

@@ -286,6 +286,10 @@ def _notes_on(*, made: bool, device: str) -> list[str]:
             "threads, each call after an untimed one; in our process: the same with this suite's settings of the "
             "allocator and of idle threads (bench/process.py), which the others have too."
         )
+        notes.append(
+            "GFLOP are those of the layers as they are written down. Convolutions that do with fewer multiplications "
+            "(bench/detector/winograd.py) can be above the ceiling, which is that of a convolution that does not."
+        )
     if made:
         notes.insert(2, "So do loss and post-processing of its own number.")
     return notes
