@@ -22,11 +22,13 @@ from bench.detector.priors import preset_shapes
 from bench.detector.ssd import SSD, bias_of
 from bench.detector.torchvision_ssd import from_torchvision, our_name, to_torchvision
 from bench.errors import UserError
+from bench.peers import torchvision_image
 from bench.spec import Specification
 from bench.throughput import count_flops, count_parameters
 from bench.training import Trainer
 from tests import tiny
 from tests.detector.test_backbones import relative_error
+from tests.detector.test_depthwise import needs_bfloat16
 from variants.baseline import baseline, initialisation_of, training_of
 
 
@@ -208,15 +210,37 @@ def test_caffes_initialisation_is_uniform_by_the_fan_in_with_biases_zero() -> No
     assert torch.equal(cast(L2Norm, model.norms[0]).scale, torch.full((512,), 20.0))
 
 
-def test_the_shared_weights_load(shared_data: Path) -> None:
+@pytest.fixture
+def shared_weights(shared_data: Path) -> Path:
     path = shared_data.parent / "weights" / "vgg16_features_fp16.pth"
     if not path.is_file():
         pytest.skip(f"{path.name} is not there")
-    backbone = Backbone(vgg.NAME, str(path)).eval()
+    return path
+
+
+def test_the_shared_weights_load(shared_weights: Path) -> None:
+    backbone = Backbone(vgg.NAME, str(shared_weights)).eval()
     with torch.no_grad():
         maps = backbone(torch.zeros(1, 3, 300, 300))
     assert [tuple(level.shape[1:]) for level in maps] == [(512, 38, 38), (1024, 19, 19)]
     assert all(bool(torch.isfinite(level).all()) for level in maps)
+
+
+@needs_bfloat16
+@pytest.mark.usefixtures("compiled_loops")
+def test_maps_of_photographs_in_bfloat16_are_nearly_as_near_as_torchs(shared_data: Path, shared_weights: Path) -> None:
+    backbone = Backbone(vgg.NAME, str(shared_weights)).eval()
+    files = sorted((shared_data / "bccd" / "JPEGImages").glob("*.jpg"))[:2]
+    images = torch.stack([torchvision_image(file)[:, :300, :300] for file in files])
+    found = []
+    for wanted, half in ((False, False), (True, True), (False, True)):
+        use_compiled_loops(wanted)
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            found.append([level.double() for level in backbone(images)])
+    for expected, ours, torchs in zip(*found, strict=True):
+        error, torchs_error = (float((each - expected).norm() / expected.norm()) for each in (ours, torchs))
+        print(f"relative error {error:.1e}, of torch's in bfloat16 {torchs_error:.1e}")
+        assert error < 1.7 * torchs_error
 
 
 def _pair(seed: int, outputs: int) -> tuple[Any, SSD]:
