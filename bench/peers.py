@@ -42,8 +42,8 @@ class FeatureMaps(nn.Module):
     """A copy of our network up to the heads, in the form of a torchvision backbone.
 
     It takes pixels of 0 to 255, and normalises them itself as ours does: torchvision's transform is to
-    scale, and nothing else. A backbone of timm's is timm's own network, without what this suite folds,
-    joins and compiles in it.
+    scale, and nothing else. A backbone of timm's is timm's own network, without what this suite folds
+    and joins in it, and the convolutions of all are torch's: no compiled loops are in use in it.
     """
 
     def __init__(self, ours: SSD) -> None:

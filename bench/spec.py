@@ -170,8 +170,9 @@ class Numerics:
 
     pieces: in which a batch of training goes through the network, one after the other; above 1 where
         memory does not hold all of it. The loss is that of the whole batch.
-    compiled: depthwise convolutions, what can be joined with them, and the photometric part of augmentation in our own
-        compiled loops (a CPU); their compiler takes some seconds in a new environment, and one or two in every run.
+    compiled: depthwise convolutions, what can be joined with them, VGG16's 3 x 3 convolutions, and the photometric
+        part of augmentation in our own compiled loops (a CPU); their compiler takes some seconds in a new environment,
+        and one or two in every run.
     """
 
     device: str

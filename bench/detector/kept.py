@@ -14,8 +14,9 @@ Value = TypeVar("Value")
 class Kept(Generic[Value]):
     """What is made of tensors for one purpose, made anew only where a tensor or the purpose has changed.
 
-    For few images laying out weights takes longer than the arithmetic. Changes are those that torch counts; its fused
-    optimisers do not count theirs, so whoever learns from a forward pass forgets. Copies begin with nothing.
+    For few images laying out weights takes longer than the arithmetic. Changes are those that torch counts. Its fused
+    optimisers do not count theirs, so whoever learns from a forward pass forgets; after that, nothing may be kept again
+    before the optimiser's step. Copies begin with nothing.
     """
 
     def __init__(self) -> None:

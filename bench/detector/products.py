@@ -139,12 +139,13 @@ def multiply(
 
     a and weights are both float32 or both bfloat16, the bias is float32, out and added may be either.
     a: `rows` rows, each of as many pieces of `depth` values as the tuple `pieces` is long; from `at`, each row `pitch`
-        after the one before it, and each piece of a row `apart` after the one before it. Values of a piece, or pairs of
-        them where they are bfloat16, are so many values or pairs from one another as `along` says: 1 side by side.
+        after the one before it, and each piece of a row `apart` after the one before it. Neighbouring
+        values of a piece, or of bfloat16 neighbouring pairs, are `along` values or pairs apart: 1 is side by side.
     weights: (panels, pieces, depth, PANEL), or of bfloat16, of which the depth is even, (panels, pieces, depth / 2,
         PANEL, 2). bias: (panels, PANEL). Both are filled up with zeros. bounds: lowest and highest value of the clamp.
     out, added: from `to`, each row `out_pitch` after the one before it, and each 16 of its `columns` `out_apart` after
-        the 16 before them. added is empty where there is nothing to add.
+        the 16 before them. added is empty where there is nothing to add. It may be `out` itself where the rows are
+        fewer than ROWS, or a multiple of it; of others some would be added twice.
     """
     for block in range(0, (columns + LANES - 1) // LANES, BLOCKS):
         w, first, inside = block * LANES * depth * len(pieces), block * LANES, columns - block * LANES

@@ -1,8 +1,8 @@
 """The gradients of weights and biases of Winograd's convolutions on a CPU, compiled: F(3 x 3, 2 x 2).
 
-Each of the 16 points of a transformed filter is summed over all tiles: of what a window of the input gives at this
-point, times what the tile of the output's gradient gives there. So these are products of matrices too, 16 of them, with
-16 multiplications where the gradient itself has 36; additions make the 3 x 3 of the 16 sums.
+The gradient at each of the 16 points of a transformed filter is the sum over all tiles of the transformed window there,
+times the transformed tile of the output's gradient. So these are products of matrices too, with 16 multiplications
+where the gradient itself has 36; additions make the 3 x 3 of the 16 sums.
 
 Tiles are gone through in rounds, as many as a cache holds the transforms of. Within a round threads share out the
 tiles, then the points: every sum is made in the order of the tiles, however many threads there are.
@@ -23,8 +23,8 @@ from bench.detector.winograd_kernels import POINTS, STAGGER, place_of, reach, tr
 
 __all__ = ["PANEL", "POINTS", "STAGGER", "filter_sums", "sum_products", "transform"]
 
-_WHOLE = (0,)
-_WHOLE_TILE = 5  # the point at which all four pixels of a tile are added up
+_ONE_PIECE = (0,)
+_SUM_OF_TILE = 5  # the point at which all four pixels of a tile are added up
 
 _loop: Any = partial(njit, nogil=True, cache=True)
 _inner: Any = _loop(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -104,20 +104,20 @@ def sum_products(windows, tiles, sums, of_tiles, sizes, count, part, parts):
     side_by_side = windows.itemsize == 2
     pitch, depth = (2, count + count % 2) if side_by_side else (1, count)
     nothing, free = np.zeros(PANEL, np.float32), (np.float32(-np.inf), np.float32(np.inf))
-    whole = channels_out // ROWS * ROWS
+    in_tiles = channels_out // ROWS * ROWS
     for column in range(part * LANES, channels_out * pitch, parts * LANES):
         total = load(of_tiles, column)
         for row in range(depth // pitch):
-            total = plus(total, load(tiles, _WHOLE_TILE * tiles_apart + row * pitch * channels_out + column))
+            total = plus(total, load(tiles, _SUM_OF_TILE * tiles_apart + row * pitch * channels_out + column))
         store(of_tiles, column, total)
     for task in range(POINTS * panels * part // parts, POINTS * panels * (part + 1) // parts):
         point, panel = task // panels, task % panels
         from_, at = point * tiles_apart, point * windows_apart + panel * round_ * PANEL
         to, inside = point * channels_out * channels_in + panel * PANEL, min(PANEL, channels_in - panel * PANEL)
-        # Rows that fill no tile by themselves: a row that is done again would be added again
-        for first, last in ((0, whole), (whole, channels_out)):
+        # Rows after the last whole tile in a call of their own: `multiply` would add some twice
+        for first, last in ((0, in_tiles), (in_tiles, channels_out)):
             there = to + first * channels_in
-            multiply(_WHOLE, last - first, tiles, from_ + first * pitch, pitch, channels_out, 0, depth,
+            multiply(_ONE_PIECE, last - first, tiles, from_ + first * pitch, pitch, channels_out, 0, depth,
                      windows[at : at + round_ * PANEL], nothing, free, sums, sums, there, channels_in, LANES,
                      inside)  # fmt: skip
 

@@ -6,6 +6,8 @@ tile of the 16 sums. That is 16 multiplications where the convolution itself has
 done while they are in the cache: input, output and filters alone go through memory.
 
 Tensors are flat views of (B, H, W, C), float32 or bfloat16, of whole vectors of channels.
+
+What `lanes.py` says of its changes and what numba keeps is true of this file too.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ __all__ = ["PANEL", "POINTS", "TILES", "forward", "lay_out"]
 TILES = -(-40 // ROWS) * ROWS  # that are done together: in bfloat16 with 512 channels 640 KB of a second-level cache
 POINTS = 16
 STAGGER = 4 * LANES  # numbers between points: what is written together does not lie in the same lines of a cache
-_WHOLE = (0,)  # what is multiplied is of one piece
+_ONE_PIECE = (0,)  # what is multiplied is of one piece
 
 _loop: Any = partial(njit, nogil=True, cache=True)
 _inner: Any = _loop(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -154,7 +156,7 @@ def forward(x, y, filters, bias, sizes, bounds, part, parts):
             first, inside = panel * PANEL, min(PANEL, channels_out - panel * PANEL)
             for point in range(POINTS):
                 at = (point * panels + panel) * PANEL * channels_in
-                multiply(_WHOLE, count, windows, point * apart, channels_in, 1, 0, channels_in,
+                multiply(_ONE_PIECE, count, windows, point * apart, channels_in, 1, 0, channels_in,
                          filters[at : at + PANEL * channels_in], nothing, free, sums[:0], sums, point * tiles * PANEL,
                          PANEL, LANES, inside)  # fmt: skip
             for tile in range(count):

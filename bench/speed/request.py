@@ -287,8 +287,8 @@ def _notes_on(*, made: bool, device: str) -> list[str]:
             "allocator and of idle threads (bench/process.py), which the others have too."
         )
         notes.append(
-            "GFLOP are those of the layers as they are written down. Convolutions that do with fewer multiplications "
-            "(bench/detector/winograd.py) can be above the ceiling, which is that of a convolution that does not."
+            "GFLOP are those of the layers as they are written down. Convolutions with fewer multiplications "
+            "(bench/detector/winograd.py) can exceed the ceiling, which was measured with an ordinary one."
         )
     if made:
         notes.insert(2, "So do loss and post-processing of its own number.")
