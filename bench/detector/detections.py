@@ -25,6 +25,7 @@ ROUNDING = 1e-5  # relative: more than two ways to compute the same probability 
 SLACK = 0.01  # of logits: far more than that
 VECTOR = 16  # outputs from which torch's softmax is fast
 FIRST_PRIORS = 1024  # of an image, by their margin over the background: enough for the final boxes of most
+MANY = 0.25  # of all priors and classes: to put more candidates than that in order takes longer than to choose first
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,7 @@ def detect(spec: DetectorSpec, logits: Tensor, offsets: Tensor, priors: Tensor) 
     logits, offsets = logits.reshape(-1, outputs), offsets.reshape(-1, 4)
     # A probability is at most its ratio to the background's
     least = math.log(max(spec.score_threshold, 1e-30)) - SLACK
-    first = FIRST_PRIORS
-    while True:
+    for first in (FIRST_PRIORS, priors_each):
         # Of an image, priors of a smaller margin than this are not looked at
         lowest = margin.new_full((images,), -math.inf)
         crowded = bool(((margin >= least).sum(dim=1) > first).any())
@@ -64,15 +64,25 @@ def detect(spec: DetectorSpec, logits: Tensor, offsets: Tensor, priors: Tensor) 
         probability = probabilities(logits.index_select(0, row_of).float())[:, 1:]
         # Two outputs with that margin would have this probability, and no prior that is not looked at has more
         complete = probability >= (lowest.sigmoid() * (1 + ROUNDING))[image, None]
-        row, label = (complete & (probability > spec.score_threshold)).nonzero(as_tuple=True)
+        wanted = complete & (probability > spec.score_threshold)
+        if not crowded and int(wanted.sum()) > MANY * images * priors_each * spec.classes:
+            wanted &= probability >= _least_wanted(spec, logits.view(images, priors_each, outputs))[image]
+        row, label = wanted.nonzero(as_tuple=True)
         its_priors = priors.index_select(0, place)
         boxes = decode(offsets.index_select(0, row_of).float(), its_priors, spec.variances).clamp_(0, 1)
         scores = probability[row, label]
         found = _best_of(spec, BatchDetections(image[row], boxes.index_select(0, row), scores, label))
         settled = found.image.bincount(minlength=images) >= spec.detections_per_image
         if not crowded or bool((settled | (lowest <= least)).all()):
-            return found
-        first *= 4
+            break
+    return found
+
+
+def _least_wanted(spec: DetectorSpec, logits: Tensor) -> Tensor:
+    """(B, C): what a probability has to reach for a candidate to be among the best of its class in its image."""
+    probability = probabilities(logits.float())[..., 1:].transpose(1, 2).nan_to_num(nan=0.0).contiguous()
+    best = probability.topk(min(spec.candidates_per_class, probability.shape[2]), dim=2, sorted=False)
+    return best.values.amin(dim=2) * (1 - ROUNDING)
 
 
 def probabilities(logits: Tensor) -> Tensor:

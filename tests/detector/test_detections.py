@@ -13,7 +13,7 @@ from torchvision.ops import batched_nms, nms
 from bench.detector import detections as room
 from bench.detector.boxes import decode
 from bench.detector.depthwise import use_compiled_loops
-from bench.detector.detections import detect, margins, probabilities, suppress
+from bench.detector.detections import BatchDetections, detect, margins, probabilities, suppress
 from bench.detector.priors import prior_boxes
 from bench.spec import DetectorSpec
 from tests import tiny
@@ -63,6 +63,32 @@ def test_equals_the_reference(classes: int, scale: float, first: int, monkeypatc
         found = {(float(s), int(k), *b.tolist()) for s, k, b in zip(scores, labels, boxes, strict=True)}
         assert found == expected
         assert torch.equal(scores, scores.sort(descending=True).values)
+
+
+@pytest.mark.parametrize("classes", [1, 3, 20])
+def test_choosing_candidates_before_they_are_put_in_order_changes_nothing(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of outputs that are whole numbers, so that many candidates are as good as the last one that counts."""
+    spec = replace(BASE, classes=classes, candidates_per_class=60, detections_per_image=50)
+    generator = torch.Generator().manual_seed(classes)
+    logits, offsets = torch.randn(3, 8732, classes + 1, generator=generator).round(), torch.zeros(3, 8732, 4)
+    found: list[BatchDetections] = []
+    asked: list[int] = []
+    least_wanted = room._least_wanted
+
+    def noted(spec: DetectorSpec, logits: Tensor) -> Tensor:
+        asked.append(len(found))
+        return least_wanted(spec, logits)
+
+    monkeypatch.setattr(room, "_least_wanted", noted)
+    monkeypatch.setattr(room, "FIRST_PRIORS", 8732)
+    for many in (0.0, 1.0):
+        monkeypatch.setattr(room, "MANY", many)
+        found.append(detect(spec, logits, offsets, prior_boxes(spec)))
+    assert asked == [0]
+    assert len(found[0].scores)
+    assert all(torch.equal(a, b) for a, b in zip(vars(found[0]).values(), vars(found[1]).values(), strict=True))
 
 
 @pytest.mark.parametrize("outputs", [2, 13, 16, 91])
