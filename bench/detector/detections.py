@@ -46,7 +46,7 @@ def detect(spec: DetectorSpec, logits: Tensor, offsets: Tensor, priors: Tensor) 
     """Final boxes from logits (B, P, C + 1), offsets (B, P, 4) and priors (P, 4) cxcywh.
 
     What a candidate suffers depends on better ones alone, and an image ends with a given number of boxes: so
-    only its best candidates are looked at, and more of them where too few have survived.
+    only its best candidates are looked at, and all of them where too few have survived.
     """
     images, priors_each, outputs = logits.shape
     margin = margins(logits)
