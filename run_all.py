@@ -351,7 +351,7 @@ def keep_caches_in(cache: Path) -> None:
         ("HF_HOME", "huggingface"),
     ):
         os.environ.setdefault(variable, str(cache.resolve() / folder))
-    if not os.access(Path(__file__).parent / "bench" / "detector", os.W_OK):
+    if not os.access(Path(__file__).parent / "bench" / "loops", os.W_OK):
         os.environ.setdefault("NUMBA_CACHE_DIR", str(cache.resolve() / "numba"))  # beside its source otherwise
 
 

@@ -7,7 +7,7 @@ number of workers, nor on whether the run was interrupted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from bench.data.augment import (
     draw_view,
     generator_of,
 )
+from bench.data.distortion import distorted
 from bench.data.index import ImageIndex
 from bench.data.pixels import PixelSource
 from bench.data.warping import Placement, placement, warp, warp_together
@@ -96,7 +97,7 @@ class TrainingBatches:
         self.device, self.together = device, device != "cpu" if together is None else together
         self.fill = torch.tensor(fill, device=device).view(1, 3, 1, 1)
         self.boxes = index.fractions()
-        self.distorted = _compiled_distortion() if compiled else None
+        self.distorted = distorted if compiled else None
 
     def steps(self, first: int, last: int) -> Generator[tuple[Tensor, Targets], None, None]:
         """Images (B, 3, S, S) float32 of 0 to 255, channels last, on the device, and their targets, step by step."""
@@ -155,13 +156,6 @@ class TrainingBatches:
     def _submit(self, pool: ThreadPoolExecutor, step: int) -> list[Future[Sample]]:
         rows, epochs = rows_of_step(step, batch=self.batch, images=len(self.index), seed=self.seed)
         return [pool.submit(self.sample, int(row), int(epoch)) for row, epoch in zip(rows, epochs, strict=True)]
-
-
-def _compiled_distortion() -> Callable[..., NDArray[np.float32]]:
-    """The compiler is imported where it is needed, since that takes a second."""
-    from bench.data.distortion import distorted  # noqa: PLC0415
-
-    return distorted
 
 
 def targets_of(samples: list[Sample]) -> Targets:

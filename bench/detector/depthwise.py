@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, library
 from torch.autograd.function import once_differentiable
 
+from bench import loops
 from bench.detector.team import share_out
 
 Bounds = tuple[float, float]
@@ -93,8 +93,8 @@ def _forward(
     x = x.contiguous(memory_format=torch.channels_last)
     y = empty_like(x, output_shape(x.shape, weight.shape, stride, padding))
     call = _Call(x, y, weight, stride, padding, bounds)
-    block = call.loops.BLOCK
-    call.run(call.loops.forward, flat(x), flat(y), in_groups(weight, block), in_groups(bias, block))
+    block = loops.depthwise.BLOCK
+    call.run(loops.depthwise.forward, flat(x), flat(y), in_groups(weight, block), in_groups(bias, block))
     return y
 
 
@@ -116,19 +116,12 @@ def _backward(
     to_x = empty_like(x, x.shape) if for_x else x.new_empty(0)
     sums = weight.new_zeros((len(x), *call.shape_of_blocks) if for_weight else 0)
     flat_to_x = flat(to_x) if for_x else numbers(to_x)
-    weights = in_groups(weight, call.loops.BLOCK)
-    call.run(call.loops.backward, flat(x), flat(y), flat(gradient), weights, flat_to_x, sums.numpy().reshape(-1))
+    weights = in_groups(weight, loops.depthwise.BLOCK)
+    call.run(loops.depthwise.backward, flat(x), flat(y), flat(gradient), weights, flat_to_x, sums.numpy().reshape(-1))
     if not for_weight:
         return to_x, None
     by_channel = sums.sum(0).transpose(1, 2).reshape(-1, weight[0].numel())[: len(weight)]
     return to_x if for_x else None, by_channel.reshape(weight.shape)
-
-
-def compiled_loops() -> ModuleType:
-    """The loops; their compiler is imported where they are needed, since that takes a second."""
-    from bench.detector import depthwise_kernels  # noqa: PLC0415
-
-    return depthwise_kernels
 
 
 class _Call:
@@ -138,8 +131,7 @@ class _Call:
         self, x: Tensor, y: Tensor, weight: Tensor, stride: int, padding: Sequence[int], bounds: Sequence[float]
     ) -> None:
         images, channels, height, width = x.shape
-        self.loops = compiled_loops()
-        blocks = -(-channels // self.loops.BLOCK)
+        blocks = -(-channels // loops.depthwise.BLOCK)
         self.threads = torch.get_num_threads()
         # Whole images for each thread: their rows are read as they lie. Channels are parted where images are few
         per_group = -(-blocks // self.threads) if images < self.threads else blocks
@@ -148,15 +140,15 @@ class _Call:
         self.sizes = tuple(int(size) for size in sizes)
         self.bounds = tuple(np.float32(bound) for bound in bounds)
         self.kernel, self.stride = (0,) * weight.shape[-1], (0,) * stride
-        self.shape_of_blocks = (blocks, weight[0].numel(), self.loops.BLOCK)
+        self.shape_of_blocks = (blocks, weight[0].numel(), loops.depthwise.BLOCK)
         self.tasks = images * groups
 
-    def run(self, loops: Any, *tensors: Numbers) -> None:
-        """`loops` on all tasks."""
+    def run(self, loop: Any, *tensors: Numbers) -> None:
+        """`loop` on all tasks."""
         parts = max(1, min(self.threads, self.tasks))
 
         def do(part: int) -> None:
-            loops(self.kernel, self.stride, *tensors, self.sizes, self.bounds, part, parts)
+            loop(self.kernel, self.stride, *tensors, self.sizes, self.bounds, part, parts)
 
         share_out(do, parts)
 
@@ -169,8 +161,7 @@ def in_groups(values: Tensor, group: int) -> Numbers:
     rows = numbers(values.detach().reshape(len(values), -1))
     channels, each = rows.shape
     out = np.empty(-(-channels // group) * group * each, rows.dtype)
-    loops = compiled_loops()
-    lay_out = loops.in_groups if values.dtype == torch.float32 else loops.in_groups_of_pairs
+    lay_out = loops.depthwise.in_groups if values.dtype == torch.float32 else loops.depthwise.in_groups_of_pairs
     lay_out(rows.reshape(-1), channels, each, group, out)
     return out
 

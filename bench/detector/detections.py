@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench import loops
 from bench.detector.boxes import areas, decode, overlaps
 from bench.detector.depthwise import in_use
 from bench.detector.team import share_out
@@ -97,11 +97,10 @@ def margins(logits: Tensor) -> Tensor:
     """(B, P) float32: by how much the largest other of the outputs (B, P, C + 1) is above the background's."""
     if logits.dtype != torch.float32 or not in_use(logits.device, logits.dtype):
         return logits[..., 1:].amax(dim=-1).float() - logits[..., 0].float()
-    loops = _loops()
     margin = torch.empty(logits.shape[:-1])
     arrays = logits.detach().reshape(-1).numpy(), logits.shape[-1], margin.numpy().reshape(-1)
     parts = torch.get_num_threads()
-    share_out(lambda part: loops.margins(*arrays, part, parts), parts)
+    share_out(lambda part: loops.detections.margins(*arrays, part, parts), parts)
     return margin
 
 
@@ -147,21 +146,13 @@ def suppress(boxes: Tensor, group: Tensor, *, threshold: float) -> Tensor:
 
 def _suppress_by_loops(boxes: Tensor, counts: Tensor, threshold: float) -> Tensor:
     """(N,) bool kept of boxes (N, 4) in groups of so many, by compiled loops of the CPU."""
-    loops = _loops()
     starts = F.pad(counts.cumsum(0), (1, 0)).numpy()
     kept = torch.empty(len(boxes), dtype=torch.uint8)
     boxes = boxes.detach()
     arrays = boxes.t().contiguous().numpy(), areas(boxes).numpy(), starts
     parts = torch.get_num_threads()
-    share_out(lambda part: loops.suppress(*arrays, np.float32(threshold), kept.numpy(), part, parts), parts)
+    share_out(lambda part: loops.detections.suppress(*arrays, np.float32(threshold), kept.numpy(), part, parts), parts)
     return kept.bool()
-
-
-def _loops() -> ModuleType:
-    """The loops; their compiler is imported where they are needed, since that takes a second."""
-    from bench.detector import detection_kernels  # noqa: PLC0415
-
-    return detection_kernels
 
 
 def _suppress_padded(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench import loops
 from bench.detector.depthwise import Bounds, Numbers, in_groups, numbers, output_shape
 from bench.detector.passes import Pass
 
@@ -46,14 +46,13 @@ def lay_out(expansion: Layer | None, depthwise: Layer, projection: Layer, dtype:
     (C', M, 1, 1) and (C',). All are float32; of bfloat16 are the products with expansion and projection, whose sums
     are float32.
     """
-    loops = _loops()
     middle = len(depthwise[0])
     pointwise = [
-        (in_groups(weight.to(dtype), loops.PANEL), in_groups(bias, loops.PANEL))
+        (in_groups(weight.to(dtype), loops.inverted_residual.PANEL), in_groups(bias, loops.inverted_residual.PANEL))
         for weight, bias in (projection, *([expansion] if expansion else []))
     ]
     empty = numbers(depthwise[0].detach().new_empty(0, dtype=dtype)), numbers(depthwise[1].detach()[:0])
-    convolving = [in_groups(layer, loops.BLOCK) for layer in depthwise]
+    convolving = [in_groups(layer, loops.inverted_residual.BLOCK) for layer in depthwise]
     arrays = [*(pointwise[1] if expansion else empty), *convolving, *pointwise[0]]
     return LaidOut(
         layers=[torch.from_numpy(array) for array in arrays],
@@ -81,19 +80,12 @@ def inverted_residual(
     _, _, rows, columns = output_shape((1, middle, height, width), (middle, 1, side, side), stride, padding)
     sizes = (height, width, middle, rows, columns, padding[0], padding[2], channels_in, channels_out)
     bounds = tuple(np.float32(bound) for bound in (*before, *after))
-    arrays, forward = [layer.numpy() for layer in block.layers], _loops().forward
+    arrays, forward = [layer.numpy() for layer in block.layers], loops.inverted_residual.forward
     kernel, steps = (0,) * side, (0,) * stride
 
-    def loops(x: Numbers, y: Numbers, images: int, bands: int, part: int, parts: int) -> None:
+    def compute(x: Numbers, y: Numbers, images: int, bands: int, part: int, parts: int) -> None:
         added = x if residual else x[:0]
         forward(kernel, steps, x, y, *arrays, added, (*sizes, images, bands), bounds, part, parts)
 
     dtype = torch.bfloat16 if block.layers[0].dtype == torch.int16 else torch.float32
-    return Pass(loops=loops, shape=(channels_out, rows, columns), dtype=dtype)
-
-
-def _loops() -> ModuleType:
-    """The loops; their compiler is imported where they are needed, since that takes a second."""
-    from bench.detector import inverted_residual_kernels  # noqa: PLC0415
-
-    return inverted_residual_kernels
+    return Pass(loops=compute, shape=(channels_out, rows, columns), dtype=dtype)

@@ -8,12 +8,12 @@ compares it with torch's operators.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench import loops
 from bench.detector.depthwise import Numbers, in_groups, numbers, output_shape
 from bench.detector.passes import Pass
 
@@ -25,12 +25,11 @@ def lay_out(weight: Tensor, bias: Tensor, factor: Tensor, offset: Tensor, dtype:
 
     weight: (O, C, K, K) and bias (O,), of images whose channels are multiplied by `factor` (C,), plus `offset` (C,).
     """
-    loops = _loops()
     rows = weight.detach().permute(0, 2, 3, 1).flatten(2)
     # bfloat16 are multiplied in pairs
     rows = F.pad(rows, (0, rows.shape[2] % 2)) if dtype == torch.bfloat16 else rows
-    arrays = [in_groups(rows.to(dtype), loops.PANEL), in_groups(bias, loops.PANEL)]
-    arrays += [numbers(each.detach().repeat(loops.LANES)) for each in (factor, offset)]
+    arrays = [in_groups(rows.to(dtype), loops.stem.PANEL), in_groups(bias, loops.stem.PANEL)]
+    arrays += [numbers(each.detach().repeat(loops.stem.LANES)) for each in (factor, offset)]
     return [torch.from_numpy(array) for array in arrays]
 
 
@@ -52,16 +51,9 @@ def stem(
     halved = layers[0].dtype == torch.int16
     depth = kernel * channels_in + (kernel * channels_in % 2 if halved else 0)
     sizes = (height, width, channels_in, rows, columns, channels, padding[0], padding[2], depth)
-    arrays, forward, window = [layer.numpy() for layer in layers], _loops().forward, (0,) * kernel
+    arrays, forward, window = [layer.numpy() for layer in layers], loops.stem.forward, (0,) * kernel
 
-    def loops(x: Numbers, y: Numbers, images: int, bands: int, part: int, parts: int) -> None:
+    def compute(x: Numbers, y: Numbers, images: int, bands: int, part: int, parts: int) -> None:
         forward(window, x, y, *arrays, (*sizes, images, bands), stride, part, parts)
 
-    return Pass(loops=loops, shape=(channels, rows, columns), dtype=torch.bfloat16 if halved else torch.float32)
-
-
-def _loops() -> ModuleType:
-    """The loops; their compiler is imported where they are needed, since that takes a second."""
-    from bench.detector import stem_kernels  # noqa: PLC0415
-
-    return stem_kernels
+    return Pass(loops=compute, shape=(channels, rows, columns), dtype=torch.bfloat16 if halved else torch.float32)

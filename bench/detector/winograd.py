@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from bench import loops
 from bench.detector.depthwise import empty_like, flat, in_use, numbers
 from bench.detector.kept import Kept, learns
 from bench.detector.team import share_out
@@ -80,29 +80,27 @@ def lay_out(weight: Tensor, dtype: torch.dtype, *, turned: bool = False) -> Tens
 
     turned: for the gradient of the input, which is a convolution too, of O channels to C.
     """
-    loops = _loops()
     outputs, inputs = weight.shape[:2]
     taps = flat(weight)  # (O, 3, 3, C)
     channels_out, channels_in = (inputs, outputs) if turned else (outputs, inputs)
     steps = (8 * inputs, 1, 9 * inputs, -inputs) if turned else (0, 9 * inputs, 1, inputs)
-    panels = -(-channels_out // loops.PANEL)
-    filters = torch.zeros(loops.POINTS * panels * loops.PANEL * channels_in, dtype=dtype)
-    _in_parts(loops.lay_out, taps, numbers(filters), channels_in, channels_out, steps)
+    panels = -(-channels_out // loops.winograd.PANEL)
+    filters = torch.zeros(loops.winograd.POINTS * panels * loops.winograd.PANEL * channels_in, dtype=dtype)
+    _in_parts(loops.winograd.lay_out, taps, numbers(filters), channels_in, channels_out, steps)
     return filters
 
 
 def convolve(x: Tensor, filters: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
     """(B, C, H, W) to (B, O, H, W), both channels last; `filters` are laid out for the type of x, bias is (O,)."""
-    loops = _loops()
     x = x.contiguous(memory_format=torch.channels_last)
     images, channels, height, width = x.shape
     y = empty_like(x, (images, len(bias), height, width))
     tiles = images * -(-height // 2) * -(-width // 2)
     threads = torch.get_num_threads()
-    tasks = threads * -(-tiles // (threads * loops.TILES))  # as many for each thread
+    tasks = threads * -(-tiles // (threads * loops.winograd.TILES))  # as many for each thread
     sizes = (images, height, width, channels, len(bias), -(-tiles // tasks))
     bounds = (np.float32(0 if rectified else -inf), np.float32(inf))
-    _in_parts(loops.forward, flat(x), flat(y), numbers(filters), bias.detach().numpy(), sizes, bounds)
+    _in_parts(loops.winograd.forward, flat(x), flat(y), numbers(filters), bias.detach().numpy(), sizes, bounds)
     return y
 
 
@@ -111,27 +109,26 @@ def layer_gradients(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
 
     x: (B, C, H, W). gradient: of y, (B, O, H, W), of the same type.
     """
-    from bench.detector import winograd_gradient_kernels as loops  # noqa: PLC0415
-
     x, gradient = (each.contiguous(memory_format=torch.channels_last) for each in (x, gradient))
     images, inputs, height, width = x.shape
     outputs = gradient.shape[1]
+    panel, points, stagger = loops.winograd.PANEL, loops.winograd.POINTS, loops.winograd.STAGGER
     count = images * -(-height // 2) * -(-width // 2)
-    columns = -(-inputs // loops.PANEL) * loops.PANEL
-    rounds = -(-count * loops.POINTS * (columns + outputs) * x.element_size() // ROUND)
+    columns = -(-inputs // panel) * panel
+    rounds = -(-count * points * (columns + outputs) * x.element_size() // ROUND)
     round_ = -(-count // (2 * rounds)) * 2
-    apart = [round_ * columns + loops.STAGGER, round_ * outputs + loops.STAGGER]
-    windows, tiles = (numbers(torch.empty(loops.POINTS * each, dtype=x.dtype)) for each in apart)
-    sums, to_weight = torch.zeros(loops.POINTS * outputs * inputs), torch.empty(outputs, 3, 3, inputs)
+    apart = [round_ * columns + stagger, round_ * outputs + stagger]
+    windows, tiles = (numbers(torch.empty(points * each, dtype=x.dtype)) for each in apart)
+    sums, to_weight = torch.zeros(points * outputs * inputs), torch.empty(outputs, 3, 3, inputs)
     of_tiles = torch.zeros(outputs, 2 if x.dtype == torch.bfloat16 else 1)
     source, arrived, out = flat(x), flat(gradient), numbers(to_weight).reshape(-1)
     summed, in_all = numbers(sums), numbers(of_tiles).reshape(-1)
     sizes = (height, width, inputs, outputs, round_, *apart)
     for begin in range(0, count, round_):
         end = min(begin + round_, count)
-        _in_parts(loops.transform, source, arrived, windows, tiles, sizes, begin, end)
-        _in_parts(loops.sum_products, windows, tiles, summed, in_all, sizes, end - begin)
-    _in_parts(loops.filter_sums, summed, out, inputs, outputs)
+        _in_parts(loops.winograd_gradients.transform, source, arrived, windows, tiles, sizes, begin, end)
+        _in_parts(loops.winograd_gradients.sum_products, windows, tiles, summed, in_all, sizes, end - begin)
+    _in_parts(loops.winograd_gradients.filter_sums, summed, out, inputs, outputs)
     return to_weight.permute(0, 3, 1, 2), of_tiles.sum(1)
 
 
@@ -163,10 +160,3 @@ def _in_parts(loop: Callable[..., object], *arguments: object) -> None:
     """A loop that is told last which part of its work is to be done, and of how many."""
     threads = torch.get_num_threads()
     share_out(lambda part: loop(*arguments, part, threads), threads)
-
-
-def _loops() -> ModuleType:
-    """The loops; their compiler is imported where they are needed, since that takes a second."""
-    from bench.detector import winograd_kernels  # noqa: PLC0415
-
-    return winograd_kernels

@@ -7,20 +7,18 @@ processor has such (AVX-512), else two or four, and stay in them between operati
 In memory a number is a float32, or a bfloat16 in an array of int16, since NumPy has no such type: it is widened when it
 is read, and rounded to the nearest when it is written. Of uint8 it is only read. What an array holds is known when a
 loop is compiled.
-
-numba keeps what it has compiled by the file of the loop: after a change here, remove that file's `__pycache__`.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from llvmlite import ir
-from numba import njit
 from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
+
+from bench.loops.compiled import inlined
 
 LANES = 16
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
@@ -47,7 +45,6 @@ BYTES = ir.VectorType(ir.IntType(8), LANES)
 _BITS = ir.VectorType(ir.IntType(1), LANES)
 _PLACES = ir.VectorType(ir.IntType(32), LANES)
 _operation: Any = intrinsic
-_loop: Any = partial(njit, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)()
 
 
 class _Lanes(types.Type):
@@ -195,13 +192,13 @@ def _store_first(_: Any, array: Any, at: Any, lanes: Any, count: Any) -> Any:
     return types.void(array, at, lanes, count), generate
 
 
-@_loop
+@inlined()
 def load_up_to(array: Any, at: Any, count: Any) -> Any:
     """The first `count` of sixteen numbers, and zeros."""
     return load(array, at) if count >= LANES else load_first(array, at, count)
 
 
-@_loop
+@inlined()
 def store_up_to(array: Any, at: Any, lanes: Any, count: Any) -> None:
     """Write the first `count` of sixteen numbers, and leave what lies after them."""
     if count >= LANES:

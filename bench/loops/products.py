@@ -2,31 +2,28 @@
 
 Of bfloat16 a processor with AVX512-BF16 multiplies two neighbours of a row by two of a column, and adds both to a sum
 in float32.
-
-What `lanes.py` says of its changes and what numba keeps is true of this file too.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from bench.detector import lanes
-from bench.detector.lanes import LANES
+from bench.loops import lanes
+from bench.loops.compiled import inlined, inner
+from bench.loops.lanes import LANES
 
 # Rows, and blocks of 16 columns, of a tile: its sums, a row of weights and one value more fill the registers
 ROWS, BLOCKS = (10, 2) if binding.get_host_cpu_features().get("avx512f") else (6, 1)
 PANEL = BLOCKS * LANES
 _PAIRS_AS_WHOLE = ir.VectorType(ir.IntType(32), LANES)
+WHOLE = (0,)  # what is multiplied is of one piece
 _ONE_ROW, _ALL_ROWS = (0,), (0,) * ROWS
 _ONE_BLOCK, _ALL_BLOCKS = (0,), (0,) * BLOCKS
 _operation: Any = intrinsic
-_loop: Any = partial(njit, nogil=True, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @_operation
@@ -130,7 +127,7 @@ def store_rows(_: Any, rows: Any, at: Any, width: Any, first: Any, upper: Any, l
     return types.void(rows, types.int64, types.int64, types.int64, upper, lower), generate
 
 
-@_loop()
+@inner()
 def multiply(
     pieces, rows, a, at, pitch, along, apart, depth, weights, bias, bounds, added, out, to, out_pitch, out_apart,
     columns,
@@ -165,7 +162,7 @@ def multiply(
                 )  # fmt: skip
 
 
-@_loop(forceinline=True)  # its many arguments would go through memory for every tile
+@inlined()  # its many arguments would go through memory for every tile
 def _panel(
     rows, pieces, a, at, pitch, along, apart, depth, weights, w, bias, first, bounds, added, out, to, out_pitch,
     out_apart, inside,

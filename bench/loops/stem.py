@@ -7,22 +7,17 @@ the weights as they are, of 16 output channels and ten windows at a time.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from bench.detector.depthwise_kernels import empty
-from bench.detector.lanes import LANES, load, load_up_to, plus_product, store_up_to
-from bench.detector.products import PANEL, multiply
+from bench.loops.compiled import outer
+from bench.loops.depthwise import empty
+from bench.loops.lanes import LANES, load, load_up_to, plus_product, store_up_to
+from bench.loops.products import PANEL, multiply
 
 __all__ = ["LANES", "PANEL", "forward"]
 
-_outer: Any = partial(njit, nogil=True, cache=True)()
 
-
-@_outer
+@outer()
 def forward(kernel, x, y, weights, bias, factor, offset, sizes, stride, part, parts):
     """Write y, float32 or bfloat16, and as it is the weights: (panels, K, `depth`, PANEL), see `products.py`.
 

@@ -14,13 +14,10 @@ threads.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from bench.detector.lanes import (
+from bench.loops.compiled import inlined, outer
+from bench.loops.lanes import (
     LANES,
     clamp,
     load,
@@ -37,12 +34,8 @@ BLOCK = LANES  # channels that are computed together
 COLUMNS = 4  # of the output that are computed together: what fits the registers
 CACHE = 6144  # floats, half of a first-level cache
 
-_loop: Any = partial(njit, nogil=True, cache=True)
-_inner: Any = _loop(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-_outer: Any = _loop()
 
-
-@_inner
+@inlined()
 def empty(cells, dtype):
     """So many numbers, from the beginning of a line of the cache."""
     numbers = np.empty(cells + 64, dtype)
@@ -50,7 +43,7 @@ def empty(cells, dtype):
     return numbers[begin : begin + cells]
 
 
-@_inner
+@inlined()
 def fill(kernel, ring, begin, end, x, image, first, inside, width, sizes, bounds):
     """Rows `begin` to `end` of the padded image into their places in the ring, clamped."""
     side = len(kernel)
@@ -71,7 +64,7 @@ def fill(kernel, ring, begin, end, x, image, first, inside, width, sizes, bounds
                     store(ring, to, nothing)
 
 
-@_inner
+@inlined()
 def convolve(kernel, stride, ring, cell, slot, width, weights, begin, offset):
     """Neighbours in a row of the output, of a block."""
     side, next_ = len(kernel), len(stride) * BLOCK
@@ -88,7 +81,7 @@ def convolve(kernel, stride, ring, cell, slot, width, weights, begin, offset):
     return a0, a1, a2, a3
 
 
-@_inner
+@inlined()
 def _mask_row(y, gradient, at, columns, pitch, inside, low, high, arrived, apart):
     """A row of gradients into blocks that lie `apart`, where what was clamped is strictly within its bounds."""
     for column in range(columns):
@@ -98,7 +91,7 @@ def _mask_row(y, gradient, at, columns, pitch, inside, low, high, arrived, apart
             store(arrived, block * apart + column * BLOCK, kept)
 
 
-@_inner
+@inlined()
 def _to_weights(kernel, stride, ring, start, row, width, gradient, begin, sums, to, columns):
     """What a block's row of gradients and the rows that it came from add to the weights' gradient."""
     side, step = len(kernel), len(stride)
@@ -119,7 +112,7 @@ def _to_weights(kernel, stride, ring, start, row, width, gradient, begin, sums, 
         slot = slot + 1 if slot + 1 < side else 0
 
 
-@_inner
+@inlined()
 def _to_input(kernel, stride, back, start, row, width, weights, begin, gradient, arrived, columns):
     """What a block's row of gradients adds to those of the rows that it came from."""
     side, step = len(kernel), len(stride)
@@ -147,7 +140,7 @@ def _to_input(kernel, stride, back, start, row, width, weights, begin, gradient,
         slot = slot + 1 if slot + 1 < side else 0
 
 
-@_inner
+@inlined()
 def _store_masked_row(back, start, apart, width, x, to_x, at, columns, pitch, inside, low, high):
     """A row of gradients to the tensor, where x is strictly within its bounds."""
     for column in range(columns):
@@ -157,7 +150,7 @@ def _store_masked_row(back, start, apart, width, x, to_x, at, columns, pitch, in
             store_up_to(to_x, a, where_between(load_up_to(x, a, count), low, high, arrived), count)
 
 
-@_outer
+@outer()
 def in_groups(values, channels, each, group, out):
     """(channels, each) as (groups, each, group): the channels of a group side by side, zeros where none is left."""
     for first in range(0, channels, group):
@@ -170,7 +163,7 @@ def in_groups(values, channels, each, group, out):
                 out[to + channel] = value
 
 
-@_outer
+@outer()
 def in_groups_of_pairs(values, channels, each, group, out):
     """The same of bfloat16, of which `each` is even, with neighbours side by side: (groups, each / 2, group, 2)."""
     for first in range(0, channels, group):
@@ -183,7 +176,7 @@ def in_groups_of_pairs(values, channels, each, group, out):
                 out[to + 2 * channel] = value
 
 
-@_outer
+@outer()
 def forward(kernel, stride, x, y, weights, bias, sizes, bounds, part, parts):
     """Write y. The bias, (blocks, BLOCK), and the weights, (blocks, taps, BLOCK), have zeros for channels that fill up.
 
@@ -229,7 +222,7 @@ def forward(kernel, stride, x, y, weights, bias, sizes, bounds, part, parts):
                             store_up_to(y, to + 3 * channels, clamp(a3, low, high), count)
 
 
-@_outer
+@outer()
 def backward(kernel, stride, x, y, gradient, weights, to_x, sums, sizes, bounds, part, parts):
     """Write the gradient of x to `to_x` and add each image's gradient of the weights to `sums`, (images, blocks, taps,
     BLOCK), except to one that is empty. The rest as for `forward`.
@@ -281,13 +274,13 @@ def backward(kernel, stride, x, y, gradient, weights, to_x, sums, sizes, bounds,
                     stored += 1
 
 
-@_inner
+@inlined()
 def whole_groups(columns):
     """Columns, filled up to those that are computed together."""
     return (columns + COLUMNS - 1) // COLUMNS * COLUMNS
 
 
-@_inner
+@inlined()
 def width_in_ring(side, step, padded, columns_out):
     """Cells of a row in the ring: those of x, and what the last columns computed together reach beyond them."""
     return max(padded, (whole_groups(columns_out) - 1) * step + side)

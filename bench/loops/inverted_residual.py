@@ -5,28 +5,22 @@ and after them. Here the rows of the expansion that a row of the output needs ar
 that fits the cache, the depthwise convolution takes them from there, and its row is projected at once: input and output
 alone go through memory.
 
-Layouts and tuples are those of `depthwise_kernels.py`, and of `products.py`.
+Layouts and tuples are those of `depthwise.py`, and of `products.py`.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from bench.detector.depthwise_kernels import BLOCK, CACHE, COLUMNS, convolve, empty, fill, whole_groups, width_in_ring
-from bench.detector.lanes import clamp, load, spread, store
-from bench.detector.products import PANEL, multiply
+from bench.loops.compiled import outer
+from bench.loops.depthwise import BLOCK, CACHE, COLUMNS, convolve, empty, fill, whole_groups, width_in_ring
+from bench.loops.lanes import clamp, load, spread, store
+from bench.loops.products import PANEL, WHOLE, multiply
 
 __all__ = ["BLOCK", "PANEL", "forward"]
 
-_WHOLE = (0,)  # what is multiplied is of one piece
-_outer: Any = partial(njit, nogil=True, cache=True)()
 
-
-@_outer
+@outer()
 def forward(kernel, stride, x, y, expansion, expansion_bias, weights, bias, projection, projection_bias, added, sizes,
             bounds, part, parts):  # fmt: skip
     """Write y, plus `added` where it is not empty.
@@ -62,7 +56,7 @@ def forward(kernel, stride, x, y, expansion, expansion_bias, weights, bias, proj
                     slot = padded % side * width * BLOCK
                     if top <= padded < top + height:
                         at = (image * height + padded - top) * columns_in * channels_in
-                        multiply(_WHOLE, columns_in, x, at, channels_in, 1, 0, channels_in, expansion, expansion_bias,
+                        multiply(WHOLE, columns_in, x, at, channels_in, 1, 0, channels_in, expansion, expansion_bias,
                                  bounds[:2], x[:0], ring, slot + left * BLOCK, BLOCK, apart, channels)  # fmt: skip
                     else:
                         for block in range(blocks):
@@ -83,5 +77,5 @@ def forward(kernel, stride, x, y, expansion, expansion_bias, weights, bias, proj
                         store(line, to + 2 * pitch, clamp(a2, low, high))
                         store(line, to + 3 * pitch, clamp(a3, low, high))
             to = (image * rows + row) * columns_out * channels_out
-            multiply(_WHOLE, columns_out, line, 0, pitch, 1, 0, channels, projection, projection_bias, free, added, y,
+            multiply(WHOLE, columns_out, line, 0, pitch, 1, 0, channels, projection, projection_bias, free, added, y,
                      to, channels_out, BLOCK, channels_out)  # fmt: skip

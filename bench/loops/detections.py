@@ -5,18 +5,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from bench.detector.lanes import LANES, largest, load_else, maximum, spread
-
-_loop: Any = partial(njit, nogil=True, cache=True, error_model="numpy")
+from bench.loops.compiled import outer
+from bench.loops.lanes import LANES, largest, load_else, maximum, spread
 
 
-@_loop()
+@outer(error_model="numpy")
 def margins(logits, outputs, margin, part, parts):
     """Write to `margin`, (N,), how far the largest of the other outputs is above the first, for a part of the rows.
 
@@ -31,7 +26,7 @@ def margins(logits, outputs, margin, part, parts):
         margin[row] = largest(best) - logits[at]
 
 
-@_loop()
+@outer(error_model="numpy")
 def suppress(sides, area, starts, threshold, kept, part, parts):
     """Greedily, set `kept`, (N,) uint8, to 1 or 0, each kept box against all after it; for the groups whose turn it is.
 

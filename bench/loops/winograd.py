@@ -6,42 +6,32 @@ tile of the 16 sums. That is 16 multiplications where the convolution itself has
 done while they are in the cache: input, output and filters alone go through memory.
 
 Tensors are flat views of (B, H, W, C), float32 or bfloat16, of whole vectors of channels.
-
-What `lanes.py` says of its changes and what numba keeps is true of this file too.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from bench.detector.depthwise_kernels import empty
-from bench.detector.lanes import LANES, clamp, load, load_first, minus, plus, plus_product, spread, store
-from bench.detector.products import PANEL, ROWS, multiply, store_rows
+from bench.loops.compiled import inlined, outer
+from bench.loops.depthwise import empty
+from bench.loops.lanes import LANES, clamp, load, load_first, minus, plus, plus_product, spread, store
+from bench.loops.products import PANEL, ROWS, WHOLE, multiply, store_rows
 
 __all__ = ["PANEL", "POINTS", "TILES", "forward", "lay_out"]
 
 TILES = -(-40 // ROWS) * ROWS  # that are done together: in bfloat16 with 512 channels 640 KB of a second-level cache
 POINTS = 16
 STAGGER = 4 * LANES  # numbers between points: what is written together does not lie in the same lines of a cache
-_ONE_PIECE = (0,)  # what is multiplied is of one piece
-
-_loop: Any = partial(njit, nogil=True, cache=True)
-_inner: Any = _loop(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-_outer: Any = _loop()
 
 
-@_inner
+@inlined()
 def place_of(tile, across, per_image):
     """Image, row and column of tiles."""
     image, rest = tile // per_image, tile % per_image
     return image, rest // across, rest % across
 
 
-@_inner
+@inlined()
 def reach(tile, height, width, channels):
     """Where a window's rows and columns begin in x, and which of them are inside the image, as numbers to be read.
 
@@ -75,7 +65,7 @@ def reach(tile, height, width, channels):
     return rows, columns, above, whole, below, last
 
 
-@_inner
+@inlined()
 def _window_row(x, row, columns, inside):
     """A row of windows, by the columns of the transform."""
     a, b, c, d = columns
@@ -85,7 +75,7 @@ def _window_row(x, row, columns, inside):
     return minus(x0, x2), plus(x1, x2), minus(x2, x1), minus(x1, x3)
 
 
-@_inner
+@inlined()
 def _store_column(windows, at, apart, x0, x1, x2, x3):
     """A column of the transformed windows, from the four rows."""
     store(windows, at, minus(x0, x2))
@@ -94,7 +84,7 @@ def _store_column(windows, at, apart, x0, x1, x2, x3):
     store(windows, at + 12 * apart, minus(x1, x3))
 
 
-@_inner
+@inlined()
 def transform_window(x, channel, reached, windows, to, apart):
     """Sixteen channels of a window, transformed: 16 points `apart`. Around the image are zeros."""
     rows, columns, above, whole, below, last = reached
@@ -108,14 +98,14 @@ def transform_window(x, channel, reached, windows, to, apart):
     _store_column(windows, to + 3 * apart, apart, a3, b3, c3, d3)
 
 
-@_inner
+@inlined()
 def _column_of_sums(sums, at, apart):
     """A column of a tile's 16 sums to two."""
     m1, m2 = load(sums, at + 4 * apart), load(sums, at + 8 * apart)
     return plus(plus(load(sums, at), m1), m2), minus(minus(m1, m2), load(sums, at + 12 * apart))
 
 
-@_inner
+@inlined()
 def _tile(sums, at, apart, offset, low, high, y, to, pitch, channels, has_right, has_below):
     """A tile of the output from its 16 sums."""
     a0, a1 = _column_of_sums(sums, at, apart)
@@ -131,7 +121,7 @@ def _tile(sums, at, apart, offset, low, high, y, to, pitch, channels, has_right,
             store(y, to + pitch + channels, clamp(plus(offset, minus(minus(b1, c1), d1)), low, high))
 
 
-@_outer
+@outer()
 def forward(x, y, filters, bias, sizes, bounds, part, parts):
     """Write y, of the height and width of x: clamped sums with `bias`, (channels of y,).
 
@@ -156,7 +146,7 @@ def forward(x, y, filters, bias, sizes, bounds, part, parts):
             first, inside = panel * PANEL, min(PANEL, channels_out - panel * PANEL)
             for point in range(POINTS):
                 at = (point * panels + panel) * PANEL * channels_in
-                multiply(_ONE_PIECE, count, windows, point * apart, channels_in, 1, 0, channels_in,
+                multiply(WHOLE, count, windows, point * apart, channels_in, 1, 0, channels_in,
                          filters[at : at + PANEL * channels_in], nothing, free, sums[:0], sums, point * tiles * PANEL,
                          PANEL, LANES, inside)  # fmt: skip
             for tile in range(count):
@@ -168,7 +158,7 @@ def forward(x, y, filters, bias, sizes, bounds, part, parts):
                           2 * row + 1 < height)  # fmt: skip
 
 
-@_inner
+@inlined()
 def _filter_column(taps, at, apart):
     """A column of filters, three taps `apart`, by the rows of the transform."""
     half = spread(np.float32(0.5))
@@ -178,7 +168,7 @@ def _filter_column(taps, at, apart):
     return w0, plus_product(nothing, half, plus(ends, w1)), plus_product(nothing, half, minus(ends, w1)), w2
 
 
-@_inner
+@inlined()
 def _store_row(filters, at, apart, lane, upper, lower):
     """A row of the transformed filters of two neighbouring input channels, from their three columns."""
     half = spread(np.float32(0.5))
@@ -194,7 +184,7 @@ def _store_row(filters, at, apart, lane, upper, lower):
     store_rows(filters, at + 3 * apart, PANEL, lane, u2, v2)
 
 
-@_outer
+@outer()
 def lay_out(weights, filters, channels_in, channels_out, steps, part, parts):
     """Write the transformed filters as `multiply` wants them, float32 or bfloat16: (16, panels, C, PANEL).
 

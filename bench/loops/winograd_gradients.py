@@ -10,28 +10,20 @@ tiles, then the points: every sum is made in the order of the tiles, however man
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from bench.detector.depthwise_kernels import empty
-from bench.detector.lanes import LANES, load, load_first, minus, plus, plus_product, spread, store
-from bench.detector.products import PANEL, ROWS, multiply, store_rows
-from bench.detector.winograd_kernels import POINTS, STAGGER, place_of, reach, transform_window
+from bench.loops.compiled import inlined, outer
+from bench.loops.depthwise import empty
+from bench.loops.lanes import LANES, load, load_first, minus, plus, plus_product, spread, store
+from bench.loops.products import PANEL, ROWS, WHOLE, multiply, store_rows
+from bench.loops.winograd import POINTS, STAGGER, place_of, reach, transform_window
 
 __all__ = ["PANEL", "POINTS", "STAGGER", "filter_sums", "sum_products", "transform"]
 
-_ONE_PIECE = (0,)
 _SUM_OF_TILE = 5  # the point at which all four pixels of a tile are added up
 
-_loop: Any = partial(njit, nogil=True, cache=True)
-_inner: Any = _loop(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-_outer: Any = _loop()
 
-
-@_inner
+@inlined()
 def _store_ends(tile, to, apart, e0, e1):
     """Two rows or columns of a tile to four."""
     store(tile, to, e0)
@@ -40,7 +32,7 @@ def _store_ends(tile, to, apart, e0, e1):
     store(tile, to + 3 * apart, minus(minus(e1, e1), e1))
 
 
-@_inner
+@inlined()
 def _transform_tile(gradient, at, pitch, channels, right, below, tile, to):
     """Sixteen channels of a tile of the gradient, transformed: 16 points, LANES apart. Around the image are zeros."""
     e00, e01 = load_first(gradient, at, LANES), load_first(gradient, at + right * channels, LANES if right else 0)
@@ -54,7 +46,7 @@ def _transform_tile(gradient, at, pitch, channels, right, below, tile, to):
     _store_ends(tile, to + 3 * row, LANES, minus(minus(e10, e10), e10), minus(minus(e11, e11), e11))
 
 
-@_outer
+@outer()
 def transform(x, gradient, windows, tiles, sizes, begin, end, part, parts):
     """Windows of x and tiles of the gradient of y, from number `begin` to `end`, transformed for `sum_products`.
 
@@ -91,7 +83,7 @@ def transform(x, gradient, windows, tiles, sizes, begin, end, part, parts):
                 store_rows(tiles, to, channels_out, channel, load(two, point * LANES), load(two, half + point * LANES))
 
 
-@_outer
+@outer()
 def sum_products(windows, tiles, sums, of_tiles, sizes, count, part, parts):
     """Add to sums, (16, channels of y, channels of x), float32, the products of so many tiles of a round.
 
@@ -117,12 +109,12 @@ def sum_products(windows, tiles, sums, of_tiles, sizes, count, part, parts):
         # Rows after the last whole tile in a call of their own: `multiply` would add some twice
         for first, last in ((0, in_tiles), (in_tiles, channels_out)):
             there = to + first * channels_in
-            multiply(_ONE_PIECE, last - first, tiles, from_ + first * pitch, pitch, channels_out, 0, depth,
+            multiply(WHOLE, last - first, tiles, from_ + first * pitch, pitch, channels_out, 0, depth,
                      windows[at : at + round_ * PANEL], nothing, free, sums, sums, there, channels_in, LANES,
                      inside)  # fmt: skip
 
 
-@_inner
+@inlined()
 def _three_of_four(sums, at, apart):
     """A row or column of four points to three taps."""
     half = spread(np.float32(0.5))
@@ -135,7 +127,7 @@ def _three_of_four(sums, at, apart):
     )
 
 
-@_outer
+@outer()
 def filter_sums(sums, to_weights, channels_in, channels_out, part, parts):
     """The gradient of the weights, (channels of y, 3, 3, channels of x), float32, from the sums of `sum_products`."""
     apart = channels_out * channels_in
