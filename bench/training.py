@@ -158,7 +158,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm, foreach=True)
         self.optimiser.step()
         # torch's fused optimisers do not count what they change, and what is kept of weights goes by the count
-        torch.autograd.graph.increment_version(list(self.model.parameters()))
+        torch.autograd.graph.increment_version([each for each in self.model.parameters() if each.grad is not None])
         # None, not zero: a zero gradient would still move frozen weights by momentum and decay.
         self.optimiser.zero_grad(set_to_none=True)
         return loss

@@ -12,8 +12,10 @@ import torch
 from bench import compiling
 from bench.compiling import compile_loops, learn, look
 from bench.detector.depthwise import use_compiled_loops
+from bench.detector.priors import preset_shapes
 from bench.spec import Specification
 from tests import tiny
+from variants.baseline import baseline, training_of
 
 COMPILED = replace(tiny.NUMERICS, compiled=True)
 
@@ -33,8 +35,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bool, torch.dt
         asked.append((torch.is_grad_enabled(), dtype))
         return False
 
-    monkeypatch.setattr("bench.detector.folded_layers.in_use", known)
-    monkeypatch.setattr("bench.detector.depthwise.in_use", known)
+    for room in ("folded_layers", "depthwise", "winograd"):
+        monkeypatch.setattr(f"bench.detector.{room}.in_use", known)
     before, interrupt = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
     yield asked
     torch.set_num_threads(before)
@@ -51,6 +53,23 @@ def test_the_other_half_is_what_does_not(specification: Specification, asked: li
     """Images of either kind: whole ones and views."""
     look(specification, COMPILED)
     assert {learns for learns, _ in asked} == {False}
+
+
+def test_of_vgg16_they_are_its_convolutions(asked: list[tuple[bool, torch.dtype]]) -> None:
+    specification = baseline(
+        classes=3,
+        backbone="vgg16",
+        weights="none",
+        weights_fingerprint="",
+        priors=preset_shapes("coco"),
+        training=training_of("smoke", 100, scenes=False),
+    )
+    learn(specification, COMPILED)
+    assert [learns for learns, _ in asked].count(True) == 12  # but for the first one, of three channels
+    asked.clear()
+    look(specification, COMPILED)
+    assert [learns for learns, _ in asked].count(True) == 0
+    assert len(asked) >= 2 * 12
 
 
 class Beside:

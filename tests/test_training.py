@@ -258,10 +258,14 @@ def test_what_was_frozen_and_then_learnt_is_used_as_it_became(optimiser: Literal
         with torch.inference_mode():
             return model.backbone(images)
 
-    before = maps(True)
+    def changes() -> list[int]:
+        return [value._version for value in model.backbone.parameters()]
+
+    before, unchanged = maps(True), changes()
     for step in range(6):
         trainer.step(step, images, targets)
         for found, expected, first in zip(maps(True), maps(False), before, strict=True):
             assert float((found - expected).abs().max()) < 1e-3 * float(expected.abs().max()), step
             assert torch.equal(found, first) == (step < 3)
+        assert (changes() == unchanged) == (step < 3)  # else what is kept of frozen layers would be made at every step
         use_compiled_loops(True)

@@ -14,13 +14,14 @@ Value = TypeVar("Value")
 class Kept(Generic[Value]):
     """What is made of tensors for one purpose, made anew only where a tensor or the purpose has changed.
 
-    For few images laying out weights takes longer than the arithmetic. Changes are those that torch counts. Its fused
-    optimisers do not count theirs, so whoever learns from a forward pass forgets; after that, nothing may be kept again
-    before the optimiser's step. Copies begin with nothing.
+    For few images laying out weights takes longer than the arithmetic. The tensors are kept with what is made of them,
+    so that no other can be where they were. Changes are those that torch counts. Its fused optimisers do not count
+    theirs, so whoever learns from a forward pass forgets; after that, nothing may be kept again before the optimiser's
+    step. Copies begin with nothing.
     """
 
     def __init__(self) -> None:
-        self._made: tuple[tuple[Any, ...], Value] | None = None
+        self._made: tuple[tuple[Any, ...], list[Tensor], Value] | None = None
 
     def __reduce__(self) -> tuple[type[Kept[Value]], tuple[()]]:
         return Kept, ()
@@ -30,9 +31,10 @@ class Kept(Generic[Value]):
         if any(tensor.is_inference() for tensor in tensors):  # torch does not count their changes
             return make()
         state = (purpose, *((tensor.data_ptr(), tensor._version) for tensor in tensors))
-        if self._made is None or self._made[0] != state:
-            self._made = state, make()
-        return self._made[1]
+        made = self._made  # read once: another thread may forget it
+        if made is None or made[0] != state:
+            made = self._made = state, [tensor.detach() for tensor in tensors], make()
+        return made[2]
 
     def forget(self) -> None:
         self._made = None

@@ -48,11 +48,12 @@ class VGG16(nn.Module):
         self.order: list[int] = []  # in which the layers are computed
         for place, layer in enumerate(self.features):
             if isinstance(layer, nn.Conv2d):
+                after = self.features[place + 2]
+                pooling = [place + 2] if isinstance(after, nn.MaxPool2d) else []
                 # A ReLU after pooling gives the same numbers and gradients, and has a quarter as many to look at
-                pooled = isinstance(self.features[place + 2], nn.MaxPool2d) and place != CONV4_3
-                self.features[place] = Convolution(layer, rectified=not pooled)
-                self.order += [place, place + 2, place + 1] if pooled else [place]
-        self.order.insert(self.order.index(CONV4_3) + 1, CONV4_3 + 2)
+                late = isinstance(after, nn.MaxPool2d) and after.stride == 2 and place != CONV4_3
+                self.features[place] = Convolution(layer, rectified=not late)
+                self.order += [place, *pooling, *([place + 1] if late else [])]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []

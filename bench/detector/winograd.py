@@ -1,9 +1,9 @@
 """3 x 3 convolutions of a CPU with less than half the multiplications, by Winograd's minimal filtering.
 
 What they compute is `conv2d(x, weight, bias, padding=1)`, perhaps with a ReLU after it, and the gradients of that; a
-test compares. In float32 they are as exact as torch's. In bfloat16 what is multiplied is rounded after the transforms,
-which add inputs up. So the error of a map of VGG16's is some 1.3 times that of torch's in bfloat16; of noise, where
-neighbours have nothing in common, that of an output is 1.8 times, and that of a weight's gradient 2.4 times.
+test compares. In float32 they are exact to its rounding. In bfloat16 what is multiplied is rounded after the
+transforms, which add inputs up. So the error of a map of VGG16's is some 1.3 times that of torch's in bfloat16; of
+noise, where neighbours have nothing in common, that of an output is 1.8 times, that of a weight's gradient 2.3 times.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.detector.depthwise import empty_like, flat, in_use, numbers
 from bench.detector.kept import Kept, learns
 from bench.detector.team import share_out
 
-MULTIPLE = 16  # channels are whole vectors
+MULTIPLE = 16  # channels are whole vectors: `loops.lanes.LANES`, without waiting for its compiler
 ROUND = 1 << 23  # bytes of transformed windows and tiles of which a weight's gradient is summed at once, for the cache
 
 
@@ -51,7 +51,7 @@ class Convolution(nn.Conv2d):
         if learning:
             self._kept.forget()
         kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         if not self._computable(x, dtype):
             y = super().forward(x)
             return F.relu_(y) if self.rectified else y
@@ -64,8 +64,8 @@ class Convolution(nn.Conv2d):
     def _computable(self, x: Tensor, dtype: torch.dtype) -> bool:
         """Whether loops compute it here and now, and not more slowly than torch."""
         whole = self.in_channels % MULTIPLE == 0 and self.out_channels % MULTIPLE == 0
-        usual = x.dtype in (torch.float32, torch.bfloat16) and self.weight.dtype == torch.float32
-        fits = x.dim() == 4 and len(x) > 0 and x.shape[1] == self.in_channels
+        usual = x.dtype in (torch.float32, dtype) and self.weight.dtype == torch.float32
+        fits = x.dim() == 4 and x.numel() > 0 and x.shape[1] == self.in_channels
         return whole and usual and fits and in_use(x.device, dtype) and not (dtype == torch.bfloat16 and has_amx())
 
 
@@ -91,16 +91,18 @@ def lay_out(weight: Tensor, dtype: torch.dtype, *, turned: bool = False) -> Tens
 
 
 def convolve(x: Tensor, filters: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
-    """(B, C, H, W) to (B, O, H, W), both channels last; `filters` are laid out for the type of x, bias is (O,)."""
+    """(B, C, H, W) to (B, O, H, W), channels last; `filters` are laid out for the type of x, bias is (O,), float32."""
     x = x.contiguous(memory_format=torch.channels_last)
     images, channels, height, width = x.shape
     y = empty_like(x, (images, len(bias), height, width))
-    tiles = images * -(-height // 2) * -(-width // 2)
+    tiles = _tiles(x)
     threads = torch.get_num_threads()
     tasks = threads * -(-tiles // (threads * loops.winograd.TILES))  # as many for each thread
     sizes = (images, height, width, channels, len(bias), -(-tiles // tasks))
     bounds = (np.float32(0 if rectified else -inf), np.float32(inf))
-    _in_parts(loops.winograd.forward, flat(x), flat(y), numbers(filters), bias.detach().numpy(), sizes, bounds)
+    _in_parts(
+        loops.winograd.forward, flat(x), flat(y), numbers(filters), numbers(bias.detach().contiguous()), sizes, bounds
+    )
     return y
 
 
@@ -110,10 +112,10 @@ def layer_gradients(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     x: (B, C, H, W). gradient: of y, (B, O, H, W), of the same type.
     """
     x, gradient = (each.contiguous(memory_format=torch.channels_last) for each in (x, gradient))
-    images, inputs, height, width = x.shape
+    inputs, height, width = x.shape[1:]
     outputs = gradient.shape[1]
     panel, points, stagger = loops.winograd.PANEL, loops.winograd.POINTS, loops.winograd.STAGGER
-    count = images * -(-height // 2) * -(-width // 2)
+    count = _tiles(x)
     columns = -(-inputs // panel) * panel
     rounds = -(-count * points * (columns + outputs) * x.element_size() // ROUND)
     round_ = -(-count // (2 * rounds)) * 2
@@ -145,7 +147,8 @@ class _Differentiable(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, weight, *rectified = ctx.saved_tensors
-        gradient = torch.ops.aten.threshold_backward(gradients[0], rectified[0], 0) if rectified else gradients[0]
+        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        gradient = torch.ops.aten.threshold_backward(gradient, rectified[0], 0) if rectified else gradient
         for_x, for_weight, for_bias, _ = ctx.needs_input_grad
         to_x, to_weight, to_bias = None, None, None
         if for_x:
@@ -154,6 +157,12 @@ class _Differentiable(torch.autograd.Function):
         if for_weight or for_bias:
             to_weight, to_bias = layer_gradients(x, gradient)
         return to_x, to_weight, to_bias, None
+
+
+def _tiles(x: Tensor) -> int:
+    """Of 2 x 2, which the maps of x are parted into."""
+    images, _, height, width = x.shape
+    return int(images * -(-height // 2) * -(-width // 2))
 
 
 def _in_parts(loop: Callable[..., object], *arguments: object) -> None:

@@ -32,12 +32,20 @@ def place_of(tile, across, per_image):
 
 
 @inlined()
+def grid(height, width):
+    """How many tiles are in a row of an image, and in all of it."""
+    across = (width + 1) // 2
+    return across, (height + 1) // 2 * across
+
+
+@inlined()
 def reach(tile, height, width, channels):
     """Where a window's rows and columns begin in x, and which of them are inside the image, as numbers to be read.
 
     What is outside is not read, but has to be an address.
     """
-    image, row, column = place_of(tile, (width + 1) // 2, (height + 1) // 2 * ((width + 1) // 2))
+    across, per_image = grid(height, width)
+    image, row, column = place_of(tile, across, per_image)
     top, left, pitch = 2 * row - 1, 2 * column - 1, width * channels
     start = image * height * pitch
     rows = (
@@ -130,7 +138,7 @@ def forward(x, y, filters, bias, sizes, bounds, part, parts):
     part, parts: which of the tasks are to be done.
     """
     images, height, width, channels_in, channels_out, tiles = sizes
-    across, per_image = (width + 1) // 2, (height + 1) // 2 * ((width + 1) // 2)
+    across, per_image = grid(height, width)
     panels = (channels_out + PANEL - 1) // PANEL
     apart = tiles * channels_in + STAGGER
     windows, sums = empty(POINTS * apart, x.dtype), empty(POINTS * tiles * PANEL, np.float32)

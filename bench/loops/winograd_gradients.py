@@ -16,7 +16,7 @@ from bench.loops.compiled import inlined, outer
 from bench.loops.depthwise import empty
 from bench.loops.lanes import LANES, load, load_first, minus, plus, plus_product, spread, store
 from bench.loops.products import PANEL, ROWS, WHOLE, multiply, store_rows
-from bench.loops.winograd import POINTS, STAGGER, place_of, reach, transform_window
+from bench.loops.winograd import POINTS, STAGGER, grid, place_of, reach, transform_window
 
 __all__ = ["PANEL", "POINTS", "STAGGER", "filter_sums", "sum_products", "transform"]
 
@@ -56,7 +56,7 @@ def transform(x, gradient, windows, tiles, sizes, begin, end, part, parts):
         windows and in tiles.
     """
     height, width, channels_in, channels_out, round_, windows_apart, tiles_apart = sizes
-    across, per_image = (width + 1) // 2, (height + 1) // 2 * ((width + 1) // 2)
+    across, per_image = grid(height, width)
     two, half = empty(2 * POINTS * LANES, np.float32), POINTS * LANES
     pairs = (end - begin + 1) // 2
     for pair in range(pairs * part // parts, pairs * (part + 1) // parts):

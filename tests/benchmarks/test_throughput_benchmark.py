@@ -5,7 +5,7 @@ Not run with the other tests. To run them, and to compare with an earlier run on
     pytest tests/benchmarks -o addopts= --benchmark-only --benchmark-autosave
     pytest tests/benchmarks -o addopts= --benchmark-only --benchmark-compare
 
-Weights are random: the network costs the same with any, and the outputs that final boxes are made from
+Heads are random: the network costs the same with any weights, and the outputs that final boxes are made from
 are drawn so that about as many priors find something as in a photograph. Speed with trained weights on
 real images is in the records of a run.
 """
@@ -13,6 +13,7 @@ real images is in the records of a run.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from bench.data.pixels import DecodedOnDemand
+from bench.detector.depthwise import use_compiled_loops
 from bench.detector.priors import preset_shapes
 from bench.detector.ssd import SSD
 from bench.spec import Numerics
@@ -59,11 +61,22 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture(scope="module")
-def detector(device: torch.device) -> SSD:
+def numerics(device: torch.device) -> Iterator[Numerics]:
+    """On a CPU with compiled loops, as cells are that train for long."""
+    threads = torch.get_num_threads()
+    numerics = Numerics(device=device.type, precision="float32", threads=threads, compiled=device.type == "cpu")
+    use_compiled_loops(numerics.compiled)
+    yield numerics
+    use_compiled_loops(False)
+
+
+@pytest.fixture(scope="module", params=["efficientnet_lite0", "vgg16"])
+def detector(device: torch.device, request: pytest.FixtureRequest) -> SSD:
+    backbone = request.param
     specification = baseline(
         classes=CLASSES,
-        backbone="efficientnet_lite0",
-        weights="none",
+        backbone=backbone,
+        weights="none" if backbone == "vgg16" else "pretrained",
         weights_fingerprint="",
         priors=preset_shapes("coco"),
         training=training_of("smoke", 100, scenes=False),
@@ -99,12 +112,12 @@ def test_stage(
     detector: SSD,
     pictures: Pictures,
     device: torch.device,
+    numerics: Numerics,
     *,
     stage: str,
     batch: int,
 ) -> None:
     """As `run_all.py throughput` measures it, with made outputs for box decoding and NMS."""
-    numerics = Numerics(device=device.type, precision="float32", threads=torch.get_num_threads())
     calls = stage_calls(detector, pictures, numerics=numerics, batch=batch, made=True)
     benchmark.extra_info |= device_description(device) | {"batch": batch}
     benchmark.pedantic(timed_call(calls[stage], device), rounds=ROUNDS, warmup_rounds=2, iterations=1)
@@ -112,9 +125,8 @@ def test_stage(
 
 @pytest.mark.benchmark(group="stages in turn")
 def test_all_stages_in_turn(
-    benchmark: BenchmarkFixture, detector: SSD, pictures: Pictures, device: torch.device
+    benchmark: BenchmarkFixture, detector: SSD, pictures: Pictures, device: torch.device, numerics: Numerics
 ) -> None:
-    numerics = Numerics(device=device.type, precision="float32", threads=torch.get_num_threads())
     budget = Budget(seconds=5.0)
     rows = benchmark.pedantic(
         measure_stages,
@@ -129,7 +141,9 @@ def test_all_stages_in_turn(
 
 
 @pytest.mark.benchmark(group="beside torchvision")
-def test_beside_torchvision(benchmark: BenchmarkFixture, detector: SSD, images: Tensor, device: torch.device) -> None:
+def test_beside_torchvision(
+    benchmark: BenchmarkFixture, detector: SSD, images: Tensor, device: torch.device, numerics: Numerics
+) -> None:
     count = len(images)
     boxes = torch.tensor([0.2, 0.2, 0.6, 0.6], device=device).expand(count, 1, 4).contiguous()
     labels = torch.ones(count, 1, dtype=torch.long, device=device)
@@ -145,7 +159,7 @@ def test_beside_torchvision(benchmark: BenchmarkFixture, detector: SSD, images: 
             training_of("smoke", 100, scenes=False),
         ),
         kwargs={
-            "numerics": [Numerics(device=device.type, precision="float32", threads=torch.get_num_threads())],
+            "numerics": [numerics],
             "batches": BATCHES,
             "budget": Budget(seconds=5.0),
         },
@@ -156,6 +170,7 @@ def test_beside_torchvision(benchmark: BenchmarkFixture, detector: SSD, images: 
     benchmark.extra_info |= device_description(device) | {"rows": found["rows"], "ceiling": found["ceiling"]}
 
 
+@pytest.mark.usefixtures("numerics")
 @pytest.mark.benchmark(group="as in a record")
 def test_inference_as_the_matrix_measures_it(
     benchmark: BenchmarkFixture, detector: SSD, images: Tensor, device: torch.device

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench.detector.depthwise import use_compiled_loops
 from bench.detector.passes import Pass, through
+from bench.detector.winograd import convolve
 
 
 @pytest.fixture
@@ -21,6 +22,25 @@ def compiled_loops() -> Iterator[None]:
     yield
     use_compiled_loops(False)
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def given_channels(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The channels of what each 3 x 3 convolution was given that was computed by minimal filtering."""
+    channels: list[int] = []
+
+    def noted(x: Tensor, filters: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
+        channels.append(x.shape[1])
+        return convolve(x, filters, bias, rectified=rectified)
+
+    monkeypatch.setattr("bench.detector.winograd.convolve", noted)
+    return channels
+
+
+@pytest.fixture
+def without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This CPU has none, whatever it has: loops compute in bfloat16 too."""
+    monkeypatch.setattr("bench.detector.winograd.has_amx", lambda: False)
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+import pickle
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,19 +24,6 @@ INPUT = torch.tensor([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]
 TAPS = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
 OUTPUT = torch.tensor([[1, 1, 1, 0], [0, 1, -1, -1]], dtype=torch.float64)
 SHAPES = [(3, 13, 10), (2, 8, 12), (1, 19, 19), (5, 1, 1), (1, 2, 3), (1, 1, 40)]
-
-
-@pytest.fixture
-def given_channels(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The channels of what each convolution was given that the loops computed."""
-    channels: list[int] = []
-
-    def noted(x: Tensor, filters: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
-        channels.append(x.shape[1])
-        return convolve(x, filters, bias, rectified=rectified)
-
-    monkeypatch.setattr(winograd, "convolve", noted)
-    return channels
 
 
 def layer(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -94,12 +83,14 @@ def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(
 
 
 @needs_bfloat16
-def test_rounding_what_was_transformed_costs_less_than_a_bit() -> None:
+@pytest.mark.usefixtures("without_amx")
+def test_rounding_what_was_transformed_costs_less_than_a_bit(given_channels: list[int]) -> None:
     """Of maps as networks have them, not negative and alike from pixel to pixel; of mere noise it is 1.8 times."""
     plain = layer(64, 64)
     x = F.avg_pool2d(picture(64, (2, 40, 40)), 3, stride=1).relu().bfloat16()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         found, torchs = Convolution(plain)(x), plain(x)
+    assert given_channels == [64]
     with torch.no_grad():
         expected = plain.double()(x.double())
     error, torchs_error = (float((each.double() - expected).norm() / expected.norm()) for each in (found, torchs))
@@ -146,17 +137,23 @@ def test_gradients_are_torchs(
 
 
 @needs_bfloat16
-@pytest.mark.usefixtures("rounds")
+@pytest.mark.usefixtures("rounds", "without_amx")
+@pytest.mark.parametrize("rectified", [False, True])
 @pytest.mark.parametrize("shape", [(2, 20, 20), (3, 13, 10), (5, 1, 1)])
 @pytest.mark.parametrize("channels", [(64, 64), (48, 80), (80, 48)])
 def test_gradients_in_bfloat16_are_nearly_as_near_as_torchs(
-    channels: tuple[int, int], shape: tuple[int, int, int]
+    channels: tuple[int, int], shape: tuple[int, int, int], rectified: bool, given_channels: list[int]
 ) -> None:
     plain, x = layer(*channels), picture(channels[0], shape).bfloat16()
     gradient = arriving(channels[1], shape).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torchs, ours = gradients(plain, x, gradient), gradients(Convolution(plain), x, gradient)
-    expected = gradients(copy.deepcopy(plain).double(), x.double(), gradient)
+        y = plain(x)
+        if rectified:  # no output so near zero that rounding decides whether its gradient passes
+            gradient = gradient * (y.abs() > 0.05)
+        torchs = gradients(plain, x, gradient, rectified=rectified)
+        ours = gradients(Convolution(plain, rectified=rectified), x, gradient)
+    assert given_channels == list(channels)
+    expected = gradients(copy.deepcopy(plain).double(), x.double(), gradient, rectified=rectified)
     for found, theirs, right in zip(ours, torchs, expected, strict=True):
         error, torchs_error = (float((each - right).norm() / right.norm()) for each in (found, theirs))
         print(f"relative error {error:.1e}, of torch's {torchs_error:.1e}")
@@ -265,11 +262,63 @@ def test_any_layout_will_do() -> None:
         expected = ours(x)
         ours.to(memory_format=torch.channels_last)
         assert torch.equal(ours(x), expected)
+        ours.bias = nn.Parameter(torch.stack([cast(Tensor, ours.bias)] * 2, dim=1)[:, 0])
+        assert not ours.bias.is_contiguous()
+        assert torch.equal(ours(x), expected)
+
+
+@needs_bfloat16
+@pytest.mark.usefixtures("without_amx")
+def test_autocast_decides_in_what_it_computes(given_channels: list[int]) -> None:
+    ours, x = Convolution(layer(16, 32)), picture(16, (2, 9, 7))
+    for learning in (False, True):
+        with torch.set_grad_enabled(learning):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                half = ours(x)
+                assert torch.equal(half, ours(x.bfloat16()))
+            assert half.dtype == torch.bfloat16
+            assert ours(x).dtype == torch.float32
+    assert given_channels == [16] * 6
+    with pytest.raises(RuntimeError, match="type"):  # torch's: that of its input and its bias differ
+        ours(x.bfloat16())
+
+
+def test_of_frozen_layers_filters_are_laid_out_once_while_others_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen, learning, counted = Convolution(layer(16, 16)), Convolution(layer(16, 16)), []
+
+    def noted(weight: Tensor, dtype: torch.dtype, *, turned: bool = False) -> Tensor:
+        counted.append(weight is frozen.weight)
+        return lay_out(weight, dtype, turned=turned)
+
+    monkeypatch.setattr(winograd, "lay_out", noted)
+    frozen.requires_grad_(False)
+    for _ in range(3):
+        learning(frozen(picture(16, (2, 6, 6)))).sum().backward()
+    assert counted == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda ours: pickle.loads(pickle.dumps(ours))], ids=["copy", "pickle"]
+)
+def test_a_copy_has_filters_of_its_own(copied: Callable[[Convolution], Convolution]) -> None:
+    ours, x = Convolution(layer(16, 16), rectified=True), picture(16, (2, 6, 6))
+    with torch.no_grad():
+        before = ours(x)
+        other = copied(ours)
+        assert torch.equal(other(x), before)
+        other.weight.zero_()
+        assert not torch.equal(other(x), before)
+        assert torch.equal(ours(x), before)
 
 
 def test_another_number_of_channels_is_torchs_error() -> None:
     with pytest.raises(RuntimeError, match="to have 16 channels, but got 32"):
         Convolution(layer(16, 16))(picture(32, (1, 4, 4)))
+
+
+def test_a_map_without_pixels_is_torchs_error() -> None:
+    with pytest.raises(RuntimeError, match="can't be greater than actual input size"):
+        Convolution(layer(16, 16))(picture(16, (1, 4, 4))[..., :0])
 
 
 def test_it_takes_over_the_weights_of_another_and_draws_none() -> None:
