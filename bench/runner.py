@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -30,6 +31,7 @@ BACKENDS = ("loky", "dask", "ray")
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 5.0
 LONGEST_LOOK_SECONDS = 5.0  # more has passed where we were stopped ourselves, by Ctrl-Z or a batch system
+STOPPING = "stopping"  # a file in the run's folder: workers that may be on other machines are to stop
 LAST_LINES = 40  # of what a process printed: where it hung or crashed, in all threads
 
 
@@ -48,6 +50,9 @@ def run_jobs(
     """
     stop = threading.Event()
     failure: list[BaseException] = []
+    flags = {job.run / STOPPING for job in jobs}
+    for flag in flags:
+        flag.unlink(missing_ok=True)
 
     def consume() -> None:
         try:
@@ -65,7 +70,12 @@ def run_jobs(
             scheduler.join(POLL_SECONDS)
     except BaseException:
         stop.set()
+        with suppress(OSError):  # a disk that is full; threads here have the event
+            for flag in flags:
+                flag.touch()
         scheduler.join()
+        for flag in flags:
+            flag.unlink(missing_ok=True)
         raise
     watch()
     if failure:
@@ -84,13 +94,15 @@ def check_backend(backend: str) -> None:
             raise UserError(f"--backend {backend} needs a package: pip install 'ssd-ablation[{backend}]'") from None
 
 
-def supervise(job: CellJob, retries: int, stop: threading.Event | None = None) -> str:
+def supervise(job: CellJob, retries: int, stopped: Callable[[], bool] = lambda: False) -> str:
     """Run the job in a process of its own until it has a record; returns the record's status.
 
-    A process whose log does not change for `job.hung_after` seconds is ended.
+    A process whose log does not change for `job.hung_after` seconds is ended, and each when `stopped` says so.
     """
     status = "failed"
     for _attempt in range(retries + 1):
+        if stopped():
+            return "interrupted"
         process = fresh_processes(compiled=job.cell.numerics.compiled).Process(
             target=_in_own_process, args=(job,), name=f"cell {job.cell.variant}"
         )
@@ -98,7 +110,7 @@ def supervise(job: CellJob, retries: int, stop: threading.Event | None = None) -
         process.start()
         progress, waited, looked = _progress(job), 0.0, time.monotonic()
         while process.is_alive() and waited <= job.hung_after:
-            if stop is not None and stop.is_set():
+            if stopped():
                 _end(process)
                 return "interrupted"
             process.join(POLL_SECONDS)
@@ -131,15 +143,19 @@ def _schedule(
         from distributed import Client, as_completed  # noqa: PLC0415
 
         address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-        with Client(address) if address else Client(n_workers=parallel, threads_per_worker=1) as client:
-            futures = [client.submit(supervise, job, retries, pure=False) for job in jobs]
+        # Threads, as below; and what workers have started could not start a process
+        here = {"processes": False, "n_workers": 1, "threads_per_worker": parallel, "dashboard_address": None}
+        with Client(address) if address else Client(**here) as client:
+            futures = [client.submit(_supervise_elsewhere, job, retries, pure=False) for job in jobs]
             for future in as_completed(futures):
                 yield future.result()
     elif backend == "ray":
         import ray  # noqa: PLC0415
 
         ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else parallel, ignore_reinit_error=True)
-        remote = ray.remote(supervise)
+        # Ray hides the GPUs from a task that does not ask for one
+        devices = {job.cell.numerics.device for job in jobs}
+        remote = ray.remote(num_cpus=1, num_gpus=1 if "cuda" in devices else 0)(_supervise_elsewhere)
         waiting = [remote.remote(job, retries) for job in jobs]
         while waiting:
             ready, waiting = ray.wait(waiting)
@@ -147,12 +163,18 @@ def _schedule(
     else:
         # Threads, since each task only waits for its process; a loky worker that is killed would end the call.
         yield from Parallel(n_jobs=parallel, backend="threading", return_as="generator_unordered")(
-            delayed(_unless_stopped)(job, retries, stop) for job in jobs
+            delayed(supervise)(job, retries, stop.is_set) for job in jobs
         )
 
 
-def _unless_stopped(job: CellJob, retries: int, stop: threading.Event) -> str:
-    return "interrupted" if stop.is_set() else supervise(job, retries, stop)
+def _supervise_elsewhere(job: CellJob, retries: int) -> str:
+    """In a worker of a cluster, which has the run's folder but not our memory."""
+    if multiprocessing.current_process().daemon:
+        raise UserError(
+            "this worker of Dask may not start processes, and every cell has one of its own: start workers with "
+            "--no-nanny, or with DASK_DISTRIBUTED__WORKER__DAEMON=False in their environment"
+        )
+    return supervise(job, retries, (job.run / STOPPING).exists)
 
 
 def _in_own_process(job: CellJob) -> None:

@@ -17,7 +17,7 @@ from bench.axis import find_axes
 from bench.cell import CellJob
 from bench.data.opened import open_data
 from bench.matrix import Request, plan_cells
-from bench.runner import run_jobs, supervise
+from bench.runner import STOPPING, run_jobs, supervise
 from bench.store import read_record
 from bench.throughput import SpeedSettings
 from tests import tiny
@@ -90,6 +90,25 @@ def test_a_hung_cell_fails_with_the_place_and_the_others_go_on(jobs: list[CellJo
     # The next run tries it again
     (tmp_path / "remedy").touch()
     assert supervise(hanging, retries=0) == "done"
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
+def test_whatever_schedules_cells_they_run_and_are_stopped(jobs: list[CellJob], backend: str) -> None:
+    if backend != "loky":
+        pytest.importorskip({"dask": "distributed"}.get(backend, backend))
+    baseline, hanging = jobs
+
+    def interrupt() -> None:
+        record = read_record(baseline.run, baseline.cell.id)
+        if record is not None and cell_processes(hanging):
+            assert record["status"] == "done"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(jobs, parallel=2, backend=backend, retries=0, watch=interrupt)
+    assert read_record(hanging.run, hanging.cell.id) is None
+    assert cell_processes(hanging) == []
+    assert not (hanging.run / STOPPING).exists()
 
 
 def test_a_run_that_was_stopped_and_continued_has_not_hung(
