@@ -161,6 +161,7 @@ def _figures(job: CellJob) -> dict[str, Any]:
     write_priors(job.folder / "priors.json", spec.detector, matchable)
     model = build(spec, cell.seed, numerics)
     trained = _train(job, train, model, spec, log)
+    peak_memory = peak_memory_mib(torch.device(numerics.device))
 
     log.write(phase="evaluating")
     pixels = open_pixels(job.pixels, job.val)
@@ -190,7 +191,7 @@ def _figures(job: CellJob) -> dict[str, Any]:
             "steps": spec.training.steps,
             "step_seconds_median": float(np.median(steps)) if steps else None,
             "waiting_for_data_share": trained.waiting_seconds / max(sum(steps), 1e-9) if steps else None,
-            "peak_memory_MiB": peak_memory_mib(torch.device(numerics.device)),
+            "peak_memory_MiB": peak_memory,
         },
         "prepared": prepared,
         "prior_recall": prior_recall(cell.base, spec, matchable),

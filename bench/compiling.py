@@ -9,8 +9,11 @@ from dataclasses import replace
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any
 
+import numpy as np
 import torch
 
+from bench.data.augment import Photometric
+from bench.data.distortion import distorted
 from bench.numerics import configure, trial
 from bench.server import fresh_processes
 from bench.spec import Numerics, Specification
@@ -19,6 +22,8 @@ from bench.training import autocast
 
 def compile_loops(spec: Specification, numerics: Numerics) -> float:
     """Compile what cells of `spec` compute with, where that has not been done here before; the seconds it took.
+
+    Raises RuntimeError where that failed.
 
     The compiler keeps one core busy; so loops of layers that learn and of those that do not are compiled beside
     each other, each in a process that ends with it.
@@ -38,6 +43,9 @@ def _run(context: ForkServerContext | SpawnContext, beside: Sequence[Callable[..
         process.start()
     for process in processes:
         process.join()
+    failed = [each.__name__ for each, process in zip(beside, processes, strict=True) if process.exitcode != 0]
+    if failed:
+        raise RuntimeError(f"loops could not be compiled: {', '.join(failed)} ended early")
 
 
 def wait_for_server() -> None:
@@ -53,12 +61,14 @@ def learn(spec: Specification, numerics: Numerics) -> None:
 
 
 def look(spec: Specification, numerics: Numerics) -> None:
-    """Final boxes of images, and what frozen layers make of those of a training step."""
+    """Final boxes of images, what frozen layers make of those of a training step, and the colours of a view."""
     _begin(numerics)
     model, _, images, _ = trial(spec, numerics, batch=2 * numerics.threads)
     with torch.inference_mode(), autocast(numerics):
         model.eval().detect(images.to(torch.uint8))
         model.backbone(images)
+    pixel, neutral = np.zeros((1, 1, 3), np.uint8), Photometric(0.0, 1.0, 1.0, 0.0, contrast_first=True)
+    distorted(pixel, neutral, (0, 0, 1, 1), np.zeros(3, np.float32))
 
 
 def _begin(numerics: Numerics) -> None:

@@ -166,7 +166,7 @@ def throughput_parser() -> Parser:
         type=positive_number,
         default=60.0,
         metavar="S",
-        help="for stages, steps and comparison each; three rounds are made however long they take (default: 60)",
+        help="for stages, steps and each part of the comparison; at least three rounds are made (default: 60)",
     )
     add("--out", type=Path, metavar="DIR", help="default: results/<data>-throughput")
     # The rest of what a baseline is made from; the number of steps only scales the schedule

@@ -41,9 +41,8 @@ TorchvisionTargets = list[dict[str, Tensor]]
 class FeatureMaps(nn.Module):
     """A copy of our network up to the heads, in the form of a torchvision backbone.
 
-    It takes pixels of 0 to 255, and normalises them itself as ours does: torchvision's transform is to
-    scale, and nothing else. A backbone of timm's is timm's own network, without what this suite folds
-    and joins in it, and the convolutions of all are torch's: no compiled loops are in use in it.
+    It takes images as torchvision's transform has normalised them. A backbone of timm's is timm's own network, without
+    what this suite folds and joins in it, and the convolutions of all are torch's: no compiled loops are in use in it.
     """
 
     def __init__(self, ours: SSD) -> None:
@@ -52,6 +51,7 @@ class FeatureMaps(nn.Module):
         self.body = copy.deepcopy(ours)
         if ours.spec.backbone != vgg.NAME:
             unfold(self.body.backbone, ours.spec.backbone, ours.spec.weights)
+        self.body.backbone.normalises = True  # there is nothing left to do before its layers
         self.body.class_heads = nn.ModuleList()
         self.body.box_heads = nn.ModuleList()
 
@@ -76,20 +76,20 @@ def torchvision_ssd(ours: SSD) -> TorchvisionSSD:
         "iou_thresh": spec.match_threshold,
         "positive_fraction": 1 / (1 + spec.negatives_per_positive),
     }
+    mean, deviation = ((part.flatten() / 255).tolist() for part in (ours.backbone.mean, ours.backbone.deviation))
     if spec.backbone == vgg.NAME and spec.neck is None:
         theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=spec.classes + 1, **rules)
         theirs.anchor_generator = prior_generator(spec)
         theirs.load_state_dict(to_torchvision(ours.state_dict(), theirs.state_dict()))
-        theirs.transform.image_mean = (ours.backbone.mean.flatten() / 255).tolist()
-        theirs.transform.image_std = (ours.backbone.deviation.flatten() / 255).tolist()
+        theirs.transform.image_mean, theirs.transform.image_std = mean, deviation
         return theirs
     theirs = TorchvisionSSD(
         FeatureMaps(ours),
         prior_generator(spec),
         size=(spec.size, spec.size),
         num_classes=spec.classes + 1,
-        image_mean=[0.0, 0.0, 0.0],
-        image_std=[1 / 255, 1 / 255, 1 / 255],
+        image_mean=mean,
+        image_std=deviation,
         **rules,
     )
     theirs.head.classification_head.module_list.load_state_dict(ours.class_heads.state_dict())

@@ -88,8 +88,8 @@ def start(
         _tidy(out, cells, kept)
         if kept:
             console.print(f"{len(kept)} of {len(cells)} cells are done and kept", highlight=False)
-        if todo and (seconds := compile_loops(request.base, request.numerics)) > WORTH_TELLING:
-            console.print(f"loops compiled for this machine in {seconds:.0f} s, once", highlight=False)
+        if todo:
+            _compile(request, console)
         try:
             _run_cells(out, cells, jobs_of(todo), kept, console, parallel=parallel, backend=backend, retries=retries)
             break
@@ -147,6 +147,17 @@ def _run_cells(
                     _check_size(out, cell)
 
         run_jobs(jobs, parallel=parallel, backend=backend, retries=retries, watch=show)
+
+
+def _compile(request: Request, console: Console) -> None:
+    """Have what all cells compute with compiled before the first of them."""
+    try:
+        seconds = compile_loops(request.base, request.numerics)
+    except RuntimeError as error:
+        console.print(f"{error}; the first cell will compile them, and seem to train more slowly", highlight=False)
+    else:
+        if seconds > WORTH_TELLING:
+            console.print(f"loops compiled for this machine in {seconds:.0f} s, once", highlight=False)
 
 
 def _check_size(out: Path, failed: Cell) -> None:

@@ -88,7 +88,7 @@ class Trainer:
         every = checkpoint_interval(spec)
         report_every = max(1, spec.steps // 500)
         durations: list[float] = []
-        waited = 0.0
+        waited, unmeasured = 0.0, 0
         start = previous = time.perf_counter()
         self.model.train()
         stream = batches.steps(first, spec.steps)
@@ -104,14 +104,18 @@ class Trainer:
                 if not out_of_memory(error):
                     raise
                 raise BatchTooLarge(self._too_large(step, len(images))) from error
-            now = time.perf_counter()
-            durations.append(now - previous)
+            unmeasured += 1
             last = step + 1 == spec.steps
             reporting, saving = last or (step + 1) % report_every == 0, last or (step + 1) % every == 0
             # Asking for the value waits for the device, so not at every step; but nothing poisoned is saved
             value = float(loss.total) if reporting or saving else 0.0
+            now = time.perf_counter()
             if not math.isfinite(value):
                 raise NotFinite(f"the loss is {value} at step {step + 1} of {spec.steps}")
+            waited_for = reporting or saving or self.numerics.device == "cpu"
+            if waited_for:  # what has only been launched has taken no time yet
+                durations += [(now - previous) / unmeasured] * unmeasured
+                unmeasured = 0
             if reporting:
                 report(
                     Progress(
@@ -126,7 +130,8 @@ class Trainer:
                 )
             if saving:
                 self._save(checkpoint, step + 1, seconds=before + time.perf_counter() - start)
-            previous = time.perf_counter()
+            if waited_for:
+                previous = time.perf_counter()
         stream.close()
         return Trained(
             seconds=before + time.perf_counter() - start,
@@ -231,14 +236,6 @@ class Trainer:
 def checkpoint_interval(spec: TrainSpec) -> int:
     """Steps from one checkpoint to the next: never more than one part of `spec.checkpoints`, except a single step."""
     return max(1, spec.steps // max(1, spec.checkpoints))
-
-
-def load_weights(model: SSD, checkpoint: Path, device: str) -> None:
-    """Weights of a checkpoint into `model`; ValueError if it was trained with other priors."""
-    content = torch.load(checkpoint, map_location=device, weights_only=True)
-    if content["priors"] != model.priors_fingerprint():
-        raise ValueError(f"{checkpoint}: its priors are not those of this detector")
-    model.load_state_dict(content["model"])
 
 
 def dtype_of(numerics: Numerics) -> torch.dtype:

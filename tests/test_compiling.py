@@ -6,8 +6,10 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from bench import compiling
 from bench.compiling import compile_loops, learn, look
@@ -75,8 +77,9 @@ def test_of_vgg16_they_are_its_convolutions(asked: list[tuple[bool, torch.dtype]
 class Beside:
     """Processes that are only told of."""
 
-    def __init__(self) -> None:
+    def __init__(self, exitcode: int = 0) -> None:
         self.told: list[str] = []
+        self.exitcode = exitcode
 
     def Process(self, *, target: Callable[..., None], args: tuple[object, ...], daemon: bool) -> Beside:
         assert daemon
@@ -88,6 +91,27 @@ class Beside:
 
     def join(self) -> None:
         self.told.append("join")
+
+
+def test_the_colours_of_a_view_are_of_the_other_half(
+    specification: Specification, asked: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the first cell would compile them within its first step."""
+    shapes = []
+
+    def known(pixels: NDArray[np.uint8], *_: object) -> NDArray[np.float32]:
+        shapes.append(pixels.shape)
+        return pixels.astype(np.float32)
+
+    monkeypatch.setattr(compiling, "distorted", known)
+    look(specification, COMPILED)
+    assert shapes == [(1, 1, 3)]
+
+
+def test_a_process_that_ends_early_is_told_of(specification: Specification, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "fresh_processes", lambda *, compiled: Beside(exitcode=-9))
+    with pytest.raises(RuntimeError, match="loops could not be compiled"):
+        compile_loops(specification, COMPILED)
 
 
 def test_both_run_beside_each_other_where_cells_need_them(

@@ -15,7 +15,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from bench.server import fresh_processes
 if __name__ == "__main__":
-    found = "import os, sys; os._exit('bench.cell' in sys.modules)"
+    found = "import os, sys; os._exit(7 if 'bench.cell' in sys.modules else 3)"
     process = fresh_processes(compiled=False).Process(target=exec, args=(found,))
     process.start()
     process.join()
@@ -28,4 +28,4 @@ def test_a_process_finds_everything_imported(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(STARTED_ELSEWHERE)
     ended = subprocess.run([sys.executable, script, REPOSITORY], cwd=tmp_path, check=False)
-    assert ended.returncode == 1
+    assert ended.returncode == 7

@@ -206,7 +206,7 @@ class _Differentiable(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         for_x, for_weight = ctx.needs_input_grad[:2]
         x, weight, *clamped = ctx.saved_tensors
-        y = clamped[0] if clamped else gradients[0]  # any will do: nothing is beyond infinite bounds
+        y = clamped[0] if clamped else gradients[0]  # any that is finite will do: none is beyond infinite bounds
         to_x, to_weight = _backward(
             gradients[0], x, y, weight, ctx.stride, ctx.padding, ctx.bounds, for_x=for_x, for_weight=for_weight
         )

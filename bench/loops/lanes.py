@@ -42,7 +42,6 @@ class _BFloat16(ir.Type):  # type: ignore[misc]
 BFLOATS = ir.VectorType(_BFloat16(), LANES)
 PAIRS = ir.VectorType(_BFloat16(), 2 * LANES)
 BYTES = ir.VectorType(ir.IntType(8), LANES)
-_BITS = ir.VectorType(ir.IntType(1), LANES)
 _PLACES = ir.VectorType(ir.IntType(32), LANES)
 _operation: Any = intrinsic
 

@@ -6,7 +6,6 @@ freed stays with the process: on a CPU every figure is that of a fresh process.
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from torch import Tensor
 from bench.detector.ssd import SSD
 from bench.memory import out_of_memory, peak_memory_mib
 from bench.numerics import configure
+from bench.server import fresh_processes
 from bench.spec import DetectorSpec, Numerics
 from bench.throughput import batches_of
 from bench.training import autocast
@@ -78,8 +78,7 @@ def _in_a_fresh_process(
     spec: DetectorSpec, content: Path, numerics: Numerics, batch: int
 ) -> tuple[float, float] | None:
     # A process of its own by exec would be charged with its parent's peak; a fork server's child is not
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.cell"])
+    context = fresh_processes(compiled=numerics.compiled)
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_report, args=(sender, spec, content, numerics, batch), daemon=True)
     child.start()

@@ -41,7 +41,7 @@ class SpeedRequest:
     schedules: by name, specifications whose training steps are measured; the first is the baseline's.
     numerics: what is common to the measurements; `precisions` those that they are made in.
     batches: of the stages; compare_batches: of inference beside torchvision, None for no comparison.
-    seconds: for each of the three parts (stages, training steps, comparison), at least three rounds.
+    seconds: for each part (stages, training steps, the parts of the comparison), at least three rounds.
     """
 
     description: Mapping[str, Any]

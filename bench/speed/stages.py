@@ -6,6 +6,7 @@ many workers as the run has threads, the others where the detector is.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -69,9 +70,11 @@ def measure_stages(
     rows have none. A row whose memory did not suffice has `samples` 0 and no figures.
     """
     contenders: dict[tuple[str, str | None, int], Contender] = {}
+    # What is kept of a model's weights is of one precision: they take turns, and none should lay out weights in its own
+    models = [copy.deepcopy(model) for _ in numerics]
     for batch in batches:
-        for each in numerics:
-            for stage, call in stage_calls(model, pictures, numerics=each, batch=batch, made=made).items():
+        for own, each in zip(models, numerics, strict=True):
+            for stage, call in stage_calls(own, pictures, numerics=each, batch=batch, made=made).items():
                 precision = None if stage == DECODE else each.precision
                 often = max(1, max(batches) // batch)
                 contenders.setdefault((stage, precision, batch), Contender(call=call, batch=batch, each_round=often))

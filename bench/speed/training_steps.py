@@ -40,8 +40,9 @@ def measure_training_steps(
     facts: dict[tuple[str, str, float], dict[str, Any]] = {}
     for name, spec in schedules.items():
         for each in numerics:
-            trainer = Trainer(build(spec, 0, each).train(), spec.training, each)
             for share in shares:
+                # Of its own: a step of another share would change what is frozen in this one
+                trainer = Trainer(build(spec, 0, each).train(), spec.training, each)
                 step = round(share * spec.training.steps)
                 trainer.set_step(step)
                 trained = sum(value.numel() for value in trainer.model.parameters() if value.requires_grad)
