@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import STORAGE, UserError, nearest, unwritable
+from bench.errors import STORAGE, UserError, nearest, unusable
 from bench.options import (
     HOME,
+    VAL_FRACTION,
     diagnose_parser,
     parse,
     predict_parser,
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in STORAGE or error.filename is None:
             raise
-        print(f"error: {unwritable(error.filename, error)}", file=sys.stderr)
+        print(f"error: {unusable(error.filename, error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\ninterrupted; go on with: {shlex.join(['python', 'run_all.py', *words])}", file=sys.stderr)
@@ -132,15 +133,21 @@ def run(words: Sequence[str], held: ExitStack) -> int:
             "backbone": options.backbone,
             "profile": options.profile,
             "split_origin": data.split.origin,
+            # A split that is there already was made with what the run was begun with
+            **({"eval_list": options.eval_list} if options.eval_list is not None else {}),
+            **({"val_fraction": options.val_fraction} if options.val_fraction != VAL_FRACTION else {}),
         },
         base=base,
         axes=axes,
         controls=controls,
         seeds=options.seeds,
+        first_seed=options.first_seed,
         split=data.split.fingerprint,
         numerics=numerics,
     )
     cells = plan_cells(request)
+    if pending(out, cells):
+        choose_device(numerics.device)  # of a run that was begun elsewhere
     if options.plan:
         from bench.forecast import print_forecast
 

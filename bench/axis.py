@@ -48,7 +48,7 @@ class Axis(ABC):
     def prepare(self, train_index: ImageIndex, spec: Specification) -> dict[str, Any]:
         """What must be learnt from the *training* split; JSON data, kept in the record.
 
-        `spec` has the axes of earlier slots applied. The validation split is not within reach.
+        `spec` has the axes of earlier slots applied. Nothing of the validation split is in it.
         """
         return {}
 

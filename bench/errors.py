@@ -21,6 +21,8 @@ STORAGE = {
     errno.EROFS: ("its file system is read-only", ELSEWHERE),
     errno.EACCES: ("its permissions forbid it", ELSEWHERE),
     errno.EPERM: ("its permissions forbid it", ELSEWHERE),
+    errno.EEXIST: ("a file is where a folder should be", "Name a folder, or take the file away"),
+    errno.ENOTDIR: ("a file is where a folder should be", "Name a folder, or take the file away"),
     errno.EIO: ("its disk reports an error", "Check the disk, or write elsewhere (--out and --cache)"),
 }
 
@@ -48,6 +50,12 @@ def unwritable(path: Path | str, error: OSError) -> StorageError:
     """The sentence about a `path` that an error of the kinds in `STORAGE` has kept from being written."""
     reason, remedy = STORAGE[error.errno or 0]
     return StorageError(f"{path} cannot be written: {reason}. {remedy}")
+
+
+def unusable(path: Path | str, error: OSError) -> UserError:
+    """The same where it is not known whether it was to be read or written."""
+    reason, remedy = STORAGE[error.errno or 0]
+    return UserError(f"{path} cannot be used: {reason}. {remedy}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -26,6 +26,7 @@ class Request:
 
     description: what the tables say of it (data, backbone, profile).
     controls: the rows beside the matrix, by name.
+    seeds: how many, from `first_seed` on.
     """
 
     description: Mapping[str, Any]
@@ -35,6 +36,11 @@ class Request:
     seeds: int
     split: str
     numerics: Numerics
+    first_seed: int = 0
+
+    @property
+    def all_seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 def plan_cells(request: Request) -> list[Cell]:
@@ -61,7 +67,7 @@ def plan_cells(request: Request) -> list[Cell]:
             split=request.split,
             axes=tuple((name, fingerprints[name]) for name in active),
         )
-        for seed in range(request.seeds)
+        for seed in request.all_seeds
         for variant, active, control, base in rows
     ]
 
@@ -86,7 +92,7 @@ def plan_content(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
         "axes": [found.axis.name for found in request.axes],
         "axis_files": {found.axis.name: found.fingerprint for found in request.axes},
         "controls": list(request.controls),
-        "seeds": list(range(request.seeds)),
+        "seeds": list(request.all_seeds),
         "split": request.split,
         "numerics": asdict(request.numerics),
         "base": asdict(request.base),

@@ -13,6 +13,7 @@ from bench.errors import UserError, nearest
 HOME = Path(__file__).resolve().parent.parent
 PURPOSE = "Train and compare every combination of remedies for a low SSD-300 mAP, on one shared split."
 COMMANDS = ("preflight", "diagnose", "report", "predict", "throughput")
+VAL_FRACTION = 0.2
 PROFILES = ("smoke", "quick", "standard", "paper")
 
 
@@ -55,6 +56,7 @@ def run_parser() -> Parser:
     add("--controls", default="none", metavar="A,B|none", help="lateral-only, half-data, double-steps")
     add("--priors", default=None, metavar="coco|voc|FILE", help="default: coco; voc in profile paper")
     add("--seeds", type=positive, default=1, metavar="N", help="trainings of each variant (default: 1)")
+    add("--first-seed", type=natural, default=0, metavar="K", help="seeds K, K + 1, ...: others than another run's")
     add("--steps", type=positive, help="training steps, instead of the profile's")
     add("--batch", type=positive, help="images a step, instead of the profile's")
     add("--lr", type=positive_number, help="peak learning rate, instead of the profile's")
@@ -183,9 +185,9 @@ def add_data_options(parser: Parser) -> None:
     add(
         "--val-fraction",
         type=fraction,
-        default=0.2,
+        default=VAL_FRACTION,
         metavar="F",
-        help="where the data have no lists (default: 0.2)",
+        help=f"where the data have no lists (default: {VAL_FRACTION})",
     )
     add("--skip-invalid", action="store_true", help="leave out what has fatal problems")
     add("--cache", type=Path, default=HOME / ".cache", metavar="DIR", help="default: .cache in the clone")
@@ -199,6 +201,12 @@ def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
     file_words: list[str] = []
     if config is not None:
         known = [option for action in parser._actions for option in action.option_strings]
+        repeated = [
+            option
+            for action in parser._actions
+            if isinstance(action, argparse._AppendAction)
+            for option in action.option_strings
+        ]
         for name, value in read_config(config).items():
             option = f"--{name.replace('_', '-')}"
             if option not in known:
@@ -206,8 +214,14 @@ def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
             if value is True:
                 file_words.append(option)
             elif value is not False:
-                file_words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+                file_words += _in_words(option, value, repeated=option in repeated)
     return parser.parse_args([*file_words, *words])
+
+
+def _in_words(option: str, value: Any, *, repeated: bool) -> list[str]:
+    """A value of a file as on the command line: a list is parted by commas, or the option is given for each."""
+    values = [str(each) for each in value] if isinstance(value, list) else [str(value)]
+    return [word for each in values for word in (option, each)] if repeated else [option, ",".join(values)]
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ def draw_predictions(
 ) -> list[Path]:
     """Write each image with its detections of at least `threshold` as PNG into `folder`; the files.
 
-    variant: a row of the table; by default that of the highest AP, of its first seed.
+    variant: a row of the table; by default that of the highest AP. Of several seeds the first is taken.
     Raises UserError if the run has no such finished cell, or an image cannot be read.
     """
     run = load_run(run_folder)
@@ -34,7 +36,7 @@ def draw_predictions(
     truth = read_json(run_folder / "ground_truth.json") or {"categories": []}
     classes = [category["name"] for category in truth["categories"]]
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written, names = [], Counter[str]()
     for path in images:
         pixels = decode(path)
         warped = torch.from_numpy(warp(pixels, WHOLE, model.spec.size)[0]).permute(2, 0, 1)[None]
@@ -46,7 +48,9 @@ def draw_predictions(
         labels, scores = found.labels[shown].tolist(), found.scores[shown].tolist()
         texts = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
         draw_boxes(picture, found.boxes[shown].numpy() * scale, texts, labels)
-        target = folder / f"{path.stem}.{run.records[cell_id]['variant']}.png"
+        names[path.stem] += 1
+        number = f"-{names[path.stem]}" if names[path.stem] > 1 else ""  # images of one name in several folders
+        target = folder / f"{path.stem}{number}.{run.records[cell_id]['variant']}.png"
         picture.save(target)
         written.append(target)
     return written
@@ -61,9 +65,12 @@ def finished_cell(run: Run, variant: str | None) -> str:
         raise UserError(
             f"{run.folder} has no finished cell of {variant or 'any variant'}{hint}; finished: {', '.join(finished)}"
         )
-    if variant is not None:
-        return done[0][0].id
-    return max(done, key=lambda pair: pair[1]["accuracy"]["AP"] or 0.0)[0].id
+    if variant is None:
+        found: dict[str, list[float]] = {}
+        for cell, record in done:
+            found.setdefault(cell.variant, []).append(record["accuracy"]["AP"] or 0.0)
+        variant = max(found, key=lambda name: fmean(found[name]))
+    return next(cell.id for cell, _ in done if cell.variant == variant)
 
 
 def load_detector(run: Run, cell_id: str) -> SSD:

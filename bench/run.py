@@ -59,12 +59,12 @@ def start(
     hung_after: seconds without progress after which a cell has failed.
     images: keep thumbnails of some validation images for the page.
     """
-    _describe(out, data, request.numerics.device)
+    cells = plan_cells(request)
+    _describe(out, data, request.numerics.device if pending(out, cells) else None)
     if images:
         write_thumbnails(out, data.val, data.pixels)
     else:
         remove_thumbnails(out)
-    cells = plan_cells(request)
 
     def jobs_of(todo: Sequence[Cell]) -> list[CellJob]:
         return [
@@ -167,22 +167,24 @@ def _check_size(out: Path, failed: Cell) -> None:
         raise _TooLarge(f"{failed.variant}, seed {failed.seed}: {failure['cause']}")
 
 
-def _describe(out: Path, data: OpenedData, device: str) -> None:
-    """The files that say what all cells share."""
+def _describe(out: Path, data: OpenedData, device: str | None) -> None:
+    """The files that say what all cells share, and the machine that they run on; None where none is left to run."""
     if not (out / "split.json").is_file():
         splits.save(data.split, data.index, out / "split.json")
     if not (out / IMAGE_FILES).is_file():
         save_image_files(data.index, out / IMAGE_FILES, workers=available_cores())
     write_report(data.report, out / "preflight.json")
     write_json(out / "ground_truth.json", ground_truth_coco(data.val), indent=None)
-    write_json(out / "environment.json", environment(device_description(torch.device(device))))
+    if device is not None:
+        write_json(out / "environment.json", environment(device_description(torch.device(device))))
 
 
 def _tidy(out: Path, cells: Sequence[Cell], kept: set[str]) -> None:
     """Delete cells of a plan that was given up, unfinished files of killed processes, checkpoints of done cells."""
     planned = {cell_folder(out, cell.id) for cell in cells}
     for folder in set(out.glob("cells/*")) - planned:
-        shutil.rmtree(folder)
+        if folder.is_dir():
+            shutil.rmtree(folder)
     for folder in (out, out / "tables", out / "plots", *out.glob("cells/*")):
         remove_leftovers(folder)
     for cell_id in kept:

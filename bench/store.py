@@ -125,9 +125,11 @@ def environment(device: Mapping[str, Any]) -> dict[str, Any]:
 def code_version() -> str:
     """The commit, marked if the tree differs from it; or the hash of the sources where there is no git."""
     try:
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != SOURCES.resolve():  # of a project that we lie in
+            return f"sources {_hash_of_sources()}"
         commit = _git("rev-parse", "--short=12", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return f"sources {_hash_of_sources()}"
     return f"commit {commit}" + (f" changed, sources {_hash_of_sources()}" if changed else "")
 

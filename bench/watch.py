@@ -42,7 +42,7 @@ class Watch:
     def look(self) -> dict[str, CellState]:
         """The states by cell id, as of now."""
         for cell_id, state in self.states.items():
-            if state.state in ("waiting", "running"):
+            if state.state in ("waiting", "running", "failed"):  # one that has failed may be tried again
                 for line in self._new_lines(cell_id):
                     self.states[cell_id] = _after(self.states[cell_id], line)
                 record = read_record(self.run, cell_id) if self.states[cell_id].state == "running" else None

@@ -183,7 +183,7 @@ def test_other_validation_data_change_nothing_that_is_trained(
 
 
 def test_what_an_axis_is_handed_leads_to_no_validation_image() -> None:
-    """An axis that tries: no file, number or box of the other split in its reach, nor the memory they lie in."""
+    """No file, number or box of the other split is in it, nor the memory they lie in."""
     index, _ = tiny.rectangles(16)
     train, val = index.take(np.arange(10)), index.take(np.arange(10, 16))
     assert not set(train.files) & set(val.files)

@@ -21,6 +21,7 @@ from bench.analysis.counted import counted_cells
 from bench.analysis.errors import errors_frame
 from bench.analysis.frame import load_run
 from bench.detector.priors import read_shapes
+from bench.options import parse, run_parser
 from tests.conftest import REPOSITORY
 from tests.small_runs import records, request_words
 
@@ -188,6 +189,12 @@ def test_predictions_are_drawn(words: list[str], pictures: Path, tmp_path: Path)
     assert run_all.main(["predict", str(tmp_path / "run"), str(image), "--threshold", "0"]) == 0
     drawn = tmp_path / "run/predictions/7.baseline.png"
     assert Image.open(drawn).size == (96, 80)
+    other = tmp_path / "elsewhere/7.jpg"
+    other.parent.mkdir()
+    Image.open(image).crop((0, 0, 50, 40)).save(other)
+    assert run_all.main(["predict", str(tmp_path / "run"), str(image), str(other)]) == 0
+    assert Image.open(drawn).size == (96, 80)
+    assert Image.open(drawn.with_name("7-2.baseline.png")).size == (50, 40)
 
 
 @without_plots
@@ -230,6 +237,14 @@ def test_options_come_from_a_file_and_the_command_line_wins(words: list[str], tm
     config.write_text('axes = "none"\nsteps = 3\nseeds = 1\nskip_invalid = false\n')
     assert run_all.main([*words, "--config", str(config), "--steps", "2"]) == 0
     assert records(tmp_path / "run")["baseline"]["cost"]["steps"] == 2
+
+
+def test_a_list_in_a_file_is_one_option_or_several(tmp_path: Path) -> None:
+    config = tmp_path / "options.toml"
+    config.write_text('axes = ["fpn", "anchors"]\naxis_file = ["one.py", "two.py"]\n')
+    options = parse(run_parser(), ["--config", str(config)])
+    assert options.axes == "fpn,anchors"
+    assert [path.name for path in options.axis_file] == ["one.py", "two.py"]
 
 
 def test_preflight_lists_every_problem(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

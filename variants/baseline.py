@@ -9,7 +9,6 @@ from typing import Literal
 
 from bench.spec import DetectorSpec, ExtraLevel, Shape, Specification, TrainSpec
 
-PROFILES = ("smoke", "quick", "standard", "paper")
 # GroupNorm: without a norm the extra levels, three untrained layers deep, learn last what large objects are.
 LIGHT_EXTRAS = (
     ExtraLevel(squeeze=128, channels=256, stride=2, padding=1, norm_groups=16),

@@ -17,8 +17,8 @@ class FPN(Axis):
 
     Remedy: the fine maps, which must find the small objects, are given what the coarse maps know.
     Levels, priors and heads of their own on every level are kept, so that only the neck changes. As in
-    RetinaNet (Lin et al. 2017b) nothing is summed above stride 32: those levels start untrained, and with
-    them in the sums the loss falls more slowly (docs/architecture.md).
+    RetinaNet (Lin et al. 2017b) nothing is summed above stride 32: with untrained levels in the sums the
+    loss falls more slowly (docs/architecture.md). VGG16's own maps end at 16; its level of 32 is the first extra.
     Cost: 1x1 and 3x3 convolutions on every map; heads change with the number of channels.
     Published gains on SSD are modest: +1.0 (FSSD), +1.6 (feature-fused SSD) on VOC.
     Width: 256 channels as in the paper; 64 on light backbones, as EfficientDet-D0 has on its.

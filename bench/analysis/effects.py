@@ -145,7 +145,7 @@ class _Answer:
         replicates = self.contrast.value(
             {name: resampled.replicates[cell_id][self.figure] for name, cell_id in cells.items()}
         )
-        return paired_interval(effect, replicates, images), BOOTSTRAP, resampled.images
+        return paired_interval(effect, replicates, images), BOOTSTRAP, images
 
 
 def _verdict(interval: Interval | None, effect: float, *, several: bool) -> str:

@@ -25,7 +25,7 @@ class Diagnosis:
     """Counts and shares of a data set; every field is JSON data.
 
     detector: what of the detector the counts depend on. sides: for "train" and "val" the numbers of images
-    and boxes. sizes: of both, and of "all" (objects.object_sizes). classes: a row each (objects.class_counts).
+    and boxes. sizes: of both (objects.object_sizes). classes: a row each (objects.class_counts).
     conditions: truncation and occlusion of "train" and "val" (objects.conditions). matchable: by priors, split
     and view (matchable.matchable_objects). crowding: of "train" and "val" (overlaps.crowding). suspects: of "train"
     and "val" (suspects.suspects). alike_names: of classes. leaking: (validation file, training file) of

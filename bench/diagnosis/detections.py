@@ -18,6 +18,7 @@ from bench.evaluation import evaluate
 from bench.matches import Matches
 from bench.spec import DetectorSpec
 
+LARGEST = np.finfo(np.float32).max / 2  # of a coordinate: with a side it is still a number
 NAMED = 5  # unknown ids that an error names
 FORM = '[{"image_id": 1, "category_id": 1, "bbox": [left, top, width, height], "score": 0.9}, …]'
 
@@ -94,11 +95,11 @@ def read_detections(path: Path, val: ImageIndex) -> tuple[Detections, int]:
         categories = np.array([int(entry["category_id"]) for entry in content], dtype=np.int64)
         boxes = np.array([entry["bbox"] for entry in content], dtype=np.float64).reshape(-1, 4)
         scores = np.array([entry["score"] for entry in content], dtype=np.float32)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(
             f"--detections {path}: not a file of detections ({type(error).__name__}: {error}). Its form is {FORM}"
         ) from error
-    if len(boxes) != len(images) or not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+    if len(boxes) != len(images) or not ((np.abs(boxes) < LARGEST).all() and np.isfinite(scores).all()):
         raise UserError(f"--detections {path}: each bbox must be four finite numbers, each score one. Form: {FORM}")
     label_of = {category: label for label, category in enumerate(val.category_ids.tolist())}
     unknown = sorted(set(categories.tolist()) - label_of.keys())

@@ -49,6 +49,7 @@ def merge_runs(folders: Sequence[Path], out: Path) -> Path:
         _check_same(runs[0], other)
     rows = _rows(runs)
     _make_room(out, folders)
+    write_json(out / PLAN, _plan(runs, rows))  # first: it says that what may remain of this is a merged run
     for row in rows:
         source, target = row.run.folder_of(row.cell.id), cell_folder(out, row.cell.id)
         for name in CELL_FILES:
@@ -60,7 +61,6 @@ def merge_runs(folders: Sequence[Path], out: Path) -> Path:
             shutil.copytree(run.folder / "thumbnails", out / "thumbnails")
             break
     write_json(out / "environment.json", {run.folder.name: read_json(run.folder / "environment.json") for run in runs})
-    write_json(out / PLAN, _plan(runs, rows))
     return out
 
 

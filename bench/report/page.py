@@ -113,6 +113,9 @@ def request_command(run: Run) -> str:
     words += ["--axes", ",".join(run.axes) or "none"]
     controls = list(dict.fromkeys(cell.control for cell in run.cells if cell.control is not None))
     words += ["--controls", ",".join(controls)] if controls else []
+    words += ["--first-seed", str(run.seeds[0])] if run.seeds and run.seeds[0] else []
+    for option, name in (("--eval-list", "eval_list"), ("--val-fraction", "val_fraction")):
+        words += [option, str(run.plan[name])] if run.plan.get(name) is not None else []
     return shlex.join([*words, "--seeds", str(len(run.seeds))])
 
 

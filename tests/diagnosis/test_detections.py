@@ -95,6 +95,8 @@ def test_no_detections_at_all_are_an_ap_of_nought(tmp_path: Path) -> None:
         (perfect(bbox=[1, 2, 3]), "not a file of detections"),
         (perfect(category_id=9), "category_id 9 is not of these data, which have 2 \\(1 class 0, 2 class 1"),
         (perfect(score=np.nan), "finite"),
+        (perfect(bbox=[1e39, 2, 3, 4]), "finite"),
+        (perfect(category_id=10**30), "not a file of detections"),
         (perfect(image_id="other.png")[:1], "none of its images .*first is 1 or 0.png"),
     ],
 )

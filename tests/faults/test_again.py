@@ -24,6 +24,7 @@ def test_the_same_command_repeats_no_cell(words: list[str], tmp_path: Path) -> N
     assert run_all.main(words) == 0
     run = tmp_path / "run"
     before = {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*")}
+    (run / "cells/.DS_Store").touch()  # a file browser's
     assert run_all.main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*")} == before
 
@@ -57,6 +58,10 @@ def test_another_plan_in_the_same_folder_is_refused_by_name(
     capsys.readouterr()
     assert run_all.main([*words, "--lr", "0.5"]) == 2
     assert "base.training.rate: was 0.001, now 0.5" in capsys.readouterr().err
+    # Else it would be scored on the split that is there
+    for option, value, name in (("--eval-list", "val", "eval_list"), ("--val-fraction", "0.5", "val_fraction")):
+        assert run_all.main([*words, option, value]) == 2
+        assert f"{name}: was None, now " in capsys.readouterr().err
 
 
 def test_a_failing_cell_is_visible_and_tried_again(words: list[str], tmp_path: Path) -> None:

@@ -62,6 +62,17 @@ def test_the_nearest_right_one_is_named_before_data_are_read(
     assert not Path(broken[broken.index("--out") + 1]).exists()
 
 
+@pytest.mark.parametrize("option", ["--out", "--cache"])
+def test_a_file_where_a_folder_should_be(
+    pictures: Path, tiny_weights: Path, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/below"):
+        assert run_all.main([*request_words(pictures, tiny_weights, tmp_path), option, str(tmp_path / place)]) == 2
+        printed = capsys.readouterr().err
+        assert "a file is where a folder should be" in printed and "Traceback" not in printed
+
+
 def test_of_a_right_request_the_data_are_what_is_wrong(broken: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_all.main(broken) == 2
     assert "unreadable-annotation" in capsys.readouterr().err

@@ -15,6 +15,7 @@ import run_all
 from bench.analysis.analysed import analyse
 from bench.analysis.frame import load_run
 from bench.errors import UserError
+from bench.report import merging
 from bench.report.merging import merge_runs
 from bench.report.tables import all_tables, write_tables
 from tests.analysis.made_run import write_matches
@@ -149,6 +150,19 @@ def test_rows_of_different_machines_are_said_to_be(tmp_path: Path) -> None:
     assert "baseline (seed 1), fpn (seed 1): Another CPU, 8" in table
     tables_of(whole)
     assert "cannot be compared" not in (whole / "tables" / "ablation.md").read_text()
+
+
+def test_a_merge_that_was_interrupted_can_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write_matches(tmp_path / "whole", axes=("fpn",), seeds=(0, 1))
+    parts, out = by_seed(whole), tmp_path / "merged"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(merging, "_copy", interrupted)
+        merge_runs(parts, out)
+    assert_equal_tables(merge_runs(parts, out), whole)
 
 
 def test_the_command_merges_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
