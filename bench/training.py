@@ -107,11 +107,13 @@ class Trainer:
             unmeasured += 1
             last = step + 1 == spec.steps
             reporting, saving = last or (step + 1) % report_every == 0, last or (step + 1) % every == 0
-            # Asking for the value waits for the device, so not at every step; but nothing poisoned is saved
+            # Asking for the value waits for the device, so not at every step; but what is no number is not saved
             value = float(loss.total) if reporting or saving else 0.0
             now = time.perf_counter()
             if not math.isfinite(value):
                 raise NotFinite(f"the loss is {value} at step {step + 1} of {spec.steps}")
+            if saving and not all(bool(each.isfinite().all()) for each in self.model.parameters()):
+                raise NotFinite(f"weights are no numbers after step {step + 1} of {spec.steps}")
             waited_for = reporting or saving or self.numerics.device == "cpu"
             if waited_for:  # what has only been launched has taken no time yet
                 durations += [(now - previous) / unmeasured] * unmeasured

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from bench.axis import derive, find_axes
 from bench.checkpoints import read_checkpoint
 from bench.data.pipeline import TrainingBatches
 from bench.detector.depthwise import use_compiled_loops
+from bench.detector.loss import Loss
 from bench.detector.ssd import SSD
 from bench.spec import Phase, Specification
 from bench.targets import Targets
@@ -230,6 +231,25 @@ def test_a_loss_that_is_no_number_leaves_no_checkpoint_of_its_step(weights: str,
         train(replace(base, training=replace(training, checkpoints=8)), tmp_path / "checkpoint.pt")
     failed_at = int(str(raised.value).split("at step ")[1].split()[0])
     assert read_checkpoint(tmp_path / "checkpoint.pt", "cpu")["step"] == failed_at - 1
+
+
+def test_weights_that_are_no_numbers_are_not_saved(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a step says nothing of the weights that it leaves; after the last step nothing else would."""
+    step = Trainer.step
+
+    def poisoning(trainer: Trainer, number: int, *given: Any) -> Loss:
+        loss = step(trainer, number, *given)
+        if number == 3:
+            next(trainer.model.class_heads.parameters()).data[0] = float("inf")
+        return loss
+
+    monkeypatch.setattr(Trainer, "step", poisoning)
+    base = tiny.specification(weights)
+    with pytest.raises(NotFinite, match="weights are no numbers after step 4 of 4"):
+        train(replace(base, training=replace(base.training, steps=4, batch=2, checkpoints=4)), tmp_path / "a.pt")
+    assert read_checkpoint(tmp_path / "a.pt", "cpu")["step"] == 3
 
 
 @pytest.mark.usefixtures("compiled")
