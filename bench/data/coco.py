@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,8 @@ def read_coco(root: Path) -> Reading:
         part = int(np.searchsorted(box_starts, row, side="right")) - 1
         return every_part[part].box_where(row - int(box_starts[part]))
 
-    image_ids: NDArray[np.int64] = joined(lambda part: part.image_ids)
-    shared_ids = sum(len(np.unique(part.image_ids)) for part in every_part) - len(np.unique(image_ids))
+    shared_ids = sum(len(np.unique(part.image_ids)) for part in every_part)
+    shared_ids -= len(np.unique(joined(lambda part: part.image_ids)))
     if shared_ids:
         where = " and ".join(part.where for part in every_part)
         problems.append(problem("image-ids-renumbered", where, f"{shared_ids} image ids occur in both"))
@@ -73,7 +73,7 @@ def read_coco(root: Path) -> Reading:
             classes=first.classes,
             category_ids=first.category_ids,
             files=[file for part in every_part for file in part.files],
-            image_ids=None if shared_ids else image_ids,
+            image_ids=_distinct_ids({name: part.image_ids for name, part in parts.items()}),
             sizes=joined(lambda part: part.sizes),
             lists={
                 name: np.arange(image_starts[number], image_starts[number + 1])
@@ -234,6 +234,22 @@ def _categories(categories: list[Entry], where: str) -> tuple[NDArray[np.int64],
             raise UserError(f"{where}: the category {kind} {repeated[0]!r} occurs more than once. Make it unique.")
     order = np.argsort(ids)
     return ids[order], tuple(names[row] for row in order.tolist())
+
+
+def _distinct_ids(parts: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The ids of all images; a list whose ids another has gets new ones, train before any other.
+
+    So the files of results that were made for a list that is evaluated name its images by their own ids.
+    """
+    found: dict[str, NDArray[np.int64]] = {}
+    used = np.concatenate(list(parts.values()))
+    for name in sorted(parts, key=lambda name: name == "train"):
+        own = parts[name]
+        if found and np.isin(own, np.concatenate(list(found.values()))).any():
+            own = np.setdiff1d(np.arange(1, len(used) + len(own) + 1), used)[: len(own)]
+            used = np.concatenate((used, own))
+        found[name] = own
+    return np.concatenate([found[name] for name in parts])
 
 
 def _check_same_categories(first: Instances, other: Instances) -> None:

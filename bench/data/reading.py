@@ -59,7 +59,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "area-from-box": ("repair", "the box's area is used; export the segment's area for COCO's size buckets"),
     "duplicate-list-entry": ("repair", "counted once; remove the repetition"),
     "several-images-for-annotation": ("repair", "keep one image file for each annotation"),
-    "image-ids-renumbered": ("repair", "images are numbered from 1; give train and val disjoint ids"),
+    "image-ids-renumbered": ("repair", "those of train are replaced; give train and val disjoint ids"),
 }
 
 

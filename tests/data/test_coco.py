@@ -181,7 +181,9 @@ def test_train_and_val_files_become_lists(tmp_path: Path, train: str, val: str) 
         "val": [f"{after}z0.jpg", f"{after}z1.jpg"],
     }
     assert kinds(reading.problems) == {"image-ids-renumbered": 1}
-    assert reading.index.image_ids.tolist() == [1, 2, 3, 4]
+    ids = {name: reading.index.image_ids[rows].tolist() for name, rows in reading.lists.items()}
+    assert ids["val"] == [image["id"] for image in other["images"]]  # files of results for it keep their meaning
+    assert len(set(ids["train"] + ids["val"])) == 4
     assert len(reading.index.boxes) == 6
 
 
