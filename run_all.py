@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import STORAGE, UserError, nearest, unusable
+from bench.errors import NO_FOLDER, STORAGE, UserError, nearest, unusable
 from bench.options import (
     HOME,
     VAL_FRACTION,
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in STORAGE or error.filename is None:
+        if error.errno not in (*STORAGE, *NO_FOLDER) or error.filename is None:
             raise
         print(f"error: {unusable(error.filename, error)}", file=sys.stderr)
         return 2

@@ -21,10 +21,9 @@ STORAGE = {
     errno.EROFS: ("its file system is read-only", ELSEWHERE),
     errno.EACCES: ("its permissions forbid it", ELSEWHERE),
     errno.EPERM: ("its permissions forbid it", ELSEWHERE),
-    errno.EEXIST: ("a file is where a folder should be", "Name a folder, or take the file away"),
-    errno.ENOTDIR: ("a file is where a folder should be", "Name a folder, or take the file away"),
     errno.EIO: ("its disk reports an error", "Check the disk, or write elsewhere (--out and --cache)"),
 }
+NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)  # a file is where a folder should be
 
 
 class UserError(Exception):
@@ -53,9 +52,16 @@ def unwritable(path: Path | str, error: OSError) -> StorageError:
 
 
 def unusable(path: Path | str, error: OSError) -> UserError:
-    """The same where it is not known whether it was to be read or written."""
+    """The same where it is not known whether it was to be read or written, or that it can be no folder."""
+    if error.errno in NO_FOLDER:
+        return no_folder(path, error)
     reason, remedy = STORAGE[error.errno or 0]
     return UserError(f"{path} cannot be used: {reason}. {remedy}")
+
+
+def no_folder(path: Path | str, error: OSError) -> UserError:
+    """The sentence about a `path` that is none and cannot become one."""
+    return UserError(f"{path} cannot be a folder ({error.strerror}). Write elsewhere (--out and --cache)")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

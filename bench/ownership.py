@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from bench.errors import STORAGE, UserError, unwritable
+from bench.errors import STORAGE, UserError, no_folder, unwritable
 
 LOCK = "in-use.json"
 HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})  # flock: another process has it
@@ -182,4 +182,4 @@ def _in_use(path: Path, owner: Owner | None) -> str:
 def _not_writable(folder: Path, error: OSError) -> UserError:
     if error.errno in STORAGE:
         return unwritable(folder, error)
-    return UserError(f"{folder} cannot be a folder ({error.strerror}). Write elsewhere: --out results/NAME")
+    return no_folder(folder, error)

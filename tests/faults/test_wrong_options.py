@@ -70,7 +70,7 @@ def test_a_file_where_a_folder_should_be(
     for place in ("file", "file/below"):
         assert run_all.main([*request_words(pictures, tiny_weights, tmp_path), option, str(tmp_path / place)]) == 2
         printed = capsys.readouterr().err
-        assert "a file is where a folder should be" in printed and "Traceback" not in printed
+        assert "cannot be a folder" in printed and "Traceback" not in printed
 
 
 def test_of_a_right_request_the_data_are_what_is_wrong(broken: list[str], capsys: pytest.CaptureFixture[str]) -> None:
