@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A shell's background job starts with SIGINT ignored, and batch systems end a job by SIGTERM
         signal.signal(signal.SIGINT, interrupt_once)
         signal.signal(signal.SIGTERM, interrupt_once)
-    from bench.process import wait_briefly
+    from bench.device.process_settings import wait_briefly
 
     wait_briefly()
     try:
@@ -79,7 +79,7 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     options = parse(run_parser(), words)
     keep_caches_in(options.cache)
     from bench.data.sources import data_name
-    from bench.server import fresh_processes
+    from bench.device.fork_server import fresh_processes
 
     name = data_name(options.data)
     if not options.plan:
@@ -87,9 +87,10 @@ def run(words: Sequence[str], held: ExitStack) -> int:
         fresh_processes(compiled=options.device != "cuda" and options.profile != "smoke")
     from rich.console import Console
 
-    from bench.detector.checkpoint import check_taken
     from bench.detector.ssd import SSD
-    from bench.matrix import (
+    from bench.detector.transfer import check_taken
+    from bench.run.numerics import choose_device, decide
+    from bench.run.plan import (
         Request,
         check_axes,
         pending,
@@ -99,9 +100,8 @@ def run(words: Sequence[str], held: ExitStack) -> int:
         settle_plan,
         settle_software,
     )
-    from bench.numerics import choose_device, decide
-    from bench.ownership import owning
-    from bench.runner import check_backend
+    from bench.run.scheduler import check_backend
+    from bench.storage.lock import owning
     from variants.baseline import default_backbone
 
     console = Console()
@@ -149,13 +149,13 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     if pending(out, cells):
         choose_device(numerics.device)  # of a run that was begun elsewhere
     if options.plan:
-        from bench.forecast import print_forecast
+        from bench.run.forecast import print_forecast
 
         todo, validation = pending(out, cells), len(data.val)
         print_forecast(request, cells, todo, console, out=out, validation=validation, jobs=options.jobs)
         return 0
-    from bench.run import start
-    from bench.throughput import SpeedSettings
+    from bench.run.run import start
+    from bench.speed.inference import SpeedSettings
 
     settle_plan(out, plan_content(request, cells))
     if pending(out, cells):
@@ -182,12 +182,12 @@ def preflight(words: Sequence[str]) -> int:
     keep_caches_in(options.cache)
     from rich.console import Console
 
-    from bench.data.opened import check
+    from bench.data.dataset import check
     from bench.data.preflight import enforce, summary, warn_of_leaks, write_report
     from bench.data.sources import data_name, read_source
     from bench.data.split import own_lists
-    from bench.numerics import available_cores
-    from bench.report.progress import images_checked
+    from bench.report.terminal.progress import images_checked
+    from bench.run.numerics import available_cores
 
     console = Console()
     with images_checked(console) as progress:
@@ -221,11 +221,11 @@ def diagnose(words: Sequence[str]) -> int:
     keep_caches_in(options.cache)
     from rich.console import Console
 
-    from bench.atomic import write_json
     from bench.data.sources import data_name
-    from bench.diagnosis.request import detect_with_checkpoint, diagnose_data
+    from bench.diagnosis.command import detect_with_checkpoint, diagnose_data
     from bench.report.diagnosis import print_diagnosis, write_markdown
     from bench.report.plots.diagnosis import write_diagnosis_plots
+    from bench.storage.atomic import write_json
 
     console = Console()
     name = data_name(options.data)
@@ -264,9 +264,9 @@ def report(words: Sequence[str]) -> int:
     keep_caches_in(options.cache)
     from rich.console import Console
 
+    from bench.analysis.merging import merge_runs
     from bench.report import build_report
-    from bench.report.display import print_ablation, print_verdict
-    from bench.report.merging import merge_runs
+    from bench.report.terminal.display import print_ablation, print_verdict
 
     folder = options.runs[0]
     if len(options.runs) > 1:
@@ -286,7 +286,7 @@ def predict(words: Sequence[str]) -> int:
     """Draw what a trained cell sees."""
     options = parse(predict_parser(), words)
     keep_caches_in(options.cache)
-    from bench.prediction import draw_predictions
+    from bench.run.predict import draw_predictions
 
     folder = options.out or options.run / "predictions"
     for path in draw_predictions(
@@ -302,13 +302,13 @@ def throughput(words: Sequence[str]) -> int:
     keep_caches_in(options.cache)
     from rich.console import Console
 
-    from bench.atomic import write_json
     from bench.data.sources import data_name
     from bench.detector.ssd import SSD
-    from bench.numerics import available_cores, choose_device
-    from bench.report.speed import print_speed, write_speed_tables
+    from bench.report.tables.speed import print_speed, write_speed_tables
+    from bench.run.numerics import available_cores, choose_device
     from bench.spec import Numerics
-    from bench.speed.request import SpeedRequest, chosen_precisions, measure_speed
+    from bench.speed.measurements import SpeedRequest, chosen_precisions, measure_speed
+    from bench.storage.atomic import write_json
 
     console = Console()
     device = choose_device(options.device)
@@ -358,7 +358,7 @@ def keep_caches_in(cache: Path) -> None:
         ("HF_HOME", "huggingface"),
     ):
         os.environ.setdefault(variable, str(cache.resolve() / folder))
-    if not os.access(Path(__file__).parent / "bench" / "loops", os.W_OK):
+    if not os.access(Path(__file__).parent / "bench" / "cpu" / "loops", os.W_OK):
         os.environ.setdefault("NUMBA_CACHE_DIR", str(cache.resolve() / "numba"))  # beside its source otherwise
 
 
@@ -390,10 +390,10 @@ def chosen_controls(text: str) -> dict[str, Any]:
 
 def opened(options: argparse.Namespace, out: Path, console: Any) -> Any:
     """The data, checked and split."""
-    from bench.data.opened import open_data
+    from bench.data.dataset import open_data
     from bench.data.preflight import summary
-    from bench.numerics import available_cores
-    from bench.report.progress import images_checked
+    from bench.report.terminal.progress import images_checked
+    from bench.run.numerics import available_cores
 
     with images_checked(console) as progress:
         data = open_data(
@@ -418,8 +418,8 @@ def trained_model(options: argparse.Namespace) -> tuple[Any, str | None, str | N
         if options.variant is not None:
             raise UserError("--variant names a row of a run: give --run results/NAME too")
         return None, None, None
-    from bench.analysis.frame import load_run
-    from bench.prediction import finished_cell, load_detector
+    from bench.analysis.run_records import load_run
+    from bench.run.predict import finished_cell, load_detector
 
     run = load_run(options.run)
     cell = finished_cell(run, options.variant)
@@ -444,8 +444,8 @@ def training_schedules(base: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 def base_specification(options: argparse.Namespace, *, classes: Sequence[str], train_images: int) -> Any:
     """The baseline of this request, for data of these classes and so many training images."""
-    from bench.detector.checkpoint import class_outputs
     from bench.detector.priors import PRESETS, preset_shapes, read_shapes
+    from bench.detector.transfer import class_outputs
     from bench.detector.weights import weights_fingerprint
     from variants.baseline import baseline, initialisation_of, preset_of, training_of
 

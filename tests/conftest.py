@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.process import wait_briefly
+from bench.device.process_settings import wait_briefly
 
 
 def keep_to_own_cores() -> None:

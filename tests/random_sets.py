@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from bench.data.index import ImageIndex
-from bench.detections import Detections
+from bench.evaluation.detections import Detections
 
 
 def index_of(

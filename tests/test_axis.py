@@ -11,7 +11,7 @@ import torch
 
 from bench.axis import SLOTS, Axis, FoundAxis, clashing, derive, find_axes
 from bench.data.augment import Photometric
-from bench.data.pipeline import Sample, targets_of
+from bench.data.batches import Sample, targets_of
 from bench.detector.ssd import SSD
 from bench.errors import UserError
 from tests import tiny

@@ -18,10 +18,10 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.frame import Run
+from bench.analysis.run_records import Run
 from bench.analysis.statistics import Interval, t_interval
 from bench.errors import UserError
-from bench.matches import Matches, average_precision
+from bench.evaluation.matches import Matches, average_precision
 
 REPLICATES = 1000
 SEED = 0  # of the draws: the same report twice is the same to the last bit

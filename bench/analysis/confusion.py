@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.error_types import CLASSIFICATION, IGNORED, TRUE, ErrorTypes
-from bench.matches import Matches
+from bench.evaluation.error_types import CLASSIFICATION, IGNORED, TRUE, ErrorTypes
+from bench.evaluation.matches import Matches
 
 THRESHOLD = 0.4  # lowest score of a claim: that of `run_all.py predict`
 

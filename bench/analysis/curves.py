@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.error_types import at_foreground
-from bench.matches import RECALLS, Matches, average_precision
+from bench.evaluation.error_types import at_foreground
+from bench.evaluation.matches import RECALLS, Matches, average_precision
 
 BINS = 10  # of scores, as the reliability diagrams of Guo et al. 2017 have them
 

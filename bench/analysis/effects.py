@@ -16,7 +16,7 @@ import pandas as pd
 
 from bench.analysis.bootstrap import FEWEST_IMAGES, Figure, Resampled, paired_interval, resample
 from bench.analysis.factorial import Contrast, contrasts_of
-from bench.analysis.frame import Run, cells_frame, classes_frame
+from bench.analysis.run_records import Run, cells_frame, classes_frame
 from bench.analysis.statistics import LEVEL, Interval, holm, seeds_needed, student
 
 SIZES = ("small", "medium", "large")

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.analysis.frame import Run
+from bench.analysis.run_records import Run
 
 BASELINE = "baseline"
 

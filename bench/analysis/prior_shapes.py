@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.frame import Run, read_object
+from bench.analysis.run_records import Run, read_object
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from bench.atomic import write_json
 from bench.data.index import ImageIndex
+from bench.storage.atomic import write_json
 
 SCHEMA = 1
 FILES_A_TASK = 64

@@ -19,10 +19,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.atomic import replacing
 from bench.data.decode import decode
 from bench.data.index import ImageIndex
 from bench.errors import writing
+from bench.storage.atomic import replacing
 
 LONGEST_SIDE = 1000
 BUDGET_BYTES = 4 << 30

@@ -15,12 +15,12 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from bench.atomic import write_json
 from bench.data.decode import ImageError, decode_image
-from bench.data.duplicates import across, groups_of
+from bench.data.near_duplicates import across, groups_of
 from bench.data.problems import Problem, Severity
-from bench.data.reading import Reading, problem_of_image
+from bench.data.readers.reading import Reading, problem_of_image
 from bench.errors import UserError
+from bench.storage.atomic import write_json
 
 SCHEMA = 1
 IMAGES_A_TASK = 16  # so that scheduling costs nothing beside decoding

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from bench.atomic import replacing
+from bench.data.batches import TrainingBatches, rows_of_step
+from bench.data.drawing import draw_boxes, letters
 from bench.data.index import ImageIndex
-from bench.data.pipeline import TrainingBatches, rows_of_step
 from bench.data.pixels import open_pixels
-from bench.drawing import draw_boxes, letters
 from bench.spec import AugmentSpec
+from bench.storage.atomic import replacing
 
 TILES = 20
 COLUMNS = 4

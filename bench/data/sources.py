@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.data.coco import read_coco
 from bench.data.index import BOX_FIELDS
-from bench.data.reading import Reading, counted_from_one
+from bench.data.readers.coco import read_coco
+from bench.data.readers.reading import Reading, counted_from_one
+from bench.data.readers.voc import read_voc
+from bench.data.readers.yolo import expanded, read_yolo
 from bench.data.scenes import SceneKnobs, read_scenes
-from bench.data.voc import read_voc
-from bench.data.yolo import expanded, read_yolo
 from bench.errors import UserError
 
 FORMS = "scenes, scenes:KNOBS, voc:DIR, coco:DIR, yolo:DATA.yaml, voc2007 or voc0712"

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.atomic import write_json
 from bench.data.index import BOX_FIELDS, ImageIndex
-from bench.data.reading import Reading
+from bench.data.readers.reading import Reading
 from bench.errors import UserError, nearest
+from bench.storage.atomic import write_json
 
 SCHEMA = 1
 TRAIN, VAL = 0, 1

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.atomic import replacing, write_json
 from bench.data.index import ImageIndex
 from bench.data.pixels import open_pixels
+from bench.storage.atomic import replacing, write_json
 
 MOST = 12
 LONGEST_SIDE = 300  # pixels: the size that the network sees

@@ -15,10 +15,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from bench.cpu.sequence import straight_line
 from bench.detector import vgg
-from bench.detector.folded_layers import normalised
+from bench.detector.folded_convolution import normalised
 from bench.detector.folding import freeze_norms, join_normalisation, probe, with_folded_norms
-from bench.detector.line import straight_line
 from bench.detector.weights import read_state
 from bench.errors import UserError
 

@@ -14,7 +14,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 
-from bench.detector.folded_layers import CLAMPS, FoldedConvolution, JoinedBlock, normalised
+from bench.detector.folded_convolution import CLAMPS, FoldedConvolution, JoinedBlock, normalised
 
 
 def with_folded_norms(network: Any) -> Any:

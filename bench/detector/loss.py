@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.data.targets import Targets
 from bench.detector.boxes import encode, to_corners
 from bench.detector.matching import NEGATIVE, match
 from bench.spec import DetectorSpec
-from bench.targets import Targets
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bench.data.targets import Targets
 from bench.detector.boxes import areas, intersections, overlaps
-from bench.targets import Targets
 
 NEGATIVE, IGNORED = -1, -2
 SMALLEST_OVERLAP = 1e-6  # Caffe: below this, boxes do not overlap

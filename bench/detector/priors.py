@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.atomic import write_json
 from bench.detector.prior_fitting import recall, recall_by_shape
 from bench.errors import UserError, nearest
 from bench.spec import DetectorSpec, Shape
+from bench.storage.atomic import write_json
 
 RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
 # Scales of Caffe's ssd_coco.py and ssd_pascal.py, and whether sides are clipped to the image: torchvision,

@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.cpu.depthwise import without_compiled_loops
+from bench.data.targets import Targets
 from bench.detector.backbones import Backbone
-from bench.detector.checkpoint import take_over
-from bench.detector.depthwise import without_compiled_loops
-from bench.detector.detections import BatchDetections, detect
 from bench.detector.levels import extra_level, level_norm
 from bench.detector.loss import Loss, multibox_loss
 from bench.detector.neck import build_neck
+from bench.detector.postprocess import BatchDetections, detect
 from bench.detector.priors import prior_boxes
+from bench.detector.transfer import take_over
 from bench.errors import UserError
 from bench.spec import DetectorSpec
-from bench.targets import Targets
 
 
 class SSD(nn.Module):

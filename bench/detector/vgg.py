@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from bench.detector.torchvision_ssd import MARK, from_torchvision
+from bench.cpu.winograd import Convolution
+from bench.detector.torchvision_names import MARK, from_torchvision
 from bench.detector.weights import read_state
-from bench.detector.winograd import Convolution
 from bench.errors import UserError
 
 NAME = "vgg16"

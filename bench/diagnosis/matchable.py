@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from bench.data.augment import boxes_in_view, draw_view, generator_of
 from bench.data.index import ImageIndex
+from bench.data.targets import Targets
 from bench.detector.boxes import overlaps, to_corners
 from bench.detector.matching import match
 from bench.detector.priors import prior_boxes
 from bench.diagnosis.objects import SIZE_NAMES, size_bucket
 from bench.spec import AugmentSpec, DetectorSpec
-from bench.targets import Targets
 
 VIEWS = 1000  # training views that are looked at, of as many epochs as that takes
 MOST_OBJECTS = 20_000  # of a side that are matched; a share of so many is known to under a point

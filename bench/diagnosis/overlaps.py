@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.coco_evaluator import MAX_DETECTIONS
 from bench.data.index import ImageIndex
+from bench.evaluation.coco_evaluator import MAX_DETECTIONS
 from bench.spec import DetectorSpec
 
 PART = 2_000_000  # pairs that are in memory at a time

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.analysis.frame import Run
+    from bench.analysis.run_records import Run
     from bench.report.verdict import Sentence
 
 
@@ -26,11 +26,11 @@ def build_report(folder: Path) -> Report:
     Raises UserError when the folder is not a run.
     """
     # The live display is in this package too, and should not wait seconds for matplotlib.
-    from bench.analysis.analysed import analyse  # noqa: PLC0415
-    from bench.analysis.frame import load_run  # noqa: PLC0415
-    from bench.report.page import write_page  # noqa: PLC0415
+    from bench.analysis.results import analyse  # noqa: PLC0415
+    from bench.analysis.run_records import load_run  # noqa: PLC0415
+    from bench.report.page.page import write_page  # noqa: PLC0415
     from bench.report.plots import write_plots  # noqa: PLC0415
-    from bench.report.tables import all_tables, write_tables  # noqa: PLC0415
+    from bench.report.tables.ablation import all_tables, write_tables  # noqa: PLC0415
     from bench.report.verdict import verdict, write_verdict  # noqa: PLC0415
 
     run = load_run(folder)

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table as Shown
 from rich.text import Text
 
-from bench.atomic import replacing
-from bench.report.columns import SIZES, per_cent
-from bench.report.typeset import MISSING, Entry, Heading, Table, escape_markdown, markdown_text
+from bench.report.tables.columns import SIZES, per_cent
+from bench.report.tables.typeset import MISSING, Entry, Heading, Table, escape_markdown, markdown_text
+from bench.storage.atomic import replacing
 
 MOST_CLASSES = 12  # rows of a table by class in the terminal
 WIDTH = 110  # of the ranked list at most: longer lines are hard to read

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis.frame import Run
+from bench.analysis.run_records import Run
 
 STEADY = 1.25  # times between the latencies of equal networks that a quiet machine stays within
 

@@ -15,18 +15,18 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis.analysed import Analysis
 from bench.analysis.effects import NO_CLAIM, STUDENT, THESE_MODELS
-from bench.analysis.frame import Run
+from bench.analysis.results import Analysis
+from bench.analysis.run_records import Run
 from bench.analysis.statistics import LEVEL
-from bench.atomic import write_text
-from bench.error_types import KINDS
-from bench.report.columns import COLUMNS, SIZES, per_cent, three_digits, whole
-from bench.report.effects import probability, signed
-from bench.report.figures import absent
+from bench.evaluation.error_types import KINDS
 from bench.report.sentences import one_line
-from bench.report.tables import ablation
-from bench.report.typeset import escape_markdown
+from bench.report.tables.ablation import ablation
+from bench.report.tables.columns import COLUMNS, SIZES, per_cent, three_digits, whole
+from bench.report.tables.effects import probability, signed
+from bench.report.tables.entries import absent
+from bench.report.tables.typeset import escape_markdown
+from bench.storage.atomic import write_text
 
 SECOND_LOOK = {
     "small": "what could be tried next is more input pixels for each object (tiles, a larger input)",

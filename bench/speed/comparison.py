@@ -20,11 +20,17 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.ssd import SSD as TorchvisionSSD
 
+from bench.data.targets import Targets
 from bench.detector.boxes import to_corners
-from bench.detector.detections import detect
 from bench.detector.loss import multibox_loss
+from bench.detector.postprocess import detect
 from bench.detector.ssd import SSD
-from bench.peers import (
+from bench.spec import Numerics, Phase, TrainSpec
+from bench.speed.child_process import in_own_process
+from bench.speed.inference import Timing, batches_of, count_flops, dense_convolution
+from bench.speed.interleaved import Budget, Contender, measure_in_turn
+from bench.speed.stages import Outputs
+from bench.speed.torchvision_peer import (
     torchvision_boxes,
     torchvision_loss,
     torchvision_optimiser,
@@ -32,13 +38,7 @@ from bench.peers import (
     torchvision_step,
     torchvision_targets,
 )
-from bench.spec import Numerics, Phase, TrainSpec
-from bench.speed.own_process import in_own_process
-from bench.speed.stages import Outputs
-from bench.speed.turns import Budget, Contender, measure_in_turn
-from bench.targets import Targets
-from bench.throughput import Timing, batches_of, count_flops, dense_convolution
-from bench.training import Trainer, autocast, dtype_of
+from bench.training.trainer import Trainer, autocast, dtype_of
 
 AS_SHIPPED = "as shipped"
 IN_OUR_PROCESS = "in our process"

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from bench.detector.ssd import SSD
-from bench.memory import out_of_memory, peak_memory_mib
-from bench.numerics import configure
-from bench.server import fresh_processes
+from bench.device.fork_server import fresh_processes
+from bench.device.memory import out_of_memory, peak_memory_mib
+from bench.run.numerics import configure
 from bench.spec import DetectorSpec, Numerics
-from bench.throughput import batches_of
-from bench.training import autocast
+from bench.speed.inference import batches_of
+from bench.training.trainer import autocast
 
 CALLS = 2
 

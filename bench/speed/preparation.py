@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.data.batches import TrainingBatches, rows_of_step
 from bench.data.index import ImageIndex
-from bench.data.pipeline import TrainingBatches, rows_of_step
 from bench.data.pixels import DecodedFile, DecodedOnDemand, PixelSource
-from bench.peers import torchvision_preparation
 from bench.spec import AugmentSpec
-from bench.speed.turns import Budget, Contender, measure_in_turn
+from bench.speed.interleaved import Budget, Contender, measure_in_turn
+from bench.speed.torchvision_peer import torchvision_preparation
 
 TORCHVISION = "torchvision.transforms.v2"
 DECODING, DECODED = "ours, decoding", "ours, decoded once"

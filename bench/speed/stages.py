@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from bench.data.pixels import PixelSource
-from bench.data.warping import whole_images
-from bench.detector.detections import BatchDetections, detect
+from bench.data.warp import whole_images
+from bench.detector.postprocess import BatchDetections, detect
 from bench.spec import DetectorSpec, Numerics
-from bench.speed.turns import Budget, Contender, measure_in_turn
-from bench.throughput import Timing, batches_of
-from bench.training import autocast
+from bench.speed.inference import Timing, batches_of
+from bench.speed.interleaved import Budget, Contender, measure_in_turn
+from bench.training.trainer import autocast
 
 DECODE = "decode + preprocess"
 NETWORK = "network"

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cell import build
-from bench.schedule import trainable_stages
+from bench.data.targets import Targets
+from bench.run.cell import build
 from bench.spec import Numerics, Specification
+from bench.speed.interleaved import Budget, Contender, measure_in_turn
 from bench.speed.stages import figures
-from bench.speed.turns import Budget, Contender, measure_in_turn
-from bench.targets import Targets
-from bench.training import Trainer
+from bench.training.schedule import trainable_stages
+from bench.training.trainer import Trainer
 
 
 def measure_training_steps(

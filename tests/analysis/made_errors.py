@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.atomic import write_json
 from bench.data.index import ImageIndex
-from bench.detections import Detections, xywh
-from bench.error_types import error_types
-from bench.evaluation import detections_coco, evaluate, ground_truth_coco
+from bench.evaluation.coco import detections_coco, evaluate, ground_truth_coco
+from bench.evaluation.detections import Detections, xywh
+from bench.evaluation.error_types import error_types
+from bench.storage.atomic import write_json
 from tests.random_sets import jittered, random_index
 from tests.report.made_run import matrix, write_run
 

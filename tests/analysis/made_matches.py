@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.matches import Matches
+from bench.evaluation.matches import Matches
 
 AREAS = ("all", "small", "medium", "large", "small_network", "medium_network", "large_network")
 

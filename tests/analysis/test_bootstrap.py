@@ -15,12 +15,12 @@ from scipy import stats
 
 from bench.analysis.bootstrap import draws, paired_interval, resample, support, weighted_figures
 from bench.analysis.factorial import factorial_contrasts
-from bench.analysis.frame import load_run
+from bench.analysis.run_records import load_run
 from bench.analysis.statistics import student
-from bench.detections import Detections
 from bench.errors import UserError
-from bench.evaluation import detections_coco, evaluate, ground_truth_coco
-from bench.matches import Matches, average_precision
+from bench.evaluation.coco import detections_coco, evaluate, ground_truth_coco
+from bench.evaluation.detections import Detections
+from bench.evaluation.matches import Matches, average_precision
 from tests.analysis.made_matches import draw_matches
 from tests.analysis.made_run import write_matches
 from tests.random_sets import detections_of, jittered, plain_pycocotools, random_index

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from bench.analysis.confusion import confusion_matrix
 from bench.analysis.curves import BINS, ap_by_threshold, precision_at_recalls, reliability
-from bench.detections import xywh
-from bench.error_types import ap50, error_types
-from bench.evaluation import evaluate
-from bench.matches import average_precision
+from bench.evaluation.coco import evaluate
+from bench.evaluation.detections import xywh
+from bench.evaluation.error_types import ap50, error_types
+from bench.evaluation.matches import average_precision
 from tests.random_sets import detections_of, index_of, jittered, random_index
 
 BOX = (10.0, 10.0, 110.0, 110.0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench.analysis.effects import BOOTSTRAP, COLUMNS, NO_CLAIM, STUDENT, effects_frame
-from bench.analysis.frame import load_run
+from bench.analysis.run_records import load_run
 from bench.analysis.statistics import holm, seeds_needed, student
 from tests.analysis.made_run import write_matches
 from tests.report.made_run import AXES, matrix, name_of, write_run

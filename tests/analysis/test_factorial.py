@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.factorial import Contrast, contrasts_of, factorial_contrasts
-from bench.analysis.frame import load_run
+from bench.analysis.run_records import load_run
 from tests.report.made_run import matrix, name_of, write_run
 
 

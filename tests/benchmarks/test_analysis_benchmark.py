@@ -20,10 +20,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.analysis.bootstrap import draws, weighted_figures
 from bench.data.index import ImageIndex
 from bench.data.split import VAL, stratify
-from bench.detections import Detections
 from bench.detector.prior_fitting import fit_shapes, recall
-from bench.evaluation import evaluate
-from bench.matches import average_precision
+from bench.evaluation.coco import evaluate
+from bench.evaluation.detections import Detections
+from bench.evaluation.matches import average_precision
 from tests import tiny
 from tests.analysis.made_matches import draw_matches
 
@@ -136,7 +136,7 @@ def test_stratifying(benchmark: BenchmarkFixture) -> None:
 MEASURED = """
 import json, resource, sys, time
 from pathlib import Path
-from bench.data.coco import read_coco
+from bench.data.readers.coco import read_coco
 start = time.process_time()  # of the processor: the machine may have other work
 reading = read_coco(Path(sys.argv[1]))
 seconds = time.process_time() - start

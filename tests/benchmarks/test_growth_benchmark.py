@@ -20,11 +20,11 @@ from PIL import Image as Pillow
 from PIL import ImageFilter
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.data.opened import open_data
-from bench.data.pipeline import TrainingBatches
+from bench.data.batches import TrainingBatches
+from bench.data.dataset import open_data
 from bench.data.pixels import DecodedFile, PixelSource, open_pixels
-from bench.evaluation import evaluate
-from bench.process import keep_pages
+from bench.device.process_settings import keep_pages
+from bench.evaluation.coco import evaluate
 from tests import tiny
 from tests.benchmarks.test_analysis_benchmark import made_split
 

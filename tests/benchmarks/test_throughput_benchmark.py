@@ -24,17 +24,17 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
+from bench.cpu.depthwise import use_compiled_loops
 from bench.data.pixels import DecodedOnDemand
-from bench.detector.depthwise import use_compiled_loops
+from bench.data.targets import Targets
 from bench.detector.priors import preset_shapes
 from bench.detector.ssd import SSD
 from bench.spec import Numerics
 from bench.speed.comparison import Work, measure_comparison
-from bench.speed.request import find_nothing
+from bench.speed.inference import SpeedSettings, device_description, measure_inference, timed_call
+from bench.speed.interleaved import Budget
+from bench.speed.measurements import find_nothing
 from bench.speed.stages import STAGES, Pictures, made_outputs, measure_stages, stage_calls
-from bench.speed.turns import Budget
-from bench.targets import Targets
-from bench.throughput import SpeedSettings, device_description, measure_inference, timed_call
 from tests.made_index import index_of
 from variants.baseline import baseline, training_of
 

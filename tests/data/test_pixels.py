@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.data.augment import View
+from bench.data.dataset import check
 from bench.data.index import ImageIndex
-from bench.data.opened import check
 from bench.data.pixels import DecodedOnDemand, PixelWriter, fits_budget, open_pixels, pixels_file, stored_sizes
-from bench.data.reading import Reading
-from bench.data.warping import warp
+from bench.data.readers.reading import Reading
+from bench.data.warp import warp
 from tests.made_index import index_of
 
 

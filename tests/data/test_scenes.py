@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data import scenes
-from bench.data.reading import Reading
+from bench.data.readers.reading import Reading
 from bench.data.scenes import SceneKnobs, _is_validation, read_scenes
 from bench.data.scenes.camera import Photograph, annotate, photograph
 from bench.data.scenes.knobs import RANGES

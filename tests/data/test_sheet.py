@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from bench.data import sheet
+from bench.data.drawing import COLOURS
 from bench.data.index import ImageIndex
 from bench.data.pixels import PixelSource
-from bench.drawing import COLOURS
 from tests import tiny
 
 CELL = sheet.TILE + sheet.GAP

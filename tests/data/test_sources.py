@@ -11,15 +11,15 @@ import pytest
 import torchvision.datasets
 
 from bench.data.index import BOX_FIELDS
-from bench.data.reading import Reading
+from bench.data.readers.reading import Reading
 from bench.data.sources import VOC_CLASSES, concatenate, data_name, fetch_voc, read_source
 from bench.data.split import make_split
-from bench.detections import Detections
 from bench.errors import UserError
-from bench.evaluation import evaluate
-from tests.data.test_coco import instances, write_coco
-from tests.data.test_voc import Box, write_voc
-from tests.data.test_yolo import Images, write_yolo
+from bench.evaluation.coco import evaluate
+from bench.evaluation.detections import Detections
+from tests.data.readers.test_coco import instances, write_coco
+from tests.data.readers.test_voc import Box, write_voc
+from tests.data.readers.test_yolo import Images, write_yolo
 
 CLASSES = ["cat", "dog", "emu"]
 

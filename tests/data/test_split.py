@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from bench.data.index import ImageIndex
-from bench.data.reading import Reading
+from bench.data.readers.reading import Reading
 from bench.data.split import TRAIN, VAL, load, make_split, save, stratify
 from bench.errors import UserError
 

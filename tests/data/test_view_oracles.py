@@ -19,8 +19,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as theirs
 
 from bench.data.augment import View, boxes_in_view, draw_view, generator_of
-from bench.data.pipeline import Sample, TrainingBatches
-from bench.data.warping import warp
+from bench.data.batches import Sample, TrainingBatches
+from bench.data.warp import warp
 from bench.spec import AugmentSpec
 from tests import tiny
 from tests.made_index import LabelledBox, index_of

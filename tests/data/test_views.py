@@ -22,8 +22,8 @@ from bench.data.augment import (
     draw_view,
     generator_of,
 )
-from bench.data.pipeline import TrainingBatches, rows_of_step
-from bench.data.warping import warp
+from bench.data.batches import TrainingBatches, rows_of_step
+from bench.data.warp import warp
 from bench.spec import AugmentSpec
 from tests import tiny
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.detector.depthwise import use_compiled_loops
-from bench.detector.passes import Pass, through
-from bench.detector.winograd import convolve
+from bench.cpu.depthwise import use_compiled_loops
+from bench.cpu.fused_layer import Pass, through
+from bench.cpu.winograd import convolve
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def given_channels(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         channels.append(x.shape[1])
         return convolve(x, filters, bias, rectified=rectified)
 
-    monkeypatch.setattr("bench.detector.winograd.convolve", noted)
+    monkeypatch.setattr("bench.cpu.winograd.convolve", noted)
     return channels
 
 
 @pytest.fixture
 def without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
     """This CPU has none, whatever it has: loops compute in bfloat16 too."""
-    monkeypatch.setattr("bench.detector.winograd.has_amx", lambda: False)
+    monkeypatch.setattr("bench.cpu.winograd.has_amx", lambda: False)
 
 
 @pytest.fixture
@@ -52,5 +52,5 @@ def as_one(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         channels.append(x.shape[1])
         return through(x, passes)
 
-    monkeypatch.setattr("bench.detector.folded_layers.through", noted)
+    monkeypatch.setattr("bench.detector.folded_convolution.through", noted)
     return channels

@@ -12,7 +12,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from bench.detector.backbones import Backbone
-from bench.detector.folded_layers import FoldedConvolution
+from bench.detector.folded_convolution import FoldedConvolution
 from bench.detector.folding import with_folded_norms
 from bench.detector.ssd import SSD
 from bench.detector.weights import weights_fingerprint

@@ -13,12 +13,12 @@ from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 from torchvision.models.detection.ssd import SSD as TheirSSD
 from torchvision.ops import box_iou
 
+from bench.data.targets import Targets
 from bench.detector.boxes import decode, encode, overlaps, to_centres, to_corners
 from bench.detector.loss import cross_entropy, hard_negatives, multibox_loss
 from bench.detector.matching import match
 from bench.detector.priors import prior_boxes
 from bench.detector.ssd import SSD, bias_of
-from bench.targets import Targets
 from tests import tiny
 from tests.detector.test_matching import padded, random_boxes
 

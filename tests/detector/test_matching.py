@@ -12,11 +12,11 @@ from torch import Tensor
 from torchvision.models.detection._utils import SSDMatcher
 from torchvision.ops import box_iou
 
+from bench.data.targets import Targets
 from bench.detector.boxes import to_corners
 from bench.detector.matching import IGNORED, NEGATIVE, SMALLEST_OVERLAP, match
 from bench.detector.priors import preset_shapes, prior_boxes
 from bench.spec import DetectorSpec
-from bench.targets import Targets
 from variants.baseline import LIGHT_EXTRAS
 
 THRESHOLD = 0.5

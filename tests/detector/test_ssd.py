@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bench.detector.backbones import Backbone
-from bench.detector.folded_layers import FoldedConvolution
+from bench.detector.folded_convolution import FoldedConvolution
 from bench.detector.ssd import SSD
 from bench.errors import UserError
 from bench.spec import ExtraLevel, NeckSpec, detector_from

@@ -13,22 +13,22 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import ssd300_vgg16
 
+from bench.cpu.depthwise import use_compiled_loops
 from bench.detector import vgg
 from bench.detector.backbones import Backbone
-from bench.detector.depthwise import use_compiled_loops
-from bench.detector.detections import detect
 from bench.detector.levels import L2Norm
+from bench.detector.postprocess import detect
 from bench.detector.priors import preset_shapes
 from bench.detector.ssd import SSD, bias_of
-from bench.detector.torchvision_ssd import from_torchvision, our_name, to_torchvision
+from bench.detector.torchvision_names import from_torchvision, our_name, to_torchvision
 from bench.errors import UserError
-from bench.peers import torchvision_image
 from bench.spec import Specification
-from bench.throughput import count_flops, count_parameters
-from bench.training import Trainer
+from bench.speed.inference import count_flops, count_parameters
+from bench.speed.torchvision_peer import torchvision_image
+from bench.training.trainer import Trainer
 from tests import tiny
+from tests.cpu.test_depthwise import needs_bfloat16
 from tests.detector.test_backbones import relative_error
-from tests.detector.test_depthwise import needs_bfloat16
 from variants.baseline import baseline, initialisation_of, training_of
 
 

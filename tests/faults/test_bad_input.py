@@ -21,11 +21,11 @@ import pytest
 from PIL import Image
 
 import run_all
+from bench.data.dataset import check
 from bench.data.decode import MAX_PIXELS
 from bench.data.index import ImageIndex
-from bench.data.opened import check
 from bench.data.preflight import CONVERSIONS, OF_THE_WHOLE_SET, Report, enforce, summary, write_report
-from bench.data.reading import KINDS
+from bench.data.readers.reading import KINDS
 from bench.data.sources import read_source
 from bench.errors import UserError
 from tests.conftest import REPOSITORY

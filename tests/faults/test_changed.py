@@ -12,11 +12,11 @@ import pytest
 
 import run_all
 from bench.data import split as splits
+from bench.data.dataset import IMAGE_FILES, OpenedData, open_data
 from bench.data.image_files import changed_image_files, save_image_files
-from bench.data.opened import IMAGE_FILES, OpenedData, open_data
 from bench.errors import UserError
-from bench.matrix import settle_software
-from bench.store import environment, software_changes
+from bench.run.plan import settle_software
+from bench.storage.records import environment, software_changes
 from tests.pictures import picture, voc_folder, xml_of
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.atomic import remove_leftovers, replacing
-from bench.cell import CellLog
-from bench.checkpoints import (
+from bench.detector.ssd import SSD
+from bench.run.cell import CellLog
+from bench.spec import Specification
+from bench.storage.atomic import remove_leftovers, replacing
+from bench.storage.records import read_log
+from bench.training.checkpoints import (
     DamagedCheckpoint,
     latest_checkpoint,
     previous_of,
@@ -19,12 +22,9 @@ from bench.checkpoints import (
     remove_checkpoints,
     write_checkpoint,
 )
-from bench.detector.ssd import SSD
-from bench.spec import Specification
-from bench.store import read_log
-from bench.training import Trainer, checkpoint_interval
+from bench.training.trainer import Trainer, checkpoint_interval
 from tests import tiny
-from tests.test_training import Interrupted, train
+from tests.training.test_trainer import Interrupted, train
 from variants.baseline import training_of
 
 

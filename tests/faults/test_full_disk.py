@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.atomic import replacing, write_json
-from bench.checkpoints import latest_checkpoint, write_checkpoint
 from bench.data.pixels import PixelWriter
 from bench.errors import StorageError
-from bench.store import read_json
+from bench.storage.atomic import replacing, write_json
+from bench.storage.records import read_json
+from bench.training.checkpoints import latest_checkpoint, write_checkpoint
 from tests.conftest import REPOSITORY
 from tests.faults.conftest import command
 from tests.made_index import index_of

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from bench.axis import find_axes
-from bench.cell import CellJob
-from bench.data.opened import open_data
-from bench.matrix import Request, plan_cells
-from bench.runner import STOPPING, run_jobs, supervise
-from bench.store import read_record
-from bench.throughput import SpeedSettings
+from bench.data.dataset import open_data
+from bench.run.cell import CellJob
+from bench.run.plan import Request, plan_cells
+from bench.run.scheduler import STOPPING, run_jobs, supervise
+from bench.speed.inference import SpeedSettings
+from bench.storage.records import read_record
 from tests import tiny
 
 HANGING = """

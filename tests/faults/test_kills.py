@@ -24,7 +24,7 @@ import pytest
 
 import run_all
 from bench.detector.backbones import DEFAULT_LIGHT
-from bench.store import read_json, read_log
+from bench.storage.records import read_json, read_log
 from tests import tiny
 from tests.faults.conftest import start
 from tests.small_runs import without_clocks

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UserError
-from bench.ownership import LOCK, owning
+from bench.storage.lock import LOCK, owning
 from tests.conftest import REPOSITORY
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.ownership import owning, wait_for_folder
+from bench.storage.lock import owning, wait_for_folder
 folder = Path(sys.argv[2])
 if sys.argv[1] == "cell":
     wait_for_folder(folder)
@@ -92,7 +92,7 @@ def test_of_many_that_ask_at_once_one_gets_it_at_a_time(tmp_path: Path) -> None:
     count.write_text("0")
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom bench.errors import UserError\n"
-        "from bench.ownership import owning\ncount = Path(sys.argv[2])\ndone = 0\n"
+        "from bench.storage.lock import owning\ncount = Path(sys.argv[2])\ndone = 0\n"
         "while done < 20:\n    try:\n        with owning(Path(sys.argv[1]), lambda text: None):\n"
         "            value = int(count.read_text())\n            time.sleep(0.001)\n"
         "            count.write_text(str(value + 1))\n            done += 1\n"

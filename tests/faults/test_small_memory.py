@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import run_all
-from bench.store import read_json
+from bench.storage.records import read_json
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

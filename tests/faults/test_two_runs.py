@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from bench.ownership import LOCK
+from bench.storage.lock import LOCK
 from tests.faults.conftest import start
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.analysis.frame import load_run
-from bench.report.display import CellLine, LiveDisplay, duration, print_ablation
+from bench.analysis.run_records import load_run
+from bench.report.terminal.display import CellLine, LiveDisplay, duration, print_ablation
 from tests.report.made_run import write_run
 
 

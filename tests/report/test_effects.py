@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from bench.analysis.effects import COLUMNS, effects_frame
-from bench.analysis.frame import load_run
+from bench.analysis.run_records import load_run
 from bench.report import build_report
-from bench.report.effects import effects_table, points, remarks
 from bench.report.plots.effects import effect_intervals
-from bench.report.typeset import MISSING
+from bench.report.tables.effects import effects_table, points, remarks
+from bench.report.tables.typeset import MISSING
 from tests.analysis.made_run import write_matches
 from tests.report.made_run import matrix, write_run
 

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from bench.analysis.analysed import analyse
 from bench.analysis.confusion import confusion_matrix
-from bench.analysis.counted import counted_cells
-from bench.analysis.errors import errors_frame
-from bench.analysis.frame import load_run
-from bench.error_types import KINDS
-from bench.report.errors import error_differences_table, errors_table
+from bench.analysis.error_costs import errors_frame
+from bench.analysis.error_counts import counted_cells
+from bench.analysis.results import analyse
+from bench.analysis.run_records import load_run
+from bench.evaluation.error_types import KINDS
 from bench.report.plots.confusion import confusion_matrices
-from bench.report.plots.errors import ap50_given_back
-from bench.report.plots.found import ap_against_iou, calibration, precision_recall
-from bench.report.tables import all_tables, write_tables
-from bench.report.typeset import MISSING
+from bench.report.plots.detections import ap_against_iou, calibration, precision_recall
+from bench.report.plots.error_costs import ap50_given_back
+from bench.report.tables.ablation import all_tables, write_tables
+from bench.report.tables.error_costs import error_differences_table, errors_table
+from bench.report.tables.typeset import MISSING
 from tests.analysis.made_errors import drawn_truths, write_found
 from tests.random_sets import detections_of, index_of
 from tests.report.made_run import write_run

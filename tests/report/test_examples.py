@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.analysis.frame import load_run
+from bench.analysis.run_records import load_run
 from bench.data.thumbnails import write_thumbnails
-from bench.detections import Detections
-from bench.evaluation import detections_coco, evaluate, ground_truth_coco
-from bench.matches import average_precision
-from bench.report.examples import examples
+from bench.evaluation.coco import detections_coco, evaluate, ground_truth_coco
+from bench.evaluation.detections import Detections
+from bench.evaluation.matches import average_precision
+from bench.report.page.examples import examples
 from tests.made_index import index_of
 from tests.report.made_run import matrix, write_run
 from tests.report.test_page import written

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.analysed import analyse
-from bench.analysis.frame import load_run
-from bench.report.page import request_command, write_page
-from bench.report.tables import all_tables
+from bench.analysis.results import analyse
+from bench.analysis.run_records import load_run
+from bench.report.page.page import request_command, write_page
+from bench.report.tables.ablation import all_tables
 from bench.report.verdict import verdict
 from tests.report.made_run import CLASSES, matrix, write_run
 

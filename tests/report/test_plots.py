@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from bench.analysis.analysed import analyse
-from bench.analysis.frame import cells_frame, load_run
+from bench.analysis.results import analyse
+from bench.analysis.run_records import cells_frame, load_run
 from bench.report import build_report
 from bench.report.plots import ablation, canvas, curves, interactions
 from bench.report.plots import priors as prior_plot

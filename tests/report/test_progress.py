@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import run_all
-from bench.report.progress import images_checked
+from bench.report.terminal.progress import images_checked
 
 
 def test_a_pipe_gets_a_line_now_and_then() -> None:
@@ -38,7 +38,7 @@ def test_a_terminal_gets_a_bar() -> None:
 def test_the_command_shows_it(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.report.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("bench.report.terminal.progress.SECONDS_BETWEEN_LINES", 0.0)
     words = ["preflight", "--data", f"voc:{pictures}", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path)]
     assert run_all.main(words) == 0
     assert "checking images: 10 of 10, about 0 s left" in capsys.readouterr().out

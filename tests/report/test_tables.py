@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.analysis.analysed import analyse
-from bench.analysis.frame import Run, load_run
-from bench.report import columns, conditions, figures, tables
+from bench.analysis.results import analyse
+from bench.analysis.run_records import Run, load_run
 from bench.report.sentences import unsteady
-from bench.report.typeset import MISSING, escape_latex, escape_markdown, latex_text
+from bench.report.tables import ablation as tables
+from bench.report.tables import columns, conditions
+from bench.report.tables import entries as figures
+from bench.report.tables.typeset import MISSING, escape_latex, escape_markdown, latex_text
 from tests.report.made_run import AXES, CLASSES, matrix, write_run
 
 CONTRACT = (
@@ -45,7 +47,7 @@ def values_of(folder: Path, variant: str, part: str, name: str) -> list[float]:
 
 
 def test_no_torch_is_needed() -> None:
-    modules = "bench.report, bench.report.tables, bench.report.plots, bench.report.display, bench.analysis.analysed"
+    modules = "bench.report, bench.report.plots, bench.report.terminal.display, bench.analysis.results"
     code = f"import sys, {modules}; print(sorted({{'torch', 'torchvision', 'timm'}} & set(sys.modules)))"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.analysis.analysed import Analysis, analyse
 from bench.analysis.effects import BOOTSTRAP, COLUMNS, STUDENT
-from bench.analysis.frame import load_run
-from bench.report.display import print_verdict
-from bench.report.tables import ablation
+from bench.analysis.results import Analysis, analyse
+from bench.analysis.run_records import load_run
+from bench.report.tables.ablation import ablation
+from bench.report.terminal.display import print_verdict
 from bench.report.verdict import Name, Sentence, verdict, write_verdict
 from tests.analysis.made_run import write_matches
 from tests.report.made_run import matrix, write_run

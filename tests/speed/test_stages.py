@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.detector.detections import BatchDetections, detect
+from bench.detector.postprocess import BatchDetections, detect
 from bench.detector.priors import prior_boxes
 from bench.detector.ssd import SSD
 from bench.spec import DetectorSpec, Numerics
+from bench.speed.interleaved import Budget
 from bench.speed.stages import (
     BOXES,
     DECODE,
@@ -26,7 +27,6 @@ from bench.speed.stages import (
     own_outputs,
     stage_calls,
 )
-from bench.speed.turns import Budget
 from tests.tiny import Pixels, rectangles, specification
 
 NUMERICS = Numerics(device="cpu", precision="float32", threads=2)
@@ -88,7 +88,7 @@ def test_each_stage_takes_what_its_parts_take() -> None:
 
 
 def test_files_reach_the_network_as_the_evaluation_shows_them() -> None:
-    from bench.data.warping import whole_images  # noqa: PLC0415
+    from bench.data.warp import whole_images  # noqa: PLC0415
 
     model = Sleeper(specification().detector)
     shown = pictures()

@@ -14,10 +14,10 @@ from PIL import Image
 import run_all
 from bench.detector.ssd import SSD
 from bench.spec import Numerics
+from bench.speed.measurements import chosen_precisions, find_nothing
 from bench.speed.memory import measure_memory
-from bench.speed.request import chosen_precisions, find_nothing
+from bench.speed.miniature_cell import STEPS
 from bench.speed.stages import STAGES
-from bench.speed.whole_cell import STEPS
 from tests.tiny import specification, weights_file
 
 FORMS = {
@@ -55,9 +55,9 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def words(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr("bench.speed.request.HEADS_BATCH", 2)  # 91 classes of many images take torchvision long
+    monkeypatch.setattr("bench.speed.measurements.HEADS_BATCH", 2)  # 91 classes of many images take torchvision long
     # No worker processes, and no threads beside those of the other tests
-    monkeypatch.setattr("bench.numerics.available_cores", lambda: 1)
+    monkeypatch.setattr("bench.run.numerics.available_cores", lambda: 1)
     weights = weights_file(tmp_path / "tiny.pth")
     return [
         *("--data", f"coco:{photographs}", "--backbone", "test_efficientnet", "--weights", str(weights)),
@@ -180,7 +180,7 @@ def test_a_wrong_request_is_told_in_words(
 
 def test_precisions_are_those_asked_for_or_those_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     for has, expected in ((True, ["float32", "bfloat16"]), (False, ["float32"])):
-        monkeypatch.setattr("bench.speed.request.computes_bfloat16", lambda device, has=has: has)
+        monkeypatch.setattr("bench.speed.measurements.computes_bfloat16", lambda device, has=has: has)
         assert chosen_precisions(None, "cpu") == expected
         assert chosen_precisions("both", "cpu") == ["float32", "bfloat16"]
         assert chosen_precisions("bfloat16", "cpu") == ["bfloat16"]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from bench.data.targets import Targets
 from bench.spec import Numerics
+from bench.speed.interleaved import Budget
 from bench.speed.training_steps import measure_training_steps
-from bench.speed.turns import Budget
-from bench.targets import Targets
 from tests.tiny import specification, weights_file
 from variants.unfreezing import Unfreezing
 

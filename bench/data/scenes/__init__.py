@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.index import ImageIndex
-from bench.data.reading import Reading
+from bench.data.readers.reading import Reading
 from bench.data.scenes.camera import Objects, photograph
 from bench.data.scenes.knobs import SceneKnobs
 from bench.data.scenes.packages import PACKAGES

@@ -13,17 +13,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from bench.analysis.analysed import Analysis
-from bench.analysis.frame import Run
+from bench.analysis.results import Analysis
+from bench.analysis.run_records import Run
 from bench.report.plots.ablation import ap_against_throughput, ap_by_size, ap_by_variant
 from bench.report.plots.confusion import confusion_matrices
 from bench.report.plots.curves import learning_curves
+from bench.report.plots.detections import ap_against_iou, calibration, precision_recall
 from bench.report.plots.effects import effect_intervals
-from bench.report.plots.errors import ap50_given_back
-from bench.report.plots.files import draw_into
-from bench.report.plots.found import ap_against_iou, calibration, precision_recall
+from bench.report.plots.error_costs import ap50_given_back
 from bench.report.plots.interactions import interaction_lines
 from bench.report.plots.priors import priors_over_ground_truths
+from bench.report.plots.saving import draw_into
 
 
 def write_plots(analysis: Analysis) -> list[Path]:

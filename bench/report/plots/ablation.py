@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from bench.analysis.frame import Run, cells_frame
-from bench.report.columns import SIZES
-from bench.report.figures import summary
+from bench.analysis.run_records import Run, cells_frame
 from bench.report.plots.canvas import (
     GREY,
     annotate,
@@ -27,6 +25,8 @@ from bench.report.plots.canvas import (
     wider,
 )
 from bench.report.sentences import status
+from bench.report.tables.columns import SIZES
+from bench.report.tables.entries import summary
 
 
 def ap_by_variant(run: Run) -> Figure:

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bench.analysis.confusion import THRESHOLD, confusion_matrix
-from bench.analysis.counted import Counted
-from bench.analysis.frame import Run
-from bench.report.figures import summary
+from bench.analysis.error_counts import Counted
+from bench.analysis.run_records import Run
 from bench.report.plots.canvas import annotate, new_figure, nothing, value_of
+from bench.report.tables.entries import summary
 
 MOST_CLASSES = 30  # that a page can show
 LONGEST_NAME = 18  # characters

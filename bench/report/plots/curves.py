@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
-from bench.analysis.frame import Run, log_frame
+from bench.analysis.run_records import Run, log_frame
 from bench.report.plots.canvas import annotate, legend_beside, looks, named, new_figure, nothing
 
 

@@ -15,8 +15,8 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bench.analysis.prior_shapes import PriorSet, shapes_frame
 from bench.report.plots.canvas import COLOURS, GREY, WIDTH, legend_beside, nothing
-from bench.report.plots.files import draw_into
 from bench.report.plots.priors import draw_priors, logarithmic
+from bench.report.plots.saving import draw_into
 
 COCO_LIMITS = (32, 96)  # pixels of a side
 

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bench.analysis.effects import BOOTSTRAP, STUDENT
-from bench.analysis.frame import Run
-from bench.report.effects import points
+from bench.analysis.run_records import Run
 from bench.report.plots.canvas import GREY, Look, annotate, new_figure, nothing
+from bench.report.tables.effects import points
 
 # Blue, orange and green of the "colorblind" palette: of three kinds of contrast.
 KINDS = {

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.analysis.frame import Run, cells_frame
-from bench.report.effects import points
+from bench.analysis.run_records import Run, cells_frame
 from bench.report.plots.canvas import COLOURS, annotate, limits_around, new_figure, nothing
+from bench.report.tables.effects import points
 
 PANELS_A_ROW = 3
 LINES = (("off", "o", "-", COLOURS[0]), ("on", "s", "--", COLOURS[1]))

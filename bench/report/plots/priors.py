@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from bench.analysis.frame import Run
 from bench.analysis.prior_shapes import PriorSet, ground_truth_shapes, prior_sets
+from bench.analysis.run_records import Run
 from bench.report.plots.canvas import COLOURS, GREY, MARKERS, annotate, legend_beside, new_figure, nothing
 
 MOST_TRUTHS = 4000  # ground truths that a plot shows: more are a black cloud

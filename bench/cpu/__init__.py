@@ -1,0 +1,1 @@
+"""Compiled kernels for a CPU, behind one call."""

@@ -1,0 +1,1 @@
+"""Annotation formats to one array-based form: COCO, VOC, YOLO."""

@@ -1,0 +1,282 @@
+"""YOLO: a data.yaml that names image folders, and a text file of normalised boxes for each image.
+
+    path: ../my-data        # optional; relative to the yaml file
+    train: images/train     # a folder, a list of folders, or a .txt file that lists images
+    val: images/val
+    names: [cat, dog]       # or {0: cat, 1: dog}
+
+The labels of .../images/train/a.jpg are .../labels/train/a.txt, lines of `class cx cy w h`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from bench.data.decode import IMAGE_SUFFIXES
+from bench.data.index import UNKNOWN
+from bench.data.problems import Problem
+from bench.data.readers.reading import (
+    LEFT_OUT,
+    RawAnnotations,
+    Reading,
+    build_reading,
+    header_sizes,
+    is_file,
+    printable,
+    problem,
+    read_annotation,
+)
+from bench.errors import UserError
+
+LISTS = ("train", "val", "test")
+NOT_LABELS = frozenset({"classes.txt", "labels.txt", "notes.txt", "readme.txt"})  # exporters leave them there
+LARGEST_NORMALISED = 10.0  # a box may stick far out of its image; coordinates beyond this are pixels
+
+
+def read_yolo(yaml_file: Path) -> Reading:
+    """Read a YOLO data set; image sizes come from the image headers, after EXIF orientation.
+
+    An image without a label file has no boxes. A polygon becomes its bounding box (a counted repair).
+    Coordinates are rounded to hundredths of a pixel, which is what six decimals are worth.
+    Raises UserError if the yaml file lacks what is needed or names folders that are not there.
+    """
+    description = _load(yaml_file)
+    classes = _classes(description, yaml_file)
+    root = _root(description, yaml_file)
+    problems: list[Problem] = []
+    row_of: dict[Path, int] = {}
+    lists: dict[str, NDArray[np.int64]] = {}
+    for name in LISTS:
+        if description.get(name):
+            images = _images(description[name], name, root, yaml_file, problems)
+            lists[name] = np.array([row_of.setdefault(image, len(row_of)) for image in images], dtype=np.int64)
+    images = list(row_of)
+    files = [Path(os.path.relpath(image, root)).as_posix() for image in images]
+    read = [_read_labels(label_file(image), root, len(classes), problems) for image in images]
+    lines_of = [of_image or [] for of_image in read]
+    lines = [line for of_image in lines_of for line in of_image]
+
+    sizes = header_sizes(root, files, problems)
+    sizes[[row for row, of_image in enumerate(read) if of_image is None]] = LEFT_OUT
+    image_of_box = np.repeat(np.arange(len(images)), [len(of_image) for of_image in lines_of])
+    scale = np.tile(sizes[image_of_box], 2).astype(np.float64)
+    label_names = [_relative(label_file(image), root) for image in images]
+    return build_reading(
+        RawAnnotations(
+            root=root,
+            classes=classes,
+            category_ids=None,
+            files=files,
+            image_ids=None,
+            sizes=sizes,
+            lists=lists,
+            image_of_box=image_of_box,
+            boxes=np.round(np.array([line.corners for line in lines], dtype=np.float64).reshape(-1, 4) * scale, 2),
+            labels=np.array([line.label for line in lines], dtype=np.int32),
+            areas=np.full(len(image_of_box), np.nan),
+            crowd=np.zeros(len(image_of_box), dtype=np.bool_),
+            difficult=np.zeros(len(image_of_box), dtype=np.bool_),
+            truncated=np.full(len(image_of_box), UNKNOWN, dtype=np.int8),
+            occluded=np.full(len(image_of_box), UNKNOWN, dtype=np.int8),
+            image_where=lambda row: files[row],
+            box_where=lambda box: f"{label_names[image_of_box[box]]}, line {lines[box].number}",
+            problems=problems,
+        )
+    )
+
+
+def label_file(image: Path) -> Path:
+    """Where the labels of an image are: its path with the last folder `images` replaced by `labels`."""
+    head, found, tail = image.as_posix().rpartition("/images/")
+    return Path(f"{head}/labels/{tail}" if found else image).with_suffix(".txt")
+
+
+class _Line(NamedTuple):
+    number: int  # in its file, from 1
+    label: int
+    corners: tuple[float, float, float, float]  # normalised xyxy
+
+
+def _read_labels(path: Path, root: Path, class_count: int, problems: list[Problem]) -> list[_Line] | None:
+    """The good lines of a label file, none if there is no file; None if it cannot be read."""
+    try:
+        if not os.path.lexists(path):
+            return []
+        text = read_annotation(path).decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        what = f"it cannot be read ({error.strerror or error})"
+        problems.append(problem("unreadable-annotation", _relative(path, root), what))
+        return None
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{_relative(path, root)}, line {number}"
+        values = _line_values(line)
+        coordinates = values[1:]
+        polygon = len(coordinates) >= 6 and len(coordinates) % 2 == 0
+        if not (polygon or len(coordinates) == 4):
+            problems.append(problem("bad-label-line", where, f"it reads {line.strip()[:80]!r}"))
+        elif not (values[0].is_integer() and 0 <= values[0] < class_count):
+            what = f"class {line.split()[0]} is not one of 0 to {class_count - 1}"
+            problems.append(problem("unknown-class", where, what))
+        elif np.isfinite(coordinates).all() and np.abs(coordinates).max() > LARGEST_NORMALISED:
+            what = f"it has the coordinate {coordinates[np.abs(coordinates).argmax()]:g}"
+            problems.append(problem("not-normalised", where, what))
+        else:
+            if polygon:
+                what = f"a polygon of {len(coordinates) // 2} points"
+                problems.append(problem("polygon-to-box", where, what))
+            lines.append(_Line(number, int(values[0]), _corners(coordinates.tolist())))
+    return lines
+
+
+def _corners(coordinates: list[float]) -> tuple[float, float, float, float]:
+    if len(coordinates) == 4:
+        cx, cy, width, height = coordinates
+        return (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
+    if not all(map(math.isfinite, coordinates)):
+        return (math.nan,) * 4  # min and max would pass over it
+    xs, ys = coordinates[0::2], coordinates[1::2]
+    return (min(xs), min(ys), max(xs), max(ys))
+
+
+def _line_values(line: str) -> NDArray[np.float64]:
+    """The numbers of a label line; empty if one of its words is no number."""
+    try:
+        return np.array(line.split(), dtype=np.float64)
+    except ValueError:
+        return np.zeros(0)
+
+
+def _load(yaml_file: Path) -> dict[str, Any]:
+    try:
+        description = yaml.safe_load(yaml_file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"There is no file {yaml_file}. Give the data.yaml of the data set.") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{yaml_file} cannot be read as YAML: {error}") from error
+    if not isinstance(description, dict) or not any(description.get(name) for name in LISTS):
+        raise UserError(f"{yaml_file} names no images. It needs 'train:', and better 'val:' too, and 'names:'.")
+    return description
+
+
+def _classes(description: dict[str, Any], yaml_file: Path) -> tuple[str, ...]:
+    names = description.get("names")
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise UserError(f"{yaml_file}: the keys of 'names' are {list(names)}; they must be 0 to {len(names) - 1}.")
+        names = [names[label] for label in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{yaml_file} has no 'names'. List the class names, in the order of their numbers.")
+    if not all(isinstance(name, str | int | float) for name in names):  # nested aliases may be endless as text
+        raise UserError(f"{yaml_file}: 'names' holds something else than words. List the class names alone.")
+    classes = tuple(str(name) for name in names)
+    if len(set(classes)) != len(classes):
+        repeated = next(name for name in classes if classes.count(name) > 1)
+        raise UserError(f"{yaml_file}: the class name {repeated!r} occurs more than once. Make the names unique.")
+    number = description.get("nc", len(classes))
+    if number != len(classes):
+        stated = printable(str(number)) if isinstance(number, str | int | float) else "no number"
+        raise UserError(f"{yaml_file}: nc is {stated}, but there are {len(classes)} names. Correct one.")
+    return classes
+
+
+def _root(description: dict[str, Any], yaml_file: Path) -> Path:
+    folder = yaml_file.parent.resolve()
+    entry = description.get("path")
+    stated = folder / expanded(entry if isinstance(entry, str) else ".")
+    # Ultralytics resolves `path` against a folder of its own, so many files state one that is not there.
+    return stated.resolve() if _is_folder(stated) else folder
+
+
+def _images(entry: object, name: str, root: Path, yaml_file: Path, problems: list[Problem]) -> list[Path]:
+    """Image files of one list, without repetitions; also reports label files that have no image."""
+    images: dict[Path, None] = {}
+    stated = entry if isinstance(entry, list) else [entry]
+    parts = [part for part in stated if isinstance(part, str)]
+    if len(parts) < len(stated):
+        raise UserError(f"{yaml_file}: '{name}' must be a folder, a .txt file, or a list of them.")
+    for part in parts:
+        place = _place(part, root)
+        if _is_folder(place):
+            found = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            _report_orphans(place, found, root, problems)
+        elif is_file(place) and place.suffix == ".txt":
+            found = _listed_images(place, root)
+        else:
+            raise UserError(
+                f"{yaml_file}: '{name}' is {printable(part)}, but there is no folder {printable(str(place))}. "
+                "Correct it, or 'path'; both count from the yaml file's folder."
+            )
+        for image in found:
+            if image in images:
+                problems.append(problem("duplicate-list-entry", _relative(image, root), f"in {name} more than once"))
+            images[image] = None
+    if not images:
+        places = printable(", ".join(parts))
+        raise UserError(
+            f"{yaml_file}: '{name}' is {places}, where no image was found. Add images, or remove the entry."
+        )
+    return list(images)
+
+
+def _place(part: str, root: Path) -> Path:
+    place = root / expanded(part)
+    if not _exists(place) and part.startswith("../"):
+        # Roboflow writes ../train/images for a folder that lies beside the yaml file.
+        beside = root / part.removeprefix("../")
+        place = beside if _exists(beside) else place
+    return Path(os.path.normpath(place))
+
+
+def _listed_images(list_file: Path, root: Path) -> list[Path]:
+    listed = []
+    for line in list_file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        if not line.strip():
+            continue
+        name = expanded(line.strip())
+        beside = list_file.parent / name
+        listed.append(Path(os.path.normpath(beside if _exists(beside) else root / name)))
+    return listed
+
+
+def _report_orphans(folder: Path, images: list[Path], root: Path, problems: list[Problem]) -> None:
+    labels = label_file(folder / "x").parent
+    if not labels.is_dir():
+        return
+    expected = {label_file(image) for image in images}
+    for path in sorted(labels.rglob("*.txt")):
+        if path not in expected and path.name.lower() not in NOT_LABELS:
+            what = f"there is no image {path.stem} in {_relative(folder, root)}"
+            problems.append(problem("missing-image", _relative(path, root), what))
+
+
+def expanded(text: str) -> Path:
+    """A path with the home folder for ~; as written where there is no such home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def _exists(path: Path) -> bool:
+    return is_file(path) or _is_folder(path)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _relative(path: Path, root: Path) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()

@@ -1,0 +1,1 @@
+"""Detections against ground truth: COCO's and VOC's AP, matches, types of error."""

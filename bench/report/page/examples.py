@@ -1,0 +1,131 @@
+"""What the baseline and the best variant find on the images that the run kept: hits, false alarms and misses.
+
+The matching is that of the evaluator, read from ``matches.npz``: nothing is matched a second time here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.analysis.run_records import PlannedCell, Run, cells_frame
+from bench.errors import UserError
+from bench.evaluation.matches import Matches
+
+SCORE = 0.4  # lowest that is drawn, as in `run_all.py predict`
+IOU = 0.5  # of a hit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A box [x, y, width, height] in pixels of the original image. kind: "hit", "alarm" or "miss"."""
+
+    box: tuple[float, float, float, float]
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """An image with the marks of each arm. size: of the original image. picture: data URI."""
+
+    image_id: int
+    file_name: str
+    size: tuple[int, int]
+    picture: str
+    arms: tuple[tuple[str, tuple[Mark, ...]], ...]
+
+
+def examples(run: Run) -> list[Example]:
+    """The kept images with what two variants found on them; none where the run kept none, or no cell is finished.
+
+    The variants: the baseline and the highest AP, or, where that is the baseline, the next; the first finished
+    seed of each that has its matches. Raises UserError where a file of theirs is damaged.
+    """
+    listing = run.folder / "thumbnails" / "thumbnails.json"
+    truth_file = run.folder / "ground_truth.json"
+    cells = _compared(run)
+    if not listing.is_file() or not truth_file.is_file() or not cells:
+        return []
+    truth = _read(truth_file)
+    images = {image["id"]: image for image in truth["images"]}
+    kept = [entry for entry in _read(listing)["thumbnails"] if (listing.parent / entry["file"]).is_file()]
+    ids = [entry["image_id"] for entry in kept if entry["image_id"] in images]
+    marks = {cell.variant: _marks(run.folder_of(cell.id), truth, ids) for cell in cells}
+    found = []
+    for entry in kept:
+        image = images.get(entry["image_id"])
+        if image is None:
+            continue
+        encoded = base64.b64encode((listing.parent / entry["file"]).read_bytes()).decode("ascii")
+        found.append(
+            Example(
+                image_id=image["id"],
+                file_name=str(image["file_name"]),
+                size=(int(image["width"]), int(image["height"])),
+                picture=f"data:image/jpeg;base64,{encoded}",
+                arms=tuple((variant, tuple(by_image[image["id"]])) for variant, by_image in marks.items()),
+            )
+        )
+    return found
+
+
+def _compared(run: Run) -> list[PlannedCell]:
+    """A finished cell of the baseline and one of the best other variant, as far as there are."""
+    first: dict[str, PlannedCell] = {}
+    for cell, _ in run.done():
+        folder = run.folder_of(cell.id)
+        if (folder / "matches.npz").is_file() and (folder / "detections.json").is_file():
+            first.setdefault(cell.variant, cell)
+    figures = cells_frame(run)
+    if not first or "accuracy.AP" not in figures:
+        return []
+    means = figures.groupby("variant")["accuracy.AP"].mean().dropna()
+    others = means[[name for name in means.index if name in first and name != run.baseline]]
+    names = [run.baseline] if run.baseline in first else []
+    names += [str(others.idxmax())] if len(others) else []
+    return [first[name] for name in names if name is not None]
+
+
+def _marks(folder: Path, truth: dict[str, Any], ids: Iterable[int]) -> dict[int, list[Mark]]:
+    """By image id: misses, false alarms and hits of a cell, hits last so that they are drawn on top."""
+    matches = Matches.load(folder / "matches.npz")
+    detections = _read(folder / "detections.json")
+    row, level = matches.areas.index("all"), int(np.argmin(np.abs(matches.thresholds - IOU)))
+    image_rows = {image_id: place for place, image_id in enumerate(matches.image_ids.tolist())}
+    shown = (matches.score >= SCORE) & ~matches.ignored[row, level]
+    matched = matches.matched[row, level]
+    hit_truths = np.unique(matches.truth[level, shown & matched])
+    missed = ~matches.truth_ignored[row]
+    missed[hit_truths[hit_truths >= 0]] = False
+    marks: dict[int, list[Mark]] = {}
+    for image_id in ids:
+        place = image_rows[image_id]
+        own = marks.setdefault(image_id, [])
+        for which in np.flatnonzero(missed & (matches.truth_image == place)).tolist():
+            name = matches.classes[int(matches.truth_label[which])]
+            own.append(_mark(truth["annotations"][which], "miss", f"missed: {name}"))
+        for kind, words, chosen in (("alarm", "false alarm", shown & ~matched), ("hit", "hit", shown & matched)):
+            for which in np.flatnonzero(chosen & (matches.image == place)).tolist():
+                name = matches.classes[int(matches.label[which])]
+                text = f"{words}: {name}, score {matches.score[which]:.2f}"
+                own.append(_mark(detections[int(matches.detection[which])], kind, text))
+    return marks
+
+
+def _mark(annotation: dict[str, Any], kind: str, text: str) -> Mark:
+    x, y, width, height = (round(float(value), 1) for value in annotation["bbox"])
+    return Mark(box=(x, y, width, height), kind=kind, text=text)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it and start the run again") from error

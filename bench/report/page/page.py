@@ -1,0 +1,151 @@
+"""report.html: the whole report as one file that needs no other, and nothing from the network.
+
+The verdict comes first, then the tables and plots that `bench.report` has made already, what failed, and what
+the run was made with. The template is ``page.html.j2``; it escapes everything that it is given.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bench.analysis.run_records import Run
+from bench.report.page.examples import IOU, SCORE, examples
+from bench.report.sentences import subject
+from bench.report.tables.ablation import flat
+from bench.report.tables.typeset import Table
+from bench.report.verdict import Cited, Sentence
+from bench.storage.atomic import replacing
+
+# Beneath which table a plot stands, and what it is for those who do not see it: its figures are those of the table.
+PLOTS = {
+    "ablation": (
+        ("ap_by_variant", "AP of every variant as points on one axis; the figures are those of the ablation table."),
+        ("ap_against_throughput", "AP of every variant over its images per second; figures in the ablation table."),
+    ),
+    "effects": (
+        ("effects", "The effect of every axis on AP with its 95% interval; figures in the table of effects."),
+        ("interactions", "Mean AP with each axis off and on, for a second axis off and on; a panel for every pair."),
+    ),
+    "errors": (
+        (
+            "errors",
+            "What each type of error costs every variant in AP50; the figures are those of the table of errors.",
+        ),
+        ("ap_against_iou", "AP of every variant at each IoU threshold."),
+        ("precision_recall", "Precision over recall of every variant at an IoU of .5."),
+        ("calibration", "How often a detection of a score is right, for every variant."),
+        ("confusion", "Classes detected over classes annotated, for the baseline and the best variant."),
+    ),
+    "sizes": (
+        ("ap_by_size", "AP of every variant for small, medium and large objects; figures in the table of sizes."),
+    ),
+    "learning_curves": (("learning_curves", "Training loss of every variant over the steps."),),
+    "priors": (
+        ("priors_over_ground_truths", "Shapes of the priors drawn over the shapes of the ground truths, by variant."),
+    ),
+}
+LARGEST_SVG = 400_000  # bytes: a plot of more points than that is smaller, and drawn sooner, as PNG
+MANY_ROWS = 12  # a longer table is folded
+
+
+def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -> Path:
+    """``report.html`` in the run's folder, from the tables given and the files in its folder ``plots``.
+
+    tables: by their names, those that the page has a place for; a missing one is left out, as is a missing plot.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("page.html.j2").render(
+        subject=subject(run),
+        title=f"Ablation of SSD-300 on {run.plan.get('data') or 'unnamed data'}",
+        verdict=[[_part(part) for part in sentence.parts] for sentence in verdict],
+        tables={table.name: table for table in tables},
+        plots={
+            place: [plot for name, alt in named if (plot := _plot(run.folder / "plots", name, alt)) is not None]
+            for place, named in PLOTS.items()
+        },
+        many_rows=MANY_ROWS,
+        examples=examples(run),
+        example_score=SCORE,
+        example_iou=IOU,
+        failures=[
+            {
+                "title": f"{cell.variant}, seed {cell.seed}",
+                "cause": str(failure.get("cause") or "no cause was recorded"),
+                "step": failure.get("step"),
+                "traceback": str(failure.get("traceback") or ""),
+                "log": "\n".join(str(line) for line in failure.get("log_tail") or ()),
+            }
+            for cell, failure in run.failures()
+        ],
+        pending=[f"{cell.variant}, seed {cell.seed}" for cell in run.cells if run.status(cell) == "pending"],
+        command=request_command(run),
+        made_with=[*_plan_lines(run), *_environment_lines(run)],
+        cells=[
+            (cell.variant, cell.seed, cell.id, run.status(cell), run.records.get(cell.id, {}).get("finished") or "")
+            for cell in run.cells
+        ],
+    )
+    path = run.folder / "report.html"
+    with replacing(path) as file:
+        file.write(text.encode())
+    return path
+
+
+def request_command(run: Run) -> str:
+    """The command line that asks for what the plan describes, as far as the plan's description goes."""
+    words = ["python", "run_all.py"]
+    for option, name in (("--data", "source"), ("--backbone", "backbone"), ("--profile", "profile")):
+        if run.plan.get(name):
+            words += [option, str(run.plan[name])]
+    words += ["--axes", ",".join(run.axes) or "none"]
+    controls = list(dict.fromkeys(cell.control for cell in run.cells if cell.control is not None))
+    words += ["--controls", ",".join(controls)] if controls else []
+    words += ["--first-seed", str(run.seeds[0])] if run.seeds and run.seeds[0] else []
+    for option, name in (("--eval-list", "eval_list"), ("--val-fraction", "val_fraction")):
+        words += [option, str(run.plan[name])] if run.plan.get(name) is not None else []
+    return shlex.join([*words, "--seeds", str(len(run.seeds))])
+
+
+def _part(part: object) -> Mapping[str, str]:
+    """A part of a sentence: its text and, of a cited figure, where it stands."""
+    if isinstance(part, Cited):
+        return {"text": part.text, "source": part.source}
+    return {"text": part if isinstance(part, str) else str(getattr(part, "text", part)), "source": ""}
+
+
+def _plot(folder: Path, name: str, alt: str) -> Mapping[str, str] | None:
+    """A plot as data URI with its alternative text, None where it was not drawn."""
+    for ending, kind, largest in (("svg", "image/svg+xml", LARGEST_SVG), ("png", "image/png", None)):
+        path = folder / f"{name}.{ending}"
+        if path.is_file() and (largest is None or path.stat().st_size <= largest):
+            encoded = base64.b64encode(path.read_bytes()).decode("ascii")
+            return {"name": name, "alt": alt, "source": f"data:{kind};base64,{encoded}"}
+    return None
+
+
+def _plan_lines(run: Run) -> list[tuple[str, str]]:
+    """What the plan says of the run, the specifications of the cells left out: their hashes stand below."""
+    said = {name: value for name, value in run.plan.items() if name not in ("base", "cells", "variants", "schema")}
+    return [(f"plan.{name}", text) for name, text in flat(said) if text]
+
+
+def _environment_lines(run: Run) -> list[tuple[str, str]]:
+    path = run.folder / "environment.json"
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # of a run that was copied in part, or killed before it was written
+        return []
+    return flat(content) if isinstance(content, dict) else []

@@ -1,0 +1,1 @@
+"""Tables of a run: entries, columns, and how they are typeset."""

@@ -1,0 +1,1 @@
+"""A run: its plan, its cells, what schedules them, and their report."""

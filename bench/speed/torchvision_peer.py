@@ -1,0 +1,201 @@
+"""torchvision's SSD around the same network: the contender that ours is measured beside.
+
+For the backbone "vgg16" it is `torchvision.models.detection.ssd300_vgg16`; for any other, torchvision's
+`SSD` class over the same six feature maps, with its own transform, heads, priors, loss and post-processing.
+Its transforms prepare the images of a training step.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image as Pillow
+from PIL import ImageOps
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.models.detection import ssd300_vgg16
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.ssd import SSD as TorchvisionSSD
+from torchvision.ops import box_iou
+from torchvision.transforms import v2
+
+from bench.cpu.depthwise import without_compiled_loops
+from bench.data.targets import Targets
+from bench.detector import vgg
+from bench.detector.backbones import unfold
+from bench.detector.priors import PRESETS, RATIOS, preset_shapes
+from bench.detector.ssd import SSD
+from bench.detector.torchvision_names import to_torchvision
+from bench.errors import UserError
+from bench.spec import DetectorSpec, TrainSpec
+
+TorchvisionTargets = list[dict[str, Tensor]]
+
+
+class FeatureMaps(nn.Module):
+    """A copy of our network up to the heads, in the form of a torchvision backbone.
+
+    It takes images as torchvision's transform has normalised them. A backbone of timm's is timm's own network, without
+    what this suite folds and joins in it, and the convolutions of all are torch's: no compiled loops are in use in it.
+    """
+
+    def __init__(self, ours: SSD) -> None:
+        super().__init__()
+        self.out_channels = [cast(nn.Conv2d, head).in_channels for head in ours.class_heads]
+        self.body = copy.deepcopy(ours)
+        if ours.spec.backbone != vgg.NAME:
+            unfold(self.body.backbone, ours.spec.backbone, ours.spec.weights)
+        self.body.backbone.normalises = True  # there is nothing left to do before its layers
+        self.body.class_heads = nn.ModuleList()
+        self.body.box_heads = nn.ModuleList()
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """(B, 3, S, S) to the six maps, finest first."""
+        with without_compiled_loops():
+            return OrderedDict((str(place), level) for place, level in enumerate(self.body.feature_maps(images)))
+
+
+def torchvision_ssd(ours: SSD) -> TorchvisionSSD:
+    """torchvision's detector of the same network, weights, priors and rules, on the CPU: it finds what ours finds.
+
+    Raises UserError for priors that its generator cannot express.
+    """
+    spec = ours.spec
+    ours = copy.deepcopy(ours).cpu()
+    rules = {
+        "score_thresh": spec.score_threshold,
+        "nms_thresh": spec.nms_threshold,
+        "detections_per_img": spec.detections_per_image,
+        "topk_candidates": spec.candidates_per_class,
+        "iou_thresh": spec.match_threshold,
+        "positive_fraction": 1 / (1 + spec.negatives_per_positive),
+    }
+    mean, deviation = ((part.flatten() / 255).tolist() for part in (ours.backbone.mean, ours.backbone.deviation))
+    if spec.backbone == vgg.NAME and spec.neck is None:
+        theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=spec.classes + 1, **rules)
+        theirs.anchor_generator = prior_generator(spec)
+        theirs.load_state_dict(to_torchvision(ours.state_dict(), theirs.state_dict()))
+        theirs.transform.image_mean, theirs.transform.image_std = mean, deviation
+        return theirs
+    theirs = TorchvisionSSD(
+        FeatureMaps(ours),
+        prior_generator(spec),
+        size=(spec.size, spec.size),
+        num_classes=spec.classes + 1,
+        image_mean=mean,
+        image_std=deviation,
+        **rules,
+    )
+    theirs.head.classification_head.module_list.load_state_dict(ours.class_heads.state_dict())
+    theirs.head.regression_head.module_list.load_state_dict(ours.box_heads.state_dict())
+    return theirs
+
+
+def prior_generator(spec: DetectorSpec) -> DefaultBoxGenerator:
+    """torchvision's generator of the priors of `spec`; UserError where they are of no preset."""
+    for name, (scales, clip) in PRESETS.items():
+        if spec.priors == preset_shapes(name):
+            ratios = [list(level) for level in RATIOS]
+            return DefaultBoxGenerator(ratios, scales=list(scales), steps=list(spec.steps), clip=clip)
+    raise UserError(
+        "--compare torchvision: its prior generator knows squares and ratios only, not fitted priors; "
+        "take --priors coco or voc, or a --variant without fitted anchors"
+    )
+
+
+def torchvision_targets(targets: Targets, size: int) -> TorchvisionTargets:
+    """Our padded targets as torchvision wants them: a dictionary an image, boxes xyxy in pixels, no crowds."""
+    rows: Iterable[tuple[Tensor, Tensor]] = zip(targets.boxes, targets.labels, strict=True)
+    return [{"boxes": boxes[labels > 0] * size, "labels": labels[labels > 0]} for boxes, labels in rows]
+
+
+def torchvision_loss(
+    model: TorchvisionSSD, outputs: dict[str, Tensor], anchors: list[Tensor], targets: TorchvisionTargets
+) -> Tensor:
+    """What torchvision's training does from the heads' outputs on: match image by image, then the loss.
+
+    outputs: `cls_logits` (B, P, C + 1) and `bbox_regression` (B, P, 4). anchors: (P, 4) xyxy in pixels
+    for each image. The steps are those of `SSD.forward`, where they cannot be called apart.
+    """
+    matched = [
+        model.proposal_matcher(box_iou(target["boxes"], own))
+        if len(target["boxes"])
+        else torch.full((len(own),), -1, dtype=torch.int64, device=own.device)
+        for own, target in zip(anchors, targets, strict=True)
+    ]
+    losses = model.compute_loss(targets, outputs, anchors, matched)
+    return cast(Tensor, losses["bbox_regression"] + losses["classification"])
+
+
+def torchvision_boxes(model: TorchvisionSSD, outputs: dict[str, Tensor], anchors: list[Tensor], size: int) -> object:
+    """What torchvision does from the heads' outputs to final boxes in evaluation."""
+    sizes = [(size, size)] * len(anchors)
+    found = model.postprocess_detections(outputs, anchors, sizes)
+    return model.transform.postprocess(found, sizes, sizes)
+
+
+def torchvision_optimiser(model: nn.Module, training: TrainSpec, *, fused: bool) -> torch.optim.Optimizer:
+    """SGD with momentum of every weight that may be trained, as torchvision's reference script for SSD has it."""
+    return torch.optim.SGD(
+        [value for value in model.parameters() if value.requires_grad],
+        lr=training.rate,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        fused=True if fused else None,
+    )
+
+
+def torchvision_step(
+    model: TorchvisionSSD,
+    optimiser: torch.optim.Optimizer,
+    images: list[Tensor],
+    targets: TorchvisionTargets,
+    precision: AbstractContextManager[Any],
+) -> None:
+    """A training step as in torchvision's reference scripts: forward, sum of the losses, backward, update."""
+    with precision:
+        losses = model(images, targets)
+    optimiser.zero_grad()
+    (losses["bbox_regression"] + losses["classification"]).backward()
+    optimiser.step()
+
+
+def torchvision_image(file: Path) -> tv_tensors.Image:
+    """(3, H, W) uint8 by Pillow's decoder, upright."""
+    with Pillow.open(file) as opened:
+        image: tv_tensors.Image = v2.functional.to_image(ImageOps.exif_transpose(opened).convert("RGB"))
+    return image
+
+
+def torchvision_preparation(
+    size: int, fill: tuple[float, float, float]
+) -> Callable[[Path, Tensor], tuple[Tensor, Tensor]]:
+    """From a file and its boxes (G, 4) xyxy in pixels to (3, size, size) uint8 and the boxes that are left.
+
+    torchvision's transforms of its reference script for SSD (`references/detection/presets.py`, "ssd"), on
+    tensors, which it recommends for speed, behind Pillow's decoder.
+    """
+    augment = v2.Compose(
+        [
+            v2.RandomPhotometricDistort(),
+            v2.RandomZoomOut(fill=list(fill)),
+            v2.RandomIoUCrop(),
+            v2.RandomHorizontalFlip(),
+            v2.Resize((size, size), antialias=True),
+            v2.SanitizeBoundingBoxes(labels_getter=None),
+        ]
+    )
+
+    def prepare(file: Path, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        image = torchvision_image(file)
+        canvas = (image.shape[-2], image.shape[-1])
+        seen, left = augment(image, tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas))
+        return seen.as_subclass(Tensor), left.as_subclass(Tensor)
+
+    return prepare

@@ -1,0 +1,1 @@
+"""What a run writes and reads back: whole files, locks, records, provenance."""

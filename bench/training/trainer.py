@@ -1,0 +1,252 @@
+"""The one training loop, the same for every cell.
+
+Rate, trainable parts and batches are pure functions of the step; all other state (weights, momenta)
+is in the checkpoint. So a cell that goes on from a checkpoint ends as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.data.batches import TrainingBatches
+from bench.data.targets import Targets
+from bench.detector.loss import Loss, matched_priors, total_of
+from bench.detector.ssd import SSD
+from bench.device.memory import out_of_memory
+from bench.spec import Numerics, TrainSpec
+from bench.training.checkpoints import latest_checkpoint, write_checkpoint
+from bench.training.schedule import rate_factor, stage_rate_factors, trainable_stages
+
+
+class NotFinite(Exception):
+    """The loss is no longer a number; the message says at which step."""
+
+
+class BatchTooLarge(Exception):
+    """Memory does not hold a step; the message says of how many images in how many pieces."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One step's figures; seconds since the loop of this process began."""
+
+    step: int  # steps done
+    loss: float
+    loss_class: float
+    loss_box: float
+    rate: float
+    images_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What the loop measured: seconds of each step of this process, and those spent waiting for data."""
+
+    seconds: float
+    step_seconds: list[float]
+    waiting_seconds: float
+    resumed_from: int
+
+
+class Trainer:
+    """A detector with its optimiser; `run` takes it from its checkpoint, if there is one, to the end."""
+
+    def __init__(self, model: SSD, spec: TrainSpec, numerics: Numerics) -> None:
+        self.model, self.spec, self.numerics = model, spec, numerics
+        self.stages = self._trainable_backbone()
+        self.optimiser = self._optimiser()
+
+    def run(
+        self,
+        batches: TrainingBatches,
+        checkpoint: Path,
+        *,
+        report: Callable[[Progress], None],
+        resumed: Callable[[int, list[str]], None] = lambda step, warnings: None,
+        alive: Callable[[], None] = lambda: None,
+    ) -> Trained:
+        """Train to the last step. Raises NotFinite when the loss is not a finite number, BatchTooLarge when
+        memory runs out in a step.
+
+        resumed: called first, with the number of steps that the checkpoint holds (0 without one) and
+            a sentence about each checkpoint that was found damaged.
+        alive: called at every step.
+        """
+        spec = self.spec
+        first, before, damaged = self._resume(checkpoint)
+        resumed(first, damaged)
+        every = checkpoint_interval(spec)
+        report_every = max(1, spec.steps // 500)
+        durations: list[float] = []
+        waited, unmeasured = 0.0, 0
+        start = previous = time.perf_counter()
+        self.model.train()
+        stream = batches.steps(first, spec.steps)
+        for step in range(first, spec.steps):
+            alive()
+            asked = time.perf_counter()
+            images, targets = next(stream)
+            targets = targets.to(self.numerics.device)
+            waited += time.perf_counter() - asked
+            try:
+                loss = self.step(step, images, targets)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise BatchTooLarge(self._too_large(step, len(images))) from error
+            unmeasured += 1
+            last = step + 1 == spec.steps
+            reporting, saving = last or (step + 1) % report_every == 0, last or (step + 1) % every == 0
+            # Asking for the value waits for the device, so not at every step; but what is no number is not saved
+            value = float(loss.total) if reporting or saving else 0.0
+            now = time.perf_counter()
+            if not math.isfinite(value):
+                raise NotFinite(f"the loss is {value} at step {step + 1} of {spec.steps}")
+            if saving and not all(bool(each.isfinite().all()) for each in self.model.parameters()):
+                raise NotFinite(f"weights are no numbers after step {step + 1} of {spec.steps}")
+            waited_for = reporting or saving or self.numerics.device == "cpu"
+            if waited_for:  # what has only been launched has taken no time yet
+                durations += [(now - previous) / unmeasured] * unmeasured
+                unmeasured = 0
+            if reporting:
+                report(
+                    Progress(
+                        step=step + 1,
+                        loss=value,
+                        loss_class=float(loss.classes),
+                        loss_box=float(loss.boxes),
+                        rate=self.optimiser.param_groups[0]["lr"],
+                        images_per_second=len(images) / durations[-1],
+                        seconds=before + now - start,
+                    )
+                )
+            if saving:
+                self._save(checkpoint, step + 1, seconds=before + time.perf_counter() - start)
+            if waited_for:
+                previous = time.perf_counter()
+        stream.close()
+        return Trained(
+            seconds=before + time.perf_counter() - start,
+            step_seconds=durations,
+            waiting_seconds=waited,
+            resumed_from=first,
+        )
+
+    def set_step(self, step: int) -> None:
+        """Rates and trainable parts of `step`."""
+        open_stages = trainable_stages(self.spec, step, len(self.stages))
+        for place, stage in enumerate(self.stages):
+            stage.requires_grad_(place >= len(self.stages) - open_stages)
+        factor = rate_factor(self.spec, step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.spec.rate * factor * group["share"]
+
+    def step(self, step: int, images: Tensor, targets: Targets) -> Loss:
+        """Forward, loss, backward and update of one batch, as step number `step`."""
+        self.set_step(step)
+        pieces = min(self.numerics.pieces, len(images))
+        if pieces == 1:
+            loss = self._gradients(images, targets)
+        else:
+            divisor = matched_priors(self.model.spec, self.model.priors, targets)
+            parts = zip(images.tensor_split(pieces), targets.pieces(pieces), strict=True)
+            loss = total_of([self._gradients(*part, divisor) for part in parts])
+        if self.spec.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm, foreach=True)
+        self.optimiser.step()
+        # torch's fused optimisers do not count what they change, and what is kept of weights goes by the count
+        torch.autograd.graph.increment_version([each for each in self.model.parameters() if each.grad is not None])
+        # None, not zero: a zero gradient would still move frozen weights by momentum and decay.
+        self.optimiser.zero_grad(set_to_none=True)
+        return loss
+
+    def _gradients(self, images: Tensor, targets: Targets, divisor: Tensor | None = None) -> Loss:
+        """Add the gradients of a batch, or of a part of one, to those that are there; nothing of its graph stays."""
+        with autocast(self.numerics):
+            loss = self.model.loss(images, targets, divisor)
+        loss.total.backward()
+        return replace(loss, total=loss.total.detach())
+
+    def _too_large(self, step: int, images: int) -> str:
+        pieces = min(self.numerics.pieces, images)
+        how = "one at a time" if pieces == images else "at once" if pieces == 1 else f"in {pieces} pieces"
+        return f"memory ran out at step {step + 1} of {self.spec.steps}, with {images} images {how}"
+
+    def _trainable_backbone(self) -> list[nn.ModuleList]:
+        """Stages of the backbone that may be trained, bottom first; those below stay frozen for good."""
+        backbone = self.model.backbone
+        stages = []
+        for modules, stride in zip(backbone.stages, backbone.stage_strides, strict=True):
+            stage = nn.ModuleList(modules)
+            if backbone.pretrained and stride <= self.spec.frozen_stride:
+                stage.requires_grad_(False)
+            else:
+                stages.append(stage)
+        return stages
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        """All groups exist from the first step, trainable yet or not: state then loads at any step."""
+        parts: list[tuple[nn.Module, float]] = [(nn.ModuleList(self.model.new_layers()), 1.0)]
+        shares = [self.spec.backbone_rate * factor for factor in stage_rate_factors(self.spec, len(self.stages))]
+        parts += zip(self.stages, shares, strict=True)
+        groups: list[dict[str, Any]] = []
+        for module, share in parts:
+            named = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+            biases = [value for name, value in named if name.endswith("bias")]
+            weights = [value for name, value in named if not name.endswith("bias")]
+            bias_decay = self.spec.weight_decay if self.spec.bias_rate == 1.0 else 0.0
+            groups.append({"params": weights, "share": share, "weight_decay": self.spec.weight_decay})
+            groups.append({"params": biases, "share": share * self.spec.bias_rate, "weight_decay": bias_decay})
+        groups = [group for group in groups if group["params"]]
+        if self.spec.optimiser == "sgd":
+            return torch.optim.SGD(groups, lr=self.spec.rate, momentum=self.spec.momentum, fused=True)
+        return torch.optim.AdamW(groups, lr=self.spec.rate, fused=True)
+
+    def _save(self, path: Path, step: int, *, seconds: float) -> None:
+        """Write the checkpoint whole or not at all."""
+        content = {
+            "step": step,
+            "seconds": seconds,
+            "priors": self.model.priors_fingerprint(),
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        write_checkpoint(path, content)
+
+    def _resume(self, path: Path) -> tuple[int, float, list[str]]:
+        """Steps done and seconds spent according to the checkpoint, whose state is loaded, or zeros; damage found."""
+        content, damaged = latest_checkpoint(path, self.numerics.device)
+        if content is None:
+            return 0, 0.0, damaged
+        if content["priors"] != self.model.priors_fingerprint():
+            raise ValueError(f"{path}: a checkpoint with other priors; delete it to start anew")
+        self.model.load_state_dict(content["model"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        return content["step"], content["seconds"], damaged
+
+
+def checkpoint_interval(spec: TrainSpec) -> int:
+    """Steps from one checkpoint to the next: never more than one part of `spec.checkpoints`, except a single step."""
+    return max(1, spec.steps // max(1, spec.checkpoints))
+
+
+def dtype_of(numerics: Numerics) -> torch.dtype:
+    """The type of the run's precision."""
+    return torch.bfloat16 if numerics.precision == "bfloat16" else torch.float32
+
+
+def autocast(numerics: Numerics) -> AbstractContextManager[Any]:
+    """The context in which the network runs in the run's precision."""
+    if numerics.precision == "float32":
+        return nullcontext()
+    return torch.autocast(numerics.device, dtype=dtype_of(numerics))

@@ -1,0 +1,111 @@
+"""Errors by variant, size, condition and class: parts that belong to the whole, and differences with intervals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.analysis.error_costs import BOOTSTRAP, COLUMNS, EVERY_KIND, STUDENT, errors_frame
+from bench.analysis.error_counts import counted_cells
+from bench.analysis.run_records import load_run
+from bench.errors import UserError
+from bench.evaluation.error_types import KINDS
+from tests.analysis.made_errors import drawn_truths, write_found
+from tests.analysis.made_run import write_matches
+from tests.report.made_run import write_run
+
+
+def frame_of(folder: Path) -> pd.DataFrame:
+    run = load_run(folder)
+    return errors_frame(run, counted_cells(run))
+
+
+def test_sizes_conditions_and_classes_are_parts_of_the_whole(tmp_path: Path) -> None:
+    index = drawn_truths()
+    frame = frame_of(write_found(tmp_path / "run", index))
+    assert list(frame.columns) == list(COLUMNS)
+    for variant in ("baseline", "fpn"):
+        rows = frame[frame["variant"] == variant].set_index(["scope", "bucket", "kind"])
+        for kind in KINDS:
+            whole = frame[(frame["variant"] == variant) & (frame["scope"] == "all") & (frame["kind"] == kind)].iloc[0]
+            assert whole["ground_truths"] == np.count_nonzero(~index.crowd)
+            for scope in ("size", "class"):
+                parts = rows.xs((scope, kind), level=("scope", "kind"))
+                assert parts["count"].sum() == whole["count"]
+                # A ground truth exactly as large as a limit is in two sizes; drawn ones are not.
+                assert parts["ground_truths"].sum() == whole["ground_truths"]
+            # AP50 is the mean over the classes that have ground truths, and so is what it gains.
+            of_classes = rows.xs(("class", kind), level=("scope", "kind"))["dAP50"]
+            assert of_classes.isna().sum() == 1
+            assert of_classes.mean() == pytest.approx(whole["dAP50"], abs=1e-12)
+            conditions = rows.xs(("condition", kind), level=("scope", "kind"))
+            assert list(conditions.index) == ["truncated", "untruncated"]
+            # What is about no ground truth has no condition.
+            assert conditions["count"].sum() == (0 if kind == "background" else whole["count"])
+        assert set(rows.xs("all", level="scope").index.get_level_values("kind")) == set(EVERY_KIND)
+
+
+def test_kept_types_and_those_from_the_boxes_are_the_same(tmp_path: Path) -> None:
+    index = drawn_truths()
+    kept, from_boxes = (
+        frame_of(write_found(tmp_path / name, index, boxes=boxes)) for name, boxes in (("kept", False), ("boxes", True))
+    )
+    pd.testing.assert_frame_equal(kept, from_boxes)
+    assert kept["dAP50"].notna().any()
+
+
+def test_one_seed_has_intervals_over_images_and_several_over_seeds(tmp_path: Path) -> None:
+    index = drawn_truths()
+    for seeds, method, n in (((0,), BOOTSTRAP, None), ((0, 1, 2), STUDENT, 3)):
+        frame = frame_of(write_found(tmp_path / str(len(seeds)), index, seeds=seeds))
+        rows = frame[(frame["variant"] == "fpn") & (frame["scope"] == "all")]
+        assert set(rows["method"]) == {method}
+        assert (rows["low"] <= rows["difference"]).all() and (rows["difference"] <= rows["high"]).all()
+        assert (rows["low"] < rows["high"]).any()
+        assert n is None or set(rows["n"]) == {n}
+        base = frame[(frame["variant"] == "baseline") & (frame["scope"] == "all")]
+        assert base["difference"].isna().all()
+        expected = rows["dAP50"].to_numpy() - base["dAP50"].to_numpy()
+        assert rows["difference"].to_numpy() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_difference_is_of_the_seeds_that_both_have(tmp_path: Path) -> None:
+    folder = write_found(tmp_path / "run", drawn_truths(), seeds=(0, 1, 2), pending=[("fpn", 0), ("baseline", 1)])
+    frame = frame_of(folder)
+    rows = frame[(frame["scope"] == "all") & (frame["variant"] == "fpn")]
+    assert set(rows["seeds"]) == {2}
+    assert set(rows["method"]) == {BOOTSTRAP}  # seed 2 alone is in both
+    assert rows["dAP50_std"].notna().all()
+
+
+def test_what_was_not_kept_is_not_there_and_says_why(tmp_path: Path) -> None:
+    for folder, why in (
+        (write_run(tmp_path / "records", failed={("fpn", 0): "lost"}), "no matches.npz"),
+        (write_matches(tmp_path / "matches"), "neither error_types.npz nor the boxes"),
+    ):
+        run = load_run(folder)
+        counted = counted_cells(run)
+        assert all(reason.startswith(why) for reason in counted.lacking.values())
+        assert set(counted.lacking) == {(cell.variant, cell.seed) for cell, _ in run.done()}
+        frame = errors_frame(run, counted)
+        assert list(frame["variant"]) == list(run.variants) and frame["dAP50"].isna().all()
+
+
+def test_files_of_two_evaluations_are_an_error_that_names_them(tmp_path: Path) -> None:
+    folder = write_found(tmp_path / "run", drawn_truths(), boxes=True)
+    path = next(iter(sorted(folder.glob("cells/*/detections.json"))))
+    whole = path.read_text()
+    for content in (json.dumps(json.loads(whole)[:3]), whole[:50], "{}"):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"detections\.json.*delete"):
+            counted_cells(load_run(folder))
+    path.write_text(whole)
+    other = write_found(tmp_path / "other", drawn_truths(seed=4))
+    stray = next(iter(sorted(other.glob("cells/*/error_types.npz"))))
+    path.with_name("error_types.npz").write_bytes(stray.read_bytes())
+    with pytest.raises(UserError, match="two evaluations"):
+        counted_cells(load_run(folder))

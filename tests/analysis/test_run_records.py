@@ -1,0 +1,110 @@
+"""Records in, frames out: nothing is invented, nothing failed becomes a number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.analysis.run_records import cells_frame, classes_frame, load_run, log_frame, sweep_frame
+from bench.errors import UserError
+from tests.report.made_run import AXES, CLASSES, matrix, write_run
+
+
+def test_a_run_keeps_the_order_of_the_plan_and_knows_its_baseline(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run", controls=("half-data",), seeds=(0, 1)))
+    assert run.variants[0] == "baseline" and run.variants[-1] == "half-data"
+    assert run.axes == AXES and run.seeds == (0, 1)
+    assert run.baseline == "baseline"
+    assert [cell.variant for cell in run.cells[::2]] == list(run.variants)
+
+
+def test_figures_are_those_of_the_record(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run"))
+    frame = cells_frame(run).set_index("variant")
+    (cell,) = [cell for cell in run.cells if cell.variant == "fpn"]
+    record = json.loads((tmp_path / "run/cells" / cell.id / "record.json").read_text())
+    assert frame.loc["fpn", "accuracy.AP"] == record["accuracy"]["AP"]
+    assert frame.loc["fpn", "speed.latency_p99_ms"] == record["speed"]["latency_p99_ms"]
+    assert frame.loc["fpn", "accuracy.ground_truths.small_network"] == 201
+    assert frame.loc["fpn", "factors.fpn"] and not frame.loc["fpn", "factors.anchors"]
+    assert frame["accuracy.AP_large_network"].isna().all()  # null in the record
+    assert not [name for name in map(str, frame) if "per_class" in name or "sweep" in name]
+
+
+def test_failed_and_pending_cells_have_no_figures(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", failed={("fpn", 0): "out of memory"}, pending=[("anchors", 0)])
+    run = load_run(folder)
+    path = run.folder_of(next(cell.id for cell in run.cells if cell.variant == "fpn")) / "record.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"accuracy": {"AP": 0.9}}))  # half a result of a cell that failed
+    frame = cells_frame(load_run(folder)).set_index("variant")
+    assert frame.loc["fpn", "status"] == "failed" and frame.loc["fpn", "cause"] == "out of memory"
+    assert frame.loc["anchors", "status"] == "pending"
+    assert frame.loc[["fpn", "anchors"], "accuracy.AP"].isna().all()
+    assert frame["accuracy.AP"].notna().sum() == 6
+
+
+def test_classes_and_sweep_have_a_row_each(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run", seeds=(0, 1), failed={("fpn", 1): "x"}))
+    classes = classes_frame(run)
+    assert len(classes) == 15 * len(CLASSES)
+    assert list(dict.fromkeys(classes["class"])) == list(CLASSES)
+    assert classes.loc[classes["class"] == "car", "AP"].isna().all()
+    sweep = sweep_frame(run)
+    assert sorted(set(sweep["batch"])) == [1, 2, 4, 8] and len(sweep) == 15 * 4
+
+
+def test_a_resumed_log_counts_each_step_once_and_a_torn_line_not_at_all(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run", factors=[{}]))
+    log = run.folder_of(run.cells[0].id) / "log.jsonl"
+    steps = [(1, 9.0), (2, 8.0), (3, 7.0), (2, 5.0), (3, float("inf"))]
+    log.write_text("".join(json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in steps) + '{"step": 4, "lo')
+    frame = log_frame(run)
+    assert frame["step"].tolist() == [1, 2, 3]
+    assert frame["loss"].tolist()[:2] == [9.0, 5.0]
+    assert frame["loss"].isna().tolist() == [False, False, True]
+
+
+def test_frames_of_a_run_without_records_are_empty_but_whole(tmp_path: Path) -> None:
+    pending = [("+".join(name for name, on in row.items() if on) or "baseline", 0) for row in matrix()]
+    run = load_run(write_run(tmp_path / "run", pending=pending))
+    assert set(cells_frame(run)["status"]) == {"pending"}
+    assert len(classes_frame(run)) == len(sweep_frame(run)) == len(log_frame(run)) == 0
+    assert "loss" in log_frame(run) and "AP" in classes_frame(run)
+
+
+def test_what_is_no_run_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no plan\.json"):
+        load_run(tmp_path)
+    folder = write_run(tmp_path / "run", changes={"schema": 99})
+    with pytest.raises(UserError, match=r"plan\.json has schema 99"):
+        load_run(folder)
+    (folder / "plan.json").write_text('{"variants": []}')
+    with pytest.raises(UserError, match="not a plan"):
+        load_run(folder)
+    (folder / "plan.json").write_text("[1, 2")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_run(folder)
+    with pytest.raises(UserError, match="does not list"):
+        load_run(write_run(tmp_path / "other", changes={"variants": ["baseline"]}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"schema": 2, "status": "done"}', "schema 2"),
+        ('{"schema": 1, "status": "do', "cannot be read"),
+        ('{"schema": 1, "status": "running"}', "status 'running'"),
+        ('{"schema": 1, "status": "done", "id": "another"}', "id 'another'"),
+        ("[]", "no JSON object"),
+    ],
+)
+def test_a_record_that_cannot_be_trusted_is_named(tmp_path: Path, content: str, message: str) -> None:
+    run = load_run(write_run(tmp_path / "run"))
+    path = run.folder_of(run.cells[3].id) / "record.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_run(run.folder)
+    assert str(path) in str(caught.value)

@@ -1,0 +1,227 @@
+"""An inverted residual block as one operator: equal to torch's operators, and used only where nothing learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.cpu.depthwise import FREE, Bounds, use_compiled_loops
+from bench.cpu.fused_layer import Given, through
+from bench.cpu.inverted_residual import LARGEST, LaidOut, Layer, fits, inverted_residual, lay_out
+from bench.detector.folded_convolution import JoinedBlock
+from bench.detector.folding import freeze_norms, with_folded_norms
+from tests.cpu.test_depthwise import needs_bfloat16
+from tests.detector.test_backbones import relative_error, spread_norms
+
+pytestmark = pytest.mark.usefixtures("compiled_loops")
+RELU6 = (0.0, 6.0)
+
+
+def layers(channels: tuple[int, int, int], kernel: int, *, expanded: bool) -> tuple[Layer | None, Layer, Layer]:
+    generator = torch.Generator().manual_seed(sum(channels) * kernel)
+
+    def drawn(*shape: int) -> Layer:
+        return torch.randn(*shape, generator=generator), torch.randn(shape[0], generator=generator)
+
+    inside, middle, outside = channels
+    expansion = drawn(middle, inside, 1, 1) if expanded else None
+    return expansion, drawn(middle, 1, kernel, kernel), drawn(outside, middle, 1, 1)
+
+
+def picture(channels: int, *, images: int = 3, size: tuple[int, int] = (13, 21)) -> Tensor:
+    x = torch.randn(images, channels, *size, generator=torch.Generator().manual_seed(channels))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def torchs(
+    x: Tensor, parts: tuple[Layer | None, Layer, Layer], *, stride: int, padding: list[int], before: Bounds,
+    after: Bounds, residual: bool, rounding: bool = False,
+) -> Tensor:  # fmt: skip
+    """The same by torch, in float64; with what is projected rounded to bfloat16."""
+    top, bottom, left, right = padding
+    expansion, depthwise, projection = (part and (part[0].double(), part[1].double()) for part in parts)
+    assert depthwise is not None
+    assert projection is not None
+    y = x.double() if expansion is None else F.conv2d(x.double(), *expansion)
+    y = F.pad(y.clamp(*before), (left, right, top, bottom))
+    y = F.conv2d(y, *depthwise, stride, groups=len(depthwise[0])).clamp(*after)
+    y = F.conv2d(y.bfloat16().double() if rounding else y, *projection)
+    return y + x if residual else y
+
+
+def computed(x: Tensor, block: LaidOut, **how: Any) -> Tensor:
+    return through(x, [inverted_residual(block, Given.of(x).shape, **how)])
+
+
+@pytest.mark.parametrize("bounds", [(RELU6, RELU6), (FREE, RELU6), (RELU6, FREE)])
+@pytest.mark.parametrize("shape", [(1, 13, 21), (3, 13, 21), (4, 7, 4), (3, 1, 1)])
+@pytest.mark.parametrize("geometry", [(3, 1, [1, 1, 1, 1]), (3, 2, [1, 1, 1, 2]), (5, 2, [2, 2, 3, 2])])
+@pytest.mark.parametrize("channels", [(16, 96, 24), (5, 30, 7), (40, 40, 40)])
+def test_it_computes_what_torch_computes(
+    channels: tuple[int, int, int],
+    geometry: tuple[int, int, list[int]],
+    shape: tuple[int, int, int],
+    bounds: tuple[Bounds, Bounds],
+) -> None:
+    kernel, stride, padding = geometry
+    images, *size = shape
+    parts = layers(channels, kernel, expanded=channels[0] != channels[1])
+    x = picture(channels[0], images=images, size=(size[0], size[1]))
+    residual = channels[0] == channels[2] and stride == 1
+    how: dict[str, Any] = {"stride": stride, "padding": padding, "residual": residual}
+    how |= {"before": bounds[0], "after": bounds[1]}
+    y = computed(x, lay_out(*parts, x.dtype), **how)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    error = relative_error(y, torchs(x, parts, **how).float())
+    print(f"largest relative difference to torch in float64 {error:.1e}")
+    assert error < 2e-6
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("shape", [(1, 13, 21), (3, 13, 21), (3, 1, 1)])
+@pytest.mark.parametrize("geometry", [(3, 1, [1, 1, 1, 1]), (5, 2, [2, 2, 3, 2])])
+@pytest.mark.parametrize("channels", [(16, 96, 24), (6, 30, 7), (40, 40, 40)])
+def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(
+    channels: tuple[int, int, int], geometry: tuple[int, int, list[int]], shape: tuple[int, int, int]
+) -> None:
+    kernel, stride, padding = geometry
+    images, *size = shape
+    parts = layers(channels, kernel, expanded=channels[0] != channels[1])
+    x = picture(channels[0], images=images, size=(size[0], size[1])).bfloat16()
+    residual = channels[0] == channels[2] and stride == 1
+    how: dict[str, Any] = {"stride": stride, "padding": padding, "residual": residual, "before": RELU6, "after": RELU6}
+    y = computed(x, lay_out(*parts, x.dtype), **how)
+    assert y.dtype == torch.bfloat16
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    expansion, depthwise, projection = parts
+    rounded = (part and (part[0].bfloat16().float(), part[1]) for part in (expansion, projection))
+    first, last = rounded
+    assert last is not None
+    expected = torchs(x, (first, depthwise, last), rounding=True, **how)
+    scale = float(expected.abs().max())
+    error = float((y.double() - expected).abs().max()) / scale
+    plain = float((y.double() - torchs(x, parts, **how)).abs().max()) / scale
+    print(f"largest difference, of the largest value: {error:.1e}; to torch in float64 {plain:.1e}")
+    # Half of the last of eight bits, and what a number beside the middle of two moves
+    assert error < 2**-8
+    assert plain < 2**-5
+
+
+def test_large_layers_and_pairs_of_odd_numbers_of_channels_are_left_to_torch() -> None:
+    half, odd = torch.bfloat16, [torch.zeros(30, 5, 1, 1), torch.zeros(7, 30, 1, 1)]
+    assert fits(torch.float32, odd)
+    assert not fits(half, odd)
+    assert fits(half, odd[1:])
+    large = [torch.empty(LARGEST // 4, 2, 1, 1)]
+    assert not fits(torch.float32, large)
+    assert fits(half, large)
+
+
+@pytest.mark.parametrize("images", [1, 5])
+def test_results_do_not_depend_on_the_number_of_threads(images: int) -> None:
+    parts, x, found = layers((16, 96, 16), 5, expanded=True), picture(16, images=images), []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        found.append(
+            computed(x, lay_out(*parts, x.dtype), stride=1, padding=[2] * 4, before=RELU6, after=RELU6, residual=True)
+        )
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def joined_network() -> tuple[nn.Module, nn.Module]:
+    """EfficientNet-Lite0 as timm has it, and joined."""
+    torch.manual_seed(0)
+    network = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
+    spread_norms(network)
+    freeze_norms(network)
+    return network, with_folded_norms(timm_copy(network))
+
+
+def timm_copy(network: nn.Module) -> nn.Module:
+    other = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
+    other.load_state_dict(network.state_dict())
+    return other
+
+
+def blocks_as_one(network: nn.Module, images: Tensor, as_one: list[int]) -> tuple[int, list[Tensor]]:
+    """How many blocks were one operator, and the maps."""
+    as_one.clear()
+    maps = network(images)
+    return len(as_one), [level.detach() for level in maps]
+
+
+def test_a_network_is_joined_where_its_weights_are_few_and_keeps_their_names() -> None:
+    network, ours = joined_network()
+    blocks = [module for module in ours.modules() if isinstance(module, JoinedBlock)]
+    assert len(blocks) == 16
+    parameters = {name for name, _ in network.named_parameters() if ".bn" not in name and "bn1" not in name}
+    assert {name for name, _ in ours.named_parameters()} == parameters
+
+
+def test_only_blocks_that_learn_nothing_are_one_operator(as_one: list[int]) -> None:
+    network, ours = joined_network()
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        counted, maps = blocks_as_one(ours, images, as_one)
+        expected = network(images)
+    assert counted == 16
+    assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
+    assert blocks_as_one(ours, images, as_one)[0] == 0
+    blocks = [module for module in ours.modules() if isinstance(module, JoinedBlock)]
+    ours.get_submodule("conv_stem").requires_grad_(False)
+    for block in blocks[:4]:
+        block.requires_grad_(False)
+    counted, maps = blocks_as_one(ours, images, as_one)
+    assert counted == 4
+    assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
+    use_compiled_loops(False)
+    assert blocks_as_one(ours, images, as_one)[0] == 0
+
+
+@needs_bfloat16
+def test_under_autocast_blocks_are_joined_in_bfloat16(as_one: list[int]) -> None:
+    network, ours = joined_network()
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            counted, maps = blocks_as_one(ours, images, as_one)
+            plain = network(images)
+    assert counted == 16
+    assert all(level.dtype == torch.bfloat16 for level in maps)
+    for found, other, right in zip(maps, plain, expected, strict=True):
+        error, torchs_error = (float((each - right).norm() / right.norm()) for each in (found, other))
+        print(f"relative error {error:.1e}, of torch's in bfloat16 {torchs_error:.1e}")
+        assert error < 1.2 * torchs_error
+
+
+def test_weights_that_have_changed_are_used_as_they_are() -> None:
+    _, ours = joined_network()
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    weight = next(module for module in ours.modules() if isinstance(module, JoinedBlock)).convolutions[-1].weight
+    with torch.no_grad():
+        before = ours(images)
+        weight.mul_(-1)
+        after = ours(images)
+        use_compiled_loops(False)
+        expected = ours(images)
+    assert relative_error(after[0], before[0]) > 1e-2
+    assert max(relative_error(a, b) for a, b in zip(after, expected, strict=True)) < 1e-4
+
+
+def test_blocks_with_other_parts_stay_as_they_are(as_one: list[int]) -> None:
+    """Of MobileNetV3's blocks two have no squeeze-and-excitation and no activation but ReLU."""
+    network = timm.create_model("mobilenetv3_small_100", features_only=True).eval()
+    spread_norms(network)
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network(images)
+        ours = with_folded_norms(network)
+        counted, maps = blocks_as_one(ours, images, as_one)
+    assert counted == 2
+    assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4

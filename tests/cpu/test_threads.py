@@ -1,0 +1,62 @@
+"""Each part is done once, by torch's own threads or by others, and no error is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from bench.cpu import threads as team
+
+
+@pytest.fixture(params=["OpenMP", "threads beside it"])
+def three_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.param == "OpenMP" and team._openmp() is None:
+        pytest.skip("torch does not compute with GNU's OpenMP here")
+    if request.param != "OpenMP":
+        monkeypatch.setattr(team, "_openmp", lambda: None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("parts", [0, 1, 2, 3, 8])
+def test_each_part_is_done_once(parts: int) -> None:
+    done: list[int] = []
+    team.share_out(done.append, parts)
+    assert sorted(done) == list(range(parts))
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_parts_are_done_side_by_side() -> None:
+    all_there = threading.Barrier(3, timeout=30)
+    team.share_out(lambda _: all_there.wait(), 3)
+    assert not all_there.broken
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_error_in_one_thread_is_raised_and_the_others_end(failing: int) -> None:
+    done: list[int] = []
+
+    def do(part: int) -> None:
+        if part == failing:
+            raise KeyError(part)
+        done.append(part)
+
+    with pytest.raises(KeyError):
+        team.share_out(do, 3)
+    if failing != 0:
+        assert 0 in done
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_torch_computes_as_before_afterwards() -> None:
+    a = torch.rand(300, 300)
+    expected = a @ a
+    team.share_out(lambda _: None, 3)
+    assert torch.equal(a @ a, expected)

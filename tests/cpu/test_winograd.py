@@ -1,0 +1,338 @@
+"""Convolutions with fewer multiplications: equal to torch's, with its gradients, and used only where it is wanted."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.cpu import winograd
+from bench.cpu.depthwise import use_compiled_loops
+from bench.cpu.winograd import Convolution, convolve, lay_out
+from tests.cpu.test_depthwise import needs_bfloat16
+from tests.detector.test_backbones import relative_error
+
+pytestmark = pytest.mark.usefixtures("compiled_loops")
+# What makes 4 inputs or 3 taps into 4 numbers, and 4 sums into 2 outputs, as in the paper
+INPUT = torch.tensor([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], dtype=torch.float64)
+TAPS = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
+OUTPUT = torch.tensor([[1, 1, 1, 0], [0, 1, -1, -1]], dtype=torch.float64)
+SHAPES = [(3, 13, 10), (2, 8, 12), (1, 19, 19), (5, 1, 1), (1, 2, 3), (1, 1, 40)]
+
+
+def layer(channels_in: int, channels_out: int) -> nn.Conv2d:
+    torch.manual_seed(channels_in + channels_out)
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+
+def picture(channels: int, shape: tuple[int, int, int]) -> Tensor:
+    images, *size = shape
+    x = torch.randn(images, channels, *size, generator=torch.Generator().manual_seed(channels))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def with_rounding(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The algorithm of the paper in float64, with what is multiplied rounded to bfloat16."""
+    height, width = x.shape[2:]
+    padded = F.pad(x.double(), (1, 1 + width % 2, 1, 1 + height % 2))
+    windows = padded.unfold(2, 4, 2).unfold(3, 4, 2)
+    windows = torch.einsum("ij,bcyxjk,lk->bcyxil", INPUT, windows, INPUT).bfloat16().double()
+    filters = torch.einsum("ij,ocjk,lk->ocil", TAPS, weight.double(), TAPS).bfloat16().double()
+    sums = torch.einsum("bcyxil,ocil->boyxil", windows, filters)
+    tiles = torch.einsum("ij,boyxjk,lk->boyixl", OUTPUT, sums, OUTPUT)
+    return tiles.flatten(4, 5).flatten(2, 3)[..., :height, :width] + bias.double().view(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [(16, 16), (32, 48), (80, 16), (48, 64)])
+def test_it_computes_what_torch_computes(
+    channels: tuple[int, int], shape: tuple[int, int, int], rectified: bool, given_channels: list[int]
+) -> None:
+    plain, x = layer(*channels), picture(channels[0], shape)
+    with torch.no_grad():
+        y = Convolution(plain, rectified=rectified)(x)
+        expected = plain.double()(x.double())
+    assert given_channels == [channels[0]]
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    error = relative_error(y.double(), expected.relu() if rectified else expected)
+    print(f"largest relative difference to torch in float64 {error:.1e}")
+    assert error < 2e-6
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [(16, 16), (32, 48), (80, 16)])
+def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(
+    channels: tuple[int, int], shape: tuple[int, int, int]
+) -> None:
+    plain, x = layer(*channels), picture(channels[0], shape).bfloat16()
+    weight, bias = plain.weight.detach(), plain.bias.detach() if plain.bias is not None else torch.zeros(0)
+    y = convolve(x, lay_out(weight, x.dtype), bias, rectified=False)
+    assert y.dtype == torch.bfloat16
+    expected = with_rounding(x, weight, bias)
+    error = relative_error(y.double(), expected)
+    print(f"largest difference, of the largest value: {error:.1e}")
+    assert error < 2**-8  # half of the last of eight bits, and what a sum beside the middle of two moves
+
+
+@needs_bfloat16
+@pytest.mark.usefixtures("without_amx")
+def test_rounding_what_was_transformed_costs_less_than_a_bit(given_channels: list[int]) -> None:
+    """Of maps as networks have them, not negative and alike from pixel to pixel; of mere noise it is 1.8 times."""
+    plain = layer(64, 64)
+    x = F.avg_pool2d(picture(64, (2, 40, 40)), 3, stride=1).relu().bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found, torchs = Convolution(plain)(x), plain(x)
+    assert given_channels == [64]
+    with torch.no_grad():
+        expected = plain.double()(x.double())
+    error, torchs_error = (float((each.double() - expected).norm() / expected.norm()) for each in (found, torchs))
+    print(f"relative error {error:.1e}, of torch's in bfloat16 {torchs_error:.1e}")
+    assert error < 1.6 * torchs_error
+
+
+def gradients(network: nn.Conv2d, x: Tensor, gradient: Tensor, *, rectified: bool = False) -> list[Tensor]:
+    """Of input, weight and bias."""
+    x = x.detach().requires_grad_()
+    network.zero_grad()
+    y = network(x)
+    (y.relu() if rectified else y).backward(gradient.to(y.dtype))
+    found = [x.grad, network.weight.grad, network.bias.grad if network.bias is not None else None]
+    return [each.double() for each in found if each is not None]
+
+
+def arriving(channels: int, shape: tuple[int, int, int]) -> Tensor:
+    images, *size = shape
+    return torch.randn(images, channels, *size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=[winograd.ROUND, 1 << 15], ids=["one round", "rounds"])
+def rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tiles at once, and a few in each of several rounds."""
+    monkeypatch.setattr(winograd, "ROUND", request.param)
+
+
+@pytest.mark.usefixtures("rounds")
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [(32, 48), (48, 80)])
+def test_gradients_are_torchs(
+    channels: tuple[int, int], shape: tuple[int, int, int], rectified: bool, given_channels: list[int]
+) -> None:
+    plain, x, gradient = layer(*channels), picture(channels[0], shape), arriving(channels[1], shape)
+    found = gradients(Convolution(plain, rectified=rectified), x, gradient)
+    assert given_channels == list(channels)  # the gradient of the input is a convolution back
+    expected = gradients(plain.double(), x.double(), gradient, rectified=rectified)
+    errors = [relative_error(*pair) for pair in zip(found, expected, strict=True)]
+    print(f"largest relative difference to torch in float64 {max(errors):.1e}")
+    assert len(errors) == 3
+    assert max(errors) < 5e-6
+
+
+@needs_bfloat16
+@pytest.mark.usefixtures("rounds", "without_amx")
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("shape", [(2, 20, 20), (3, 13, 10), (5, 1, 1)])
+@pytest.mark.parametrize("channels", [(64, 64), (48, 80), (80, 48)])
+def test_gradients_in_bfloat16_are_nearly_as_near_as_torchs(
+    channels: tuple[int, int], shape: tuple[int, int, int], rectified: bool, given_channels: list[int]
+) -> None:
+    plain, x = layer(*channels), picture(channels[0], shape).bfloat16()
+    gradient = arriving(channels[1], shape).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = plain(x)
+        if rectified:  # no output so near zero that rounding decides whether its gradient passes
+            gradient = gradient * (y.abs() > 0.05)
+        torchs = gradients(plain, x, gradient, rectified=rectified)
+        ours = gradients(Convolution(plain, rectified=rectified), x, gradient)
+    assert given_channels == list(channels)
+    expected = gradients(copy.deepcopy(plain).double(), x.double(), gradient, rectified=rectified)
+    for found, theirs, right in zip(ours, torchs, expected, strict=True):
+        error, torchs_error = (float((each - right).norm() / right.norm()) for each in (found, theirs))
+        print(f"relative error {error:.1e}, of torch's {torchs_error:.1e}")
+        # The weight's are not rounded to bfloat16 at the end, but twice before
+        assert error < 3 * max(torchs_error, 2**-9)
+
+
+def test_only_gradients_that_are_asked_for_are_computed(
+    given_channels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, x = Convolution(layer(16, 32)), picture(16, (2, 6, 6))
+    ours(x).sum().backward()
+    assert given_channels == [16]
+    assert ours.weight.grad is not None
+
+    def refused(*_: object) -> None:
+        raise AssertionError("nothing is to learn here")
+
+    monkeypatch.setattr(winograd, "layer_gradients", refused)
+    ours.requires_grad_(False)
+    x.requires_grad_()
+    ours(x).sum().backward()
+    assert given_channels == [16, 16, 32]
+    assert x.grad is not None
+
+
+def test_gradients_of_gradients_are_refused() -> None:
+    ours, x = Convolution(layer(16, 16)), picture(16, (1, 4, 4)).requires_grad_()
+    (first,) = torch.autograd.grad(ours(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_results_depend_neither_on_threads_nor_on_the_images_beside() -> None:
+    ours, x = Convolution(layer(32, 32)), picture(32, (5, 19, 19))
+    with torch.no_grad():
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(ours(x))
+        found.append(torch.cat([ours(image[None]) for image in x]))
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
+def test_gradients_do_not_depend_on_threads(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "ROUND", 1 << 15)
+    x, gradient = picture(48, (3, 13, 10)).to(dtype), arriving(80, (3, 13, 10)).to(dtype)
+    found = []
+    for threads in (1, 2, 7):
+        torch.set_num_threads(threads)
+        found.append(winograd.layer_gradients(x, gradient))
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+def test_filters_are_laid_out_once_and_again_when_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, x, counted = Convolution(layer(16, 16)), picture(16, (2, 6, 6)), []
+
+    def noted(weight: Tensor, dtype: torch.dtype, *, turned: bool = False) -> Tensor:
+        counted.append(turned)
+        return lay_out(weight, dtype, turned=turned)
+
+    monkeypatch.setattr(winograd, "lay_out", noted)
+    with torch.no_grad():
+        first, again = ours(x), ours(x)
+        assert counted == [False]
+        ours.weight.mul_(2)
+        changed = ours(x)
+        expected = F.conv2d(x, ours.weight, ours.bias, padding=1)
+    assert counted == [False, False]
+    assert torch.equal(first, again)
+    assert relative_error(changed, expected) < 1e-5
+    optimiser = torch.optim.SGD(ours.parameters(), lr=0.1, fused=True)  # which torch does not count as a change
+    for by_loops in (True, False):
+        use_compiled_loops(by_loops)
+        ours(x).sum().backward()
+        optimiser.step()
+        use_compiled_loops(True)
+        with torch.no_grad():
+            expected = F.conv2d(x, ours.weight, ours.bias, padding=1)
+            assert relative_error(ours(x), expected) < 1e-5
+
+
+def test_elsewhere_it_is_torchs_convolution_to_the_bit(
+    given_channels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, odd, usual = layer(3, 16), layer(16, 21), layer(16, 16)
+    x = picture(16, (2, 9, 9))
+    with torch.no_grad():
+        for plain, given in ((few, picture(3, (2, 9, 9))), (odd, x), (usual, x[0]), (usual, x[:0])):
+            assert torch.equal(Convolution(plain, rectified=True)(given), plain(given).relu())
+        double = copy.deepcopy(usual).double()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(Convolution(double)(x.double()), double(x.double()))
+            monkeypatch.setattr(winograd, "has_amx", lambda: True)
+            assert torch.equal(Convolution(usual)(x), usual(x))
+        use_compiled_loops(False)
+        assert torch.equal(Convolution(usual)(x), usual(x))
+    assert given_channels == []
+
+
+def test_any_layout_will_do() -> None:
+    ours, x = Convolution(layer(16, 32)), picture(16, (2, 9, 7))
+    with torch.no_grad():
+        assert torch.equal(ours(x.contiguous()), ours(x))
+        expected = ours(x)
+        ours.to(memory_format=torch.channels_last)
+        assert torch.equal(ours(x), expected)
+        ours.bias = nn.Parameter(torch.stack([cast(Tensor, ours.bias)] * 2, dim=1)[:, 0])
+        assert not ours.bias.is_contiguous()
+        assert torch.equal(ours(x), expected)
+
+
+@needs_bfloat16
+@pytest.mark.usefixtures("without_amx")
+def test_autocast_decides_in_what_it_computes(given_channels: list[int]) -> None:
+    ours, x = Convolution(layer(16, 32)), picture(16, (2, 9, 7))
+    for learning in (False, True):
+        with torch.set_grad_enabled(learning):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                half = ours(x)
+                assert torch.equal(half, ours(x.bfloat16()))
+            assert half.dtype == torch.bfloat16
+            assert ours(x).dtype == torch.float32
+    assert given_channels == [16] * 6
+    with pytest.raises(RuntimeError, match="type"):  # torch's: that of its input and its bias differ
+        ours(x.bfloat16())
+
+
+def test_of_frozen_layers_filters_are_laid_out_once_while_others_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen, learning, counted = Convolution(layer(16, 16)), Convolution(layer(16, 16)), []
+
+    def noted(weight: Tensor, dtype: torch.dtype, *, turned: bool = False) -> Tensor:
+        counted.append(weight is frozen.weight)
+        return lay_out(weight, dtype, turned=turned)
+
+    monkeypatch.setattr(winograd, "lay_out", noted)
+    frozen.requires_grad_(False)
+    for _ in range(3):
+        learning(frozen(picture(16, (2, 6, 6)))).sum().backward()
+    assert counted == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda ours: pickle.loads(pickle.dumps(ours))], ids=["copy", "pickle"]
+)
+def test_a_copy_has_filters_of_its_own(copied: Callable[[Convolution], Convolution]) -> None:
+    ours, x = Convolution(layer(16, 16), rectified=True), picture(16, (2, 6, 6))
+    with torch.no_grad():
+        before = ours(x)
+        other = copied(ours)
+        assert torch.equal(other(x), before)
+        other.weight.zero_()
+        assert not torch.equal(other(x), before)
+        assert torch.equal(ours(x), before)
+
+
+def test_another_number_of_channels_is_torchs_error() -> None:
+    with pytest.raises(RuntimeError, match="to have 16 channels, but got 32"):
+        Convolution(layer(16, 16))(picture(32, (1, 4, 4)))
+
+
+def test_a_map_without_pixels_is_torchs_error() -> None:
+    with pytest.raises(RuntimeError, match="can't be greater than actual input size"):
+        Convolution(layer(16, 16))(picture(16, (1, 4, 4))[..., :0])
+
+
+def test_it_takes_over_the_weights_of_another_and_draws_none() -> None:
+    plain = layer(16, 32)
+    state = torch.get_rng_state()
+    ours = Convolution(plain)
+    assert torch.equal(state, torch.get_rng_state())
+    assert ours.weight is plain.weight
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "other", [{"padding": 2, "dilation": 2}, {"padding": 1, "bias": False}, {"padding": 1, "padding_mode": "reflect"}]
+)
+def test_another_kind_of_convolution_is_refused(other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="3 x 3"):
+        Convolution(nn.Conv2d(16, 16, 3, **other))

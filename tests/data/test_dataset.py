@@ -1,0 +1,114 @@
+"""Opening data a second time: nothing is decoded again, and nothing is remembered that is no longer so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.data import dataset as opened
+from bench.data import split
+from bench.data.dataset import OpenedData, open_data
+from bench.data.pixels import open_pixels
+from bench.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A VOC folder of eight pictures of 60 x 50; the first is grey."""
+    root = tmp_path / "voc"
+    for name in ("Annotations", "JPEGImages"):
+        (root / name).mkdir(parents=True)
+    for number in range(8):
+        Image.new("RGB" if number else "L", (60, 50), (number * 20,) * 3 if number else 7).save(
+            root / f"JPEGImages/{number}.png"
+        )
+        annotate(root, number)
+    return root
+
+
+def annotate(root: Path, number: int, *, width: int = 60) -> None:
+    (root / f"Annotations/{number}.xml").write_text(
+        f"<annotation><size><width>{width}</width><height>50</height></size><object><name>thing</name>"
+        "<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></annotation>"
+    )
+
+
+def opening(root: Path, *, skip_invalid: bool = False) -> OpenedData:
+    return open_data(f"voc:{root}", cache=root.parent / "cache", workers=2, skip_invalid=skip_invalid)
+
+
+def truncate(file: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file)
+    file.write_bytes(file.read_bytes()[:2000])
+
+
+def test_the_second_opening_reports_the_same_and_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truncate(folder / "JPEGImages/3.png")
+    first = opening(folder, skip_invalid=True)
+    kinds = [problem.kind for problem in first.report.reading.problems]
+    assert "truncated-image" in kinds
+    assert "grey-image" in kinds
+    monkeypatch.setattr(opened, "preflight", lambda *_, **__: pytest.fail("decoded again"))
+    second = opening(folder, skip_invalid=True)
+    assert second.report.reading.problems == first.report.reading.problems
+    assert second.report.images_checked == first.report.images_checked == 8
+    assert second.index.files == first.index.files
+    assert len(second.index) == 7
+    assert second.pixels == first.pixels
+    with pytest.raises(UserError, match=r"3.png.*truncated-image"):
+        opening(folder)
+
+
+def test_a_touched_image_is_decoded_again(folder: Path) -> None:
+    truncate(folder / "JPEGImages/3.png")
+    with pytest.raises(UserError, match="truncated-image"):
+        opening(folder)
+    Image.new("RGB", (60, 50), (1, 2, 3)).save(folder / "JPEGImages/3.png")
+    data = opening(folder)
+    row = next(row for row, name in enumerate(data.index.files) if name.endswith("3.png"))
+    assert open_pixels(data.pixels, data.index)[row][0, 0].tolist() == [1, 2, 3]
+
+
+def test_a_mended_annotation_is_believed_and_a_broken_one_is_not(folder: Path) -> None:
+    # Whether a picture has the size that is stated was decided on decoding; the statement may have changed since
+    annotate(folder, 5, width=61)
+    with pytest.raises(UserError, match=r"5.png.*61x50.*size-disagrees"):
+        opening(folder)
+    annotate(folder, 5)
+    assert len(opening(folder).index) == 8
+    annotate(folder, 6, width=59)
+    with pytest.raises(UserError, match=r"6.png.*59x50.*size-disagrees"):
+        opening(folder)
+
+
+def test_deleted_pixels_are_made_again(folder: Path) -> None:
+    data = opening(folder)
+    assert data.pixels is not None
+    data.pixels.unlink()
+    again = opening(folder)
+    assert again.pixels == data.pixels
+    assert open_pixels(again.pixels, again.index)[7][0, 0].tolist() == [140] * 3
+
+
+def test_without_room_images_are_decoded_on_demand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opened, "fits_budget", lambda *_: False)
+    data = opening(folder)
+    assert data.pixels is None
+    assert open_pixels(data.pixels, data.index)[7][0, 0].tolist() == [140] * 3
+    monkeypatch.setattr(opened, "preflight", lambda *_, **__: pytest.fail("checked again"))
+    assert opening(folder).pixels is None
+
+
+def test_train_and_val_are_the_split(folder: Path, tmp_path: Path) -> None:
+    data = opening(folder)
+    assert {*data.train.files, *data.val.files} == set(data.index.files)
+    assert not {*data.train.files} & {*data.val.files}
+    split.save(data.split, data.index, tmp_path / "split.json")
+    kept = open_data(
+        f"voc:{folder}", cache=tmp_path / "cache", workers=1, val_fraction=0.5, frozen=tmp_path / "split.json"
+    )
+    assert kept.val.files == data.val.files

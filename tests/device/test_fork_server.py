@@ -1,0 +1,31 @@
+"""The server of fresh processes has imported what cells need, wherever the command was started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+STARTED_ELSEWHERE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from bench.device.fork_server import fresh_processes
+if __name__ == "__main__":
+    found = "import os, sys; os._exit(7 if 'bench.run.cell' in sys.modules else 3)"
+    process = fresh_processes(compiled=False).Process(target=exec, args=(found,))
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="forking is unsafe there")
+def test_a_process_finds_everything_imported(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(STARTED_ELSEWHERE)
+    ended = subprocess.run([sys.executable, script, REPOSITORY], cwd=tmp_path, check=False)
+    assert ended.returncode == 7

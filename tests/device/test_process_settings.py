@@ -1,0 +1,52 @@
+"""What this suite sets for its processes, and takes back for those that are to be as a user's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bench.device.process_settings import as_found
+
+NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+# A process that sets what it needs, as do those that it starts, and shows what one that is as a user's would find
+NESTED = """
+import os, subprocess, sys
+from bench.device.process_settings import as_found, wait_briefly
+wait_briefly()
+if len(sys.argv) > 1:
+    subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
+    raise SystemExit
+with as_found():
+    print([os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")])
+print([os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")])
+"""
+
+
+@pytest.mark.parametrize("further", [[], [NESTED]], ids=["itself", "in a process that it starts"])
+@pytest.mark.parametrize(
+    ("given", "set_"),
+    [
+        ([None, None], ["PASSIVE", "20000"]),
+        ([None, "7"], ["PASSIVE", "7"]),
+        (["ACTIVE", None], ["ACTIVE", None]),
+    ],
+)
+def test_what_the_user_has_not_set_is_set_and_taken_back(
+    given: list[str | None], set_: list[str | None], further: list[str]
+) -> None:
+    with as_found():
+        environment = {name: value for name, value in os.environ.items() if name not in NAMES}
+    environment |= {name: value for name, value in zip(NAMES, given, strict=True) if value is not None}
+    command = [sys.executable, "-c", NESTED, *further]
+    shown = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    assert shown.splitlines() == [str(given), str(set_)]
+
+
+def test_the_environment_is_there_again() -> None:
+    before = dict(os.environ)
+    with as_found():
+        pass
+    assert dict(os.environ) == before

@@ -1,0 +1,110 @@
+"""Detections of any detector from a file: scored as ours are, and refused with what is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.diagnosis.scores import read_detections, score
+from bench.errors import UserError
+from bench.evaluation.coco import detections_coco, evaluate
+from tests.made_index import index_of
+from tests.tiny import specification
+
+DETECTOR = specification().detector
+VAL = index_of([[(0, 10, 10, 30, 30), (1, 40, 40, 80, 75)], [(0, 5, 5, 60, 60)]])
+
+
+def written(path: Path, content: Any) -> Path:
+    file = path / "detections.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def perfect(**changes: Any) -> list[dict[str, Any]]:
+    return [
+        {"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "score": 0.9} | changes,
+        {"image_id": 1, "category_id": 2, "bbox": [40, 40, 40, 35], "score": 0.8},
+        {"image_id": 2, "category_id": 1, "bbox": [5, 5, 55, 55], "score": 0.7},
+    ]
+
+
+def test_perfect_detections_have_an_ap_of_one_by_id_and_by_file_name(tmp_path: Path) -> None:
+    for name in (1, "0.png"):
+        scored = score(written(tmp_path, perfect(image_id=name)), VAL, DETECTOR)
+        assert scored["accuracy"]["AP"] == scored["accuracy"]["AR_100"] == 1
+        assert (scored["detections"], scored["elsewhere"], scored["file"]) == (3, 0, "detections.json")
+
+
+def test_a_file_of_ours_reads_back_to_the_same_figures(tmp_path: Path) -> None:
+    path = written(tmp_path, perfect(bbox=[12, 10, 20, 20]) * 2)
+    detections, _ = read_detections(path, VAL)
+    again = written(tmp_path, detections_coco(detections, VAL))
+    accuracy = score(again, VAL, DETECTOR)["accuracy"]
+    assert accuracy == evaluate(VAL, detections).accuracy
+    assert 0 < accuracy["AP"] < 1
+
+
+def test_found_objects_are_told_by_size_and_by_whether_a_prior_matches_them(tmp_path: Path) -> None:
+    # In images of 300 x 300 two of 8 x 8, which no prior matches, one of 90 x 90, and a difficult one
+    val = index_of(
+        [[(0, 0, 0, 8, 8), (0, 50, 50, 58, 58), (1, 105, 105, 195, 195), (1, 200, 200, 290, 290)]], size=(300, 300)
+    )
+    val = replace(val, difficult=np.array([False, False, False, True]))
+    found = [([50, 50, 8, 8], 1), ([105, 105, 90, 90], 2), ([200, 200, 90, 90], 2), ([2, 0, 8, 5], 1)]
+    content = [
+        {"image_id": 1, "category_id": category, "bbox": box, "score": 0.01 * (place + 1)}
+        for place, (box, category) in enumerate(found)
+    ]
+    scored = score(written(tmp_path, content), val, DETECTOR)["found"]
+    assert scored["all"] == {"objects": 3, "found": 2, "with_prior": 1, "with_prior_found": 1}
+    assert scored["under 16"] == {"objects": 2, "found": 1, "with_prior": 0, "with_prior_found": 0}
+    assert scored["32 to 96"] == {"objects": 1, "found": 1, "with_prior": 1, "with_prior_found": 1}
+    assert scored["16 to 32"]["objects"] == scored["96 and more"]["objects"] == 0
+
+
+def test_errors_are_told_by_type_with_what_they_cost(tmp_path: Path) -> None:
+    # The first object under the wrong name, the second found; the third is not: one error each, of two classes
+    errors = score(written(tmp_path, perfect(category_id=2, score=0.7)[:2]), VAL, DETECTOR)["errors"]
+    assert {kind: own["count"] for kind, own in errors.items() if own["count"]} == {"classification": 1, "missed": 1}
+    # Class 0 has an AP50 of nought: with the first mended, of 51 of 101 recall points; class 1 loses nothing.
+    assert errors["classification"]["dAP50"] == pytest.approx(51 / 101 / 2)
+    assert errors["localisation"]["dAP50"] == 0
+    assert all(own["dAP50"] == 0 for own in score(written(tmp_path, perfect()), VAL, DETECTOR)["errors"].values())
+
+
+def test_detections_on_other_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    scored = score(written(tmp_path, [*perfect(), *perfect(image_id=77)[:1]]), VAL, DETECTOR)
+    assert (scored["detections"], scored["elsewhere"]) == (3, 1)
+
+
+def test_no_detections_at_all_are_an_ap_of_nought(tmp_path: Path) -> None:
+    assert score(written(tmp_path, []), VAL, DETECTOR)["accuracy"]["AP"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"annotations": []}, "not a file of detections"),
+        ([{"image_id": 1}], "category_id"),
+        (perfect(bbox=[1, 2, 3]), "not a file of detections"),
+        (perfect(category_id=9), "category_id 9 is not of these data, which have 2 \\(1 class 0, 2 class 1"),
+        (perfect(score=np.nan), "finite"),
+        (perfect(bbox=[1e39, 2, 3, 4]), "finite"),
+        (perfect(category_id=10**30), "not a file of detections"),
+        (perfect(image_id="other.png")[:1], "none of its images .*first is 1 or 0.png"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_with_the_reason(tmp_path: Path, content: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read_detections(written(tmp_path, content), VAL)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.json"):
+        read_detections(tmp_path / "none.json", VAL)

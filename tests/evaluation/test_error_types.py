@@ -1,0 +1,289 @@
+"""Error types are TIDE's, and what mending one gives back is what the sums by hand say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pycocotools import mask
+
+import bench.evaluation.matches
+from bench.data.index import ImageIndex
+from bench.evaluation import error_types as et
+from bench.evaluation.coco import evaluate
+from bench.evaluation.detections import Detections, xywh
+from bench.evaluation.error_types import (
+    FALSE_NEGATIVES,
+    FALSE_POSITIVES,
+    KINDS,
+    VERDICTS,
+    ErrorTypes,
+    error_types,
+    mended,
+)
+from bench.evaluation.matches import Matches
+from tests.random_sets import detections_of, index_of, jittered, random_index
+
+EVERY_KIND = (*KINDS, FALSE_POSITIVES, FALSE_NEGATIVES)
+SEEDS = st.integers(0, 10_000)
+
+
+def decomposed(index: ImageIndex, detections: Detections) -> tuple[Matches, ErrorTypes]:
+    matches = evaluate(index, detections).matches
+    return matches, error_types(matches, xywh(detections.boxes[matches.detection]), xywh(index.boxes))
+
+
+def gain(matches: Matches, types: ErrorTypes, kind: str, **chosen: NDArray[np.bool_]) -> float:
+    after = et.ap50(mended(matches, types, kind, **chosen))
+    return float(np.nanmean(et.given_back(et.ap50(matches), after)))
+
+
+BOX = (10.0, 10.0, 110.0, 110.0)
+BESIDE = (65.0, 10.0, 165.0, 110.0)  # IoU with BOX: 45 / 155
+FAR = (200.0, 200.0, 290.0, 290.0)
+
+
+def one_of_each(times: int) -> tuple[ImageIndex, Detections]:
+    """`times` errors of each kind and twice as many true ones, of 5 ground truths of class 0 and 1 of class 1.
+
+    By score: true .9, classification .8 (claims class 1), localisation .7, both .6, duplicate .5, background .4,
+    and a true one at .05.
+    """
+    images = [[(0, *BOX)], [(0, *BOX)], [(0, *BOX)], [(1, *BOX)], [], [(0, *BOX)], [(0, *BOX)]]
+    found = [
+        (0, 0, 0.9, *BOX),
+        (1, 1, 0.8, *BOX),
+        (2, 0, 0.7, *BESIDE),
+        (3, 0, 0.6, *BESIDE),
+        (0, 0, 0.5, *BOX),
+        (4, 0, 0.4, *BOX),
+        (6, 0, 0.05, *BOX),
+    ]
+    shifted = [(image + 7 * copy, *rest) for copy in range(times) for image, *rest in found]
+    return index_of(images * times), detections_of(*shifted)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_errors_of_each_kind_are_counted_and_mended_as_by_hand(times: int) -> None:
+    index, detections = one_of_each(times)
+    matches, types = decomposed(index, detections)
+    # Of class 1 the one ground truth is hit by an error of `both`, which mends nothing: it is missed too.
+    assert types.counts() == {kind: times for kind in KINDS} | {"missed": 2 * times}
+    assert np.count_nonzero(types.verdict == et.TRUE) == 2 * times
+
+    # Of class 0: recall .2 at precision 1, .4 at 2/6. Class 1 has AP 0 whatever is mended: the mean halves.
+    before = 21 + 20 * 2 / 6
+    assert np.nanmean(et.ap50(matches)) == pytest.approx(before / 101 / 2, abs=1e-12)
+    after = {
+        "classification": 41 + 20 * 3 / 7,
+        "localisation": 41 + 20 * 3 / 6,
+        "both": 21 + 20 * 2 / 5,
+        "duplicate": 21 + 20 * 2 / 5,
+        "background": 21 + 20 * 2 / 5,
+        "missed": 26 + 25 * 2 / 6,
+        FALSE_POSITIVES: 41,
+        FALSE_NEGATIVES: 51 + 50 * 2 / 6,
+    }
+    assert {kind: gain(matches, types, kind) * 101 * 2 for kind in EVERY_KIND} == pytest.approx(
+        {kind: points - before for kind, points in after.items()}, abs=1e-9
+    )
+
+
+def test_a_ground_truth_is_mended_once_by_the_best_score() -> None:
+    index = index_of([[(0, *BOX)], [(0, *BOX)]])
+    detections = detections_of(
+        (0, 0, 0.6, *BESIDE),
+        (0, 1, 0.9, *BOX),  # the best: it alone gives the ground truth back
+        (0, 1, 0.7, *BOX),
+        (1, 0, 0.8, *BOX),
+        (1, 1, 0.95, *BOX),  # about a ground truth that was found: it can only go
+    )
+    matches, types = decomposed(index, detections)
+    by_row = dict(zip(matches.detection.tolist(), types.mends.tolist(), strict=True))
+    assert by_row == {0: False, 1: True, 2: False, 3: False, 4: False}
+    assert types.counts() == dict.fromkeys(KINDS, 0) | {"classification": 3, "localisation": 1}
+    # Both found: AP 1, of the one class that has ground truths.
+    assert gain(matches, types, "classification") == pytest.approx(1 - 51 / 101, abs=1e-12)
+    assert gain(matches, types, "localisation") == 0
+
+
+def test_what_is_ignored_is_no_error_and_no_ground_truth() -> None:
+    index = replace(index_of([[(0, *BOX), (1, *FAR)]]), difficult=np.array([True, False]))
+    detections = detections_of((0, 0, 0.9, *BOX), (0, 1, 0.8, *BOX), (0, 0, 0.7, *BESIDE))
+    matches, types = decomposed(index, detections)
+    verdicts = {row: VERDICTS[verdict] for row, verdict in zip(matches.detection, types.verdict, strict=True)}
+    assert verdicts == {0: "ignored", 1: "background", 2: "background"}
+    assert types.missed.tolist() == [False, True]
+
+
+@settings(max_examples=12, deadline=None)
+@given(SEEDS)
+def test_before_mending_it_is_the_published_ap50(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    index = random_index(rng)
+    index = replace(index, difficult=rng.random(len(index.boxes)) < 0.1)
+    evaluation = evaluate(index, jittered(rng, index))
+    published = evaluation.accuracy["AP50"]
+    counted = et.ap50(evaluation.matches)
+    if published is None:
+        assert np.isnan(counted).all()
+    else:
+        assert np.nanmean(counted) == pytest.approx(published, abs=1e-12)
+
+
+@settings(max_examples=12, deadline=None)
+@given(SEEDS, st.sampled_from([7, 250_000]))
+def test_verdicts_are_those_of_the_definition(seed: int, pairs_at_once: int) -> None:
+    """Detection by detection, as TIDE's section 2.2 has them. Chunks of any size give the same."""
+    rng = np.random.default_rng(seed)
+    index = random_index(rng)
+    detections = jittered(rng, index)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(et, "PAIRS_AT_ONCE", pairs_at_once)
+        matches, types = decomposed(index, detections)
+    true = types.verdict == et.TRUE
+    used = set(types.truth[true].tolist())
+    assert len(used) == true.sum()
+    boxes, truth_boxes = xywh(detections.boxes[matches.detection]), xywh(index.boxes)
+    about = set(used)
+    for row in np.flatnonzero(types.verdict >= et.CLASSIFICATION):
+        beside = np.flatnonzero((index.image_of_box == matches.image[row]) & ~index.crowd)
+        iou = et.box_iou(boxes[row], truth_boxes[beside])
+        own = index.labels[beside] == matches.label[row]
+        taken = own & np.isin(beside, list(used))
+        if 0.1 <= iou[own].max(initial=0) <= 0.5:
+            expected, candidates = "localisation", own
+        elif iou[~own].max(initial=0) >= 0.5:
+            expected, candidates = "classification", ~own
+        elif iou[taken].max(initial=0) >= 0.5:
+            expected, candidates = "duplicate", taken
+        elif iou.max(initial=0) <= 0.1:
+            expected, candidates = "background", own & False
+        else:
+            expected, candidates = "both", np.ones_like(own)
+        assert VERDICTS[types.verdict[row]] == expected
+        nearest = iou[candidates].max(initial=-1)
+        assert (types.truth[row] == -1) == (nearest == -1)
+        if nearest >= 0:
+            assert types.truth[row] in beside[candidates & (iou == nearest)]
+        if expected in ("localisation", "classification"):
+            about.add(int(types.truth[row]))
+    assert set(np.flatnonzero(types.missed).tolist()) == set(np.flatnonzero(~index.crowd).tolist()) - about
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS)
+def test_mending_some_and_then_the_rest_is_mending_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    index = random_index(rng)
+    matches, types = decomposed(index, jittered(rng, index))
+    some_detections = rng.random(len(matches.label)) < 0.5
+    some_truths = rng.random(len(index.boxes)) < 0.5
+    before = et.ap50(matches)
+    for kind in EVERY_KIND:
+        whole = mended(matches, types, kind)
+        nothing = mended(matches, types, kind, detections=some_detections & False, truths=some_truths & False)
+        np.testing.assert_allclose(et.ap50(nothing), before, atol=1e-12)
+        first = mended(matches, types, kind, detections=some_detections, truths=some_truths)
+        rest = mended(matches, types, kind, detections=~some_detections, truths=~some_truths)
+        changed = (len(matches.label) - len(whole.label), *_positives(whole, matches))
+        added = [(len(matches.label) - len(part.label), *_positives(part, matches)) for part in (first, rest)]
+        assert np.array_equal(changed, np.sum(added, axis=0))
+
+
+def _positives(after: Matches, before: Matches) -> tuple[int, int]:
+    """True detections gained, and ground truths that no longer count."""
+    return int(after.matched.sum() - et.at_foreground(before).matched.sum()), int(
+        after.truth_ignored.sum() - et.at_foreground(before).truth_ignored.sum()
+    )
+
+
+@settings(max_examples=12, deadline=None)
+@given(SEEDS)
+def test_without_false_positives_ap_is_recall(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    index = random_index(rng)
+    matches, types = decomposed(index, jittered(rng, index))
+    after = et.ap50(mended(matches, types, FALSE_POSITIVES))
+    true = types.verdict == et.TRUE
+    for label in range(len(index.classes)):
+        total = np.count_nonzero((index.labels == label) & ~index.crowd)
+        found = np.count_nonzero(true & (matches.label == label))
+        points = 0 if not found else 100 * found // total + 1
+        assert np.isnan(after[label]) if not total else after[label] == pytest.approx(points / 101, abs=1e-12)
+
+
+def test_nothing_found_and_nothing_to_find() -> None:
+    for index, detections in (
+        (index_of([[(0, *BOX)], []]), detections_of()),
+        (index_of([[], []]), detections_of((0, 1, 0.5, *BOX))),
+        (index_of([[], []]), detections_of()),
+    ):
+        matches, types = decomposed(index, detections)
+        assert types.counts() == dict.fromkeys(KINDS, 0) | {
+            "missed": len(index.boxes),
+            "background": len(detections.image),
+        }
+        for kind in EVERY_KIND:
+            after = et.given_back(et.ap50(matches), et.ap50(mended(matches, types, kind)))
+            assert np.nan_to_num(after).tolist() == [0.0, 0.0]
+
+
+def test_it_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    _, types = decomposed(*one_of_each(2))
+    types.save(tmp_path / "error_types.npz")
+    again = ErrorTypes.load(tmp_path / "error_types.npz")
+    for name in ("verdict", "truth", "mends", "missed"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(types, name), strict=True)
+
+
+@given(SEEDS)
+def test_iou_is_that_of_pycocotools_to_the_bit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes, others = (rng.uniform(0, 60, (count, 4)).round(rng.integers(0, 3)) for count in (7, 5))
+    expected = np.asarray(mask.iou(boxes, others, [0] * len(others)))
+    sized = (boxes[:, 2:].prod(axis=1)[:, None] + others[:, 2:].prod(axis=1)) > 0
+    np.testing.assert_array_equal(et.box_iou(boxes[:, None], others)[sized], expected[sized])
+
+
+TIDE_NAMES = {"Cls": "classification", "Loc": "localisation", "Both": "both", "Dupe": "duplicate"} | {
+    "Bkg": "background", "Miss": "missed", "FalsePos": FALSE_POSITIVES, "FalseNeg": FALSE_NEGATIVES
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tidecv_agrees(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tidecv = pytest.importorskip("tidecv")
+    monkeypatch.setenv("TIDE_PATH", str(tmp_path))  # else it makes a folder in the user's home
+    # Its points on the recall axis are quotients, COCO's are sums: .29 is not the same number in both.
+    monkeypatch.setattr(bench.evaluation.matches, "RECALLS", np.arange(101) / 100)
+    rng = np.random.default_rng(seed)
+    index = random_index(rng, images=30, classes=4)
+    # Crowds apart: tidecv also searches what it ignores for errors. And the last class is always empty.
+    index = replace(index, crowd=np.zeros_like(index.crowd), classes=index.classes[:3])
+    index = replace(index, category_ids=index.category_ids[:3])
+    detections = jittered(rng, index, each=2, wrong=5, ties=False)
+    matches, types = decomposed(index, detections)
+    truths, found = tidecv.Data("truths"), tidecv.Data("found")
+    for image in range(len(index)):
+        truths.add_image(image, str(image))
+    for image, label, box in zip(index.image_of_box, index.labels, xywh(index.boxes), strict=True):
+        truths.add_ground_truth(int(image), int(label), box.tolist())
+    columns: Any = (detections.image, detections.labels, detections.scores, xywh(detections.boxes))
+    for image, label, score, box in zip(*columns, strict=True):
+        found.add_detection(int(image), int(label), float(score), box.tolist())
+    tide = tidecv.TIDE()
+    run = tide.evaluate(truths, found, mode=tidecv.TIDE.BOX)
+    assert run.ap == pytest.approx(100 * np.nanmean(et.ap50(matches)), abs=1e-9)
+    assert types.counts() == {TIDE_NAMES[error.short_name]: count for error, count in run.count_errors().items()}
+    errors = tide.get_all_errors()
+    theirs = {TIDE_NAMES[name]: value for part in ("main", "special") for name, value in errors[part]["found"].items()}
+    ours = {kind: max(0.0, 100 * gain(matches, types, kind)) for kind in KINDS}
+    ours |= {kind: 100 * gain(matches, types, kind) for kind in (FALSE_POSITIVES, FALSE_NEGATIVES)}
+    assert ours == pytest.approx(theirs, abs=1e-9)

@@ -1,0 +1,72 @@
+"""Precision, and what it is decided by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.run import numerics
+from bench.run.numerics import WORTH_COMPILING, decide, worth_compiling
+from bench.spec import Numerics, Specification
+from tests import tiny
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def training(images: int, weights: str = "none") -> Specification:
+    spec = tiny.specification(weights)
+    return replace(spec, training=replace(spec.training, steps=images, batch=1))
+
+
+def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics, "computes_bfloat16", lambda device: False)
+    for images in (1, WORTH_COMPILING):
+        decided = decide(training(images), "cpu", jobs=1)
+        assert (decided.precision, decided.compiled) == ("float32", images == WORTH_COMPILING)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("gain", "precision"), [(0.5, "float32"), (1.1, "float32"), (2.0, "bfloat16")])
+def test_with_compiled_loops_the_rates_of_a_dense_convolution_decide(
+    gain: float, precision: str, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numerics, "computes_bfloat16", lambda device: True)
+    monkeypatch.setattr(numerics, "_dense_gain", lambda: gain)
+    monkeypatch.setattr(numerics, "step_seconds", lambda *_: pytest.fail("it would wait for the compiler"))
+    decided = decide(training(WORTH_COMPILING, str(tiny_weights)), "cpu", jobs=1)
+    assert (decided.precision, decided.compiled) == (precision, True)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("faster", ["float32", "bfloat16"])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_where_torch_computes_depthwise_convolutions_a_training_step_does(
+    pretrained: bool, faster: str, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little training for the compiler; or norms that learn, which are not folded into the convolutions."""
+
+    def seconds(spec: Specification, each: Numerics) -> tuple[float, int]:
+        return (1.0 if each.precision == faster else 1.1), 0
+
+    monkeypatch.setattr(numerics, "computes_bfloat16", lambda device: True)
+    monkeypatch.setattr(numerics, "_dense_gain", lambda: pytest.fail("depthwise convolutions may lose more"))
+    monkeypatch.setattr(numerics, "step_seconds", seconds)
+    spec = training(WORTH_COMPILING - 1, str(tiny_weights)) if pretrained else training(WORTH_COMPILING)
+    assert decide(spec, "cpu", jobs=1).precision == faster
+
+
+def test_long_trainings_on_a_cpu_are_worth_the_compiler() -> None:
+    spec = training(WORTH_COMPILING).training
+    assert worth_compiling(spec, "cpu")
+    assert not worth_compiling(spec, "cuda")
+    assert not worth_compiling(replace(spec, steps=spec.steps - 1), "cpu")
+    assert numerics._dense_gain() > 0

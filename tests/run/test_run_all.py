@@ -1,0 +1,314 @@
+"""Whole small runs through the command line: what is written, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import run_all
+from bench.analysis.error_costs import errors_frame
+from bench.analysis.error_counts import counted_cells
+from bench.analysis.run_records import load_run
+from bench.detector.priors import read_shapes
+from bench.options import parse, run_parser
+from tests.conftest import REPOSITORY
+from tests.small_runs import records, request_words
+
+COLUMNS = (
+    *("variant", "fpn", "anchors", "unfreezing", "seeds", "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("images_per_second", "latency_p50_ms", "latency_p99_ms", "parameters_M", "forward_GFLOP", "train_seconds"),
+)
+VARIANTS = [
+    "baseline",
+    "fpn",
+    "anchors",
+    "unfreezing",
+    "fpn+anchors",
+    "fpn+unfreezing",
+    "anchors+unfreezing",
+    "fpn+anchors+unfreezing",
+]
+
+
+without_plots = pytest.mark.usefixtures("undrawn")
+
+
+@pytest.fixture
+def words(pictures: Path, tiny_weights: Path, tmp_path: Path) -> list[str]:
+    return request_words(pictures, tiny_weights, tmp_path)
+
+
+def test_the_whole_matrix_is_trained_evaluated_and_reported(words: list[str], tmp_path: Path) -> None:
+    assert run_all.main(words) == 0
+    run = tmp_path / "run"
+    table = pd.read_csv(run / "tables/ablation.csv")
+    assert tuple(table.columns[: len(COLUMNS)]) == COLUMNS
+    assert list(table["variant"]) == VARIANTS
+    assert table["AP"].between(0, 1).all()
+    assert (table["status"] == "done").all()
+    for name in ("plan.json", "split.json", "ground_truth.json", "environment.json"):
+        assert (run / name).is_file(), name
+    assert {path.suffix for path in (run / "tables").glob("ablation.*")} == {".csv", ".md", ".tex"}
+    assert "Verdict" in (run / "report.html").read_text(encoding="utf-8")
+    assert list((run / "thumbnails").glob("*.jpg"))
+    for plot in ("ap_by_variant", "ap_by_size", "ap_against_throughput", "priors_over_ground_truths"):
+        assert (run / f"plots/{plot}.png").stat().st_size > 10_000
+
+    found = records(run)
+    assert set(found) == set(VARIANTS)
+    # Only what an axis is about differs between arms
+    assert len({record["fingerprints"]["split"] for record in found.values()}) == 1
+    assert len({record["fingerprints"]["train"] for record in found.values()}) == 1
+    assert found["fpn"]["detector"]["neck"] is not None
+    assert found["anchors"]["detector"]["priors"] != found["baseline"]["detector"]["priors"]
+    assert found["anchors"]["prepared"]["anchors"]["recall_after"]["matched"] >= 0
+    assert found["unfreezing"]["training"]["phases"] != found["baseline"]["training"]["phases"]
+    assert found["unfreezing"]["detector"] == found["baseline"]["detector"]
+
+    # Any COCO tool can score a cell's detections against ground_truth.json
+    from pycocotools.coco import COCO  # noqa: PLC0415
+    from pycocotools.cocoeval import COCOeval  # noqa: PLC0415
+
+    baseline = found["baseline"]
+    detections = run / "cells" / baseline["id"] / "detections.json"
+    truth = COCO(str(run / "ground_truth.json"))
+    if json.loads(detections.read_text()):
+        evaluator = COCOeval(truth, truth.loadRes(str(detections)), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+        assert baseline["accuracy"]["AP"] == evaluator.stats[0]
+
+
+@without_plots
+def test_a_yolo_folder_gives_eight_rows(words: list[str], pictures: Path, tmp_path: Path) -> None:
+    """The same pictures, written as YOLO."""
+    for number in range(10):
+        side, (name, wide) = ("train", "val")[number >= 6], (("square", 20), ("bar", 40))[number % 2]
+        for kind in ("images", "labels"):
+            (tmp_path / kind / side).mkdir(parents=True, exist_ok=True)
+        shutil.copy(pictures / f"JPEGImages/{number}.jpg", tmp_path / f"images/{side}/{number}.jpg")
+        left, top = 5 + 3 * number, 10 + 2 * number
+        box = ((left + wide / 2) / 96, (top + 10) / 80, wide / 96, 20 / 80)
+        line = f"{('bar', 'square').index(name)} " + " ".join(f"{value:.6f}" for value in box)
+        (tmp_path / f"labels/{side}/{number}.txt").write_text(line)
+    data = tmp_path / "data.yaml"
+    data.write_text("train: images/train\nval: images/val\nnames: [bar, square]\n")
+    words[words.index("--data") + 1] = f"yolo:{data}"
+    assert run_all.main(words) == 0
+    table = pd.read_csv(tmp_path / "run/tables/ablation.csv")
+    assert list(table["variant"]) == VARIANTS
+    assert table["AP"].notna().all()
+
+
+@without_plots
+def test_crowds_are_kept_apart_in_a_coco_run(words: list[str], pictures: Path, tmp_path: Path) -> None:
+    """One ordinary box and one crowd on every picture: the crowd is no ground truth and fits no anchor."""
+    shutil.copytree(pictures / "JPEGImages", tmp_path / "images")
+    entries = []
+    for number in range(10):
+        ordinary = {"bbox": [5 + 3 * number, 10 + 2 * number, 20, 20], "iscrowd": 0, "area": 400}
+        crowd = {"bbox": [0, 60, 96, 20], "iscrowd": 1, "area": 1920}
+        entries += [part | {"image_id": 40 + number, "category_id": 7} for part in (ordinary, crowd)]
+    content = {
+        "images": [{"id": 40 + n, "file_name": f"{n}.jpg", "width": 96, "height": 80} for n in range(10)],
+        "annotations": [entry | {"id": 100 + place} for place, entry in enumerate(entries)],
+        "categories": [{"id": 7, "name": "square"}],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    words[words.index("--data") + 1] = f"coco:{tmp_path}"
+    assert run_all.main([*words, "--axes", "anchors"]) == 0
+    found = records(tmp_path / "run")
+    images = found["baseline"]["accuracy"]["images"]
+    assert found["baseline"]["accuracy"]["ground_truths"]["all"] == images
+    assert found["anchors"]["prepared"]["anchors"]["recall_before"]["boxes"] == 10 - images
+
+
+@without_plots
+def test_a_record_and_the_page_say_when_a_cell_was_done(words: list[str], tmp_path: Path) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    assert run_all.main([*words, "--axes", "none"]) == 0
+    (record,) = records(tmp_path / "run").values()
+    assert before <= datetime.fromisoformat(record["finished"]) <= datetime.now(UTC)
+    assert record["finished"] in (tmp_path / "run" / "report.html").read_text()
+
+
+@without_plots
+def test_seeds_give_means_with_deviations(words: list[str], tmp_path: Path) -> None:
+    assert run_all.main([*words, "--axes", "none", "--seeds", "2"]) == 0
+    table = pd.read_csv(tmp_path / "run/tables/ablation.csv")
+    assert list(table["seeds"]) == [2]
+    assert list(table.columns[:4]) == ["variant", "seeds", "AP", "AP_std"]
+
+
+@without_plots
+def test_no_images_takes_out_what_was_kept(words: list[str], tmp_path: Path) -> None:
+    assert run_all.main([*words, "--axes", "none"]) == 0
+    run = tmp_path / "run"
+    assert "data:image/jpeg" in (run / "report.html").read_text(encoding="utf-8")
+    assert run_all.main([*words, "--axes", "none", "--no-images"]) == 0
+    assert not list(run.glob("thumbnails/*"))
+    assert "data:image/jpeg" not in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_plan_is_shown_and_nothing_runs(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_all.main([*words, "--plan", "--controls", "lateral-only,half-data,double-steps"]) == 0
+    printed = capsys.readouterr().out
+    for name in (*VARIANTS, "lateral-only", "half-data", "double-steps"):
+        assert name in printed
+    assert not (tmp_path / "run").exists()
+
+
+@without_plots
+def test_controls_are_rows_beside_the_matrix(words: list[str], tmp_path: Path) -> None:
+    assert run_all.main([*words, "--axes", "none", "--controls", "lateral-only,half-data,double-steps"]) == 0
+    found = records(tmp_path / "run")
+    assert found["lateral-only"]["detector"]["neck"]["kind"] == "lateral-only"
+    assert found["double-steps"]["cost"]["steps"] == 2 * found["baseline"]["cost"]["steps"]
+    assert found["half-data"]["fingerprints"]["train"] != found["baseline"]["fingerprints"]["train"]
+    assert found["half-data"]["cost"]["steps"] == found["baseline"]["cost"]["steps"]
+
+
+@without_plots
+def test_predictions_are_drawn(words: list[str], pictures: Path, tmp_path: Path) -> None:
+    assert run_all.main([*words, "--axes", "none"]) == 0
+    image = pictures / "JPEGImages/7.jpg"
+    assert run_all.main(["predict", str(tmp_path / "run"), str(image), "--threshold", "0"]) == 0
+    drawn = tmp_path / "run/predictions/7.baseline.png"
+    assert Image.open(drawn).size == (96, 80)
+    other = tmp_path / "elsewhere/7.jpg"
+    other.parent.mkdir()
+    Image.open(image).crop((0, 0, 50, 40)).save(other)
+    assert run_all.main(["predict", str(tmp_path / "run"), str(image), str(other)]) == 0
+    assert Image.open(drawn).size == (96, 80)
+    assert Image.open(drawn.with_name("7-2.baseline.png")).size == (50, 40)
+
+
+@without_plots
+def test_the_error_types_that_a_cell_keeps_are_those_of_its_boxes(words: list[str], tmp_path: Path) -> None:
+    assert run_all.main([*words, "--axes", "none"]) == 0
+    run = load_run(tmp_path / "run")
+    kept = errors_frame(run, counted_cells(run))
+    (path,) = run.folder.glob("cells/*/error_types.npz")
+    path.unlink()
+    pd.testing.assert_frame_equal(errors_frame(run, counted_cells(run)), kept)
+    whole = kept[kept["scope"] == "all"].set_index("kind")
+    # What no localisation or classification error is about, and what one is about, was not found.
+    assert 0 <= whole["count"]["missed"] <= whole["count"]["false negatives"] <= whole["ground_truths"]["missed"]
+    assert whole["dAP50"].notna().all()
+
+
+@without_plots
+def test_the_report_is_rebuilt_without_torch(words: list[str], tmp_path: Path) -> None:
+    assert run_all.main([*words, "--axes", "none"]) == 0
+    table = tmp_path / "run/tables/ablation.csv"
+    before = table.read_bytes()
+    table.unlink()
+    code = (
+        "import sys, run_all; status = run_all.main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    subprocess.run([sys.executable, "-c", code, "report", str(tmp_path / "run")], check=True, cwd=REPOSITORY)
+    assert table.read_bytes() == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_not_replaced(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    words[words.index("--device") + 1] = "cuda"
+    assert run_all.main(words) == 2
+    assert "--device cpu" in capsys.readouterr().err
+
+
+@without_plots
+def test_options_come_from_a_file_and_the_command_line_wins(words: list[str], tmp_path: Path) -> None:
+    config = tmp_path / "options.toml"
+    config.write_text('axes = "none"\nsteps = 3\nseeds = 1\nskip_invalid = false\n')
+    assert run_all.main([*words, "--config", str(config), "--steps", "2"]) == 0
+    assert records(tmp_path / "run")["baseline"]["cost"]["steps"] == 2
+
+
+def test_a_list_in_a_file_is_one_option_or_several(tmp_path: Path) -> None:
+    config = tmp_path / "options.toml"
+    config.write_text('axes = ["fpn", "anchors"]\naxis_file = ["one.py", "two.py"]\n')
+    options = parse(run_parser(), ["--config", str(config)])
+    assert options.axes == "fpn,anchors"
+    assert [path.name for path in options.axis_file] == ["one.py", "two.py"]
+
+
+def test_preflight_lists_every_problem(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "JPEGImages").mkdir()
+    whole = (pictures / "JPEGImages/1.jpg").read_bytes()
+    (tmp_path / "JPEGImages/cut.jpg").write_bytes(whole[: len(whole) // 2])
+    for name in ("cut", "gone"):
+        text = (pictures / "Annotations/1.xml").read_text()
+        (tmp_path / f"Annotations/{name}.xml").write_text(text)
+    words = ["preflight", "--data", f"voc:{tmp_path}", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "o")]
+    assert run_all.main(words) == 2
+    problems = json.loads((tmp_path / "o/preflight.json").read_text())["problems"]
+    assert {"cut", "gone"} <= {Path(problem["where"].split(",")[0]).stem for problem in problems}
+    assert "cut.jpg" in capsys.readouterr().err
+
+
+def test_preflight_draws_contact_sheets_of_any_source(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sheets"
+    words = ["preflight", "--sheet", "--data", f"voc:{pictures}", "--cache", str(tmp_path / "c"), "--out", str(out)]
+    assert run_all.main(words) == 0
+    assert {path.name for path in out.iterdir()} == {"preflight.json", "sheet-images.png", "sheet-training.png"}
+    with Image.open(out / "sheet-images.png") as images, Image.open(out / "sheet-training.png") as views:
+        assert images.height < views.height  # ten images; twenty views of the six that are trained on
+        # The objects' yellow
+        red, _, blue = np.asarray(images).astype(int).reshape(-1, 3).T
+        assert ((red > 150) & (blue < 80)).sum() > 10_000
+
+
+@without_plots
+def test_every_cell_says_what_its_priors_match_and_its_file_reads_back(words: list[str], tmp_path: Path) -> None:
+    assert run_all.main([*words, "--axes", "anchors"]) == 0
+    run = tmp_path / "run"
+    found = records(run)
+    for variant, record in found.items():
+        file = run / "cells" / record["id"] / "priors.json"
+        content = json.loads(file.read_text())
+        assert [[list(shape) for shape in level] for level in read_shapes(file)] == record["detector"]["priors"]
+        for split, images in (("train", 6), ("val", 4)):
+            before, after = (record["prior_recall"][split][when] for when in ("before", "after"))
+            assert content["recall"][split] == after
+            assert before["boxes"] == after["boxes"] == images
+            assert variant == "anchors" or before == after
+    for split in ("train", "val"):
+        baseline, fitted = (found[variant]["prior_recall"][split] for variant in ("baseline", "anchors"))
+        assert fitted["before"] == baseline["after"]
+    assert found["anchors"]["prior_recall"]["train"]["after"] == found["anchors"]["prepared"]["anchors"]["recall_after"]
+
+    # A run that starts from the exported file has the very same priors
+    exported = run / "cells" / found["anchors"]["id"] / "priors.json"
+    words[words.index("--out") + 1] = str(tmp_path / "second")
+    assert run_all.main([*words, "--axes", "none", "--priors", str(exported)]) == 0
+    again = records(tmp_path / "second")["baseline"]
+    assert again["fingerprints"]["priors"] == found["anchors"]["fingerprints"]["priors"]
+    assert again["detector"]["priors"] == found["anchors"]["detector"]["priors"]
+
+
+def test_nothing_outside_the_named_folders_is_written(words: list[str], tmp_path: Path) -> None:
+    """A home of its own, emptied: what a run leaves there it was not told to."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    for name in ("MPLCONFIGDIR", "TORCH_HOME", "HF_HOME"):
+        environment.pop(name, None)
+    command = [sys.executable, str(REPOSITORY / "run_all.py"), *words, "--axes", "none"]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path, capture_output=True)
+    assert [path for path in home.rglob("*") if path.is_file()] == []

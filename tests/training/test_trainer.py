@@ -1,0 +1,291 @@
+"""The loop: resumed equals uninterrupted, frozen stays frozen, a loss that is no number stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from bench.axis import derive, find_axes
+from bench.cpu.depthwise import use_compiled_loops
+from bench.data.batches import TrainingBatches
+from bench.data.targets import Targets
+from bench.detector.loss import Loss
+from bench.detector.ssd import SSD
+from bench.spec import Phase, Specification
+from bench.training.checkpoints import read_checkpoint
+from bench.training.trainer import NotFinite, Progress, Trained, Trainer
+from tests import tiny
+
+AXES = find_axes("variants")
+
+
+class Interrupted(Exception):
+    """Raised by a test in the middle of a training."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny.weights_file(tmp_path_factory.mktemp("weights") / "tiny.pth"))
+
+
+@pytest.fixture
+def compiled() -> Iterator[None]:
+    """This process computes with compiled loops, as cells do that train for long on a CPU."""
+    use_compiled_loops(True)
+    yield
+    use_compiled_loops(False)
+
+
+def train(
+    spec: Specification, checkpoint: Path, *, stop_at: int | None = None, compiled: bool = False
+) -> tuple[SSD, Trained]:
+    index, pixels = tiny.rectangles(6, empty=(2,))
+    model = SSD(spec.detector, seed=0)
+    batches = TrainingBatches(
+        index,
+        pixels,
+        spec.training.augment,
+        seed=0,
+        batch=2,
+        size=300,
+        fill=(127.0, 127.0, 127.0),
+        workers=2,
+        compiled=compiled,
+    )
+
+    def report(progress: Progress) -> None:
+        if progress.step == stop_at:
+            raise Interrupted
+
+    return model, Trainer(model, spec.training, tiny.NUMERICS).run(batches, checkpoint, report=report)
+
+
+@pytest.mark.parametrize("active", [(), *((name,) for name in AXES)], ids=lambda active: "+".join(active) or "baseline")
+def test_resumed_equals_uninterrupted_to_the_bit(active: tuple[str, ...], weights: str, tmp_path: Path) -> None:
+    base = tiny.specification(weights)
+    base = replace(base, training=replace(base.training, steps=6, batch=2, checkpoints=3, frozen_stride=0))
+    index, _ = tiny.rectangles(6, empty=(2,))
+    spec, _ = derive(base, [AXES[name].axis for name in active], index)
+    whole, _ = train(spec, tmp_path / "whole.pt")
+    with pytest.raises(Interrupted):
+        train(spec, tmp_path / "broken.pt", stop_at=5)
+    resumed, trained = train(spec, tmp_path / "broken.pt")
+    assert trained.resumed_from == 4
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("compiled")
+def test_with_compiled_loops_resumed_equals_uninterrupted_too(weights: str, tmp_path: Path) -> None:
+    spec = tiny.specification(weights)
+    spec = replace(spec, training=replace(spec.training, steps=6, batch=2, checkpoints=3, frozen_stride=0))
+    whole, _ = train(spec, tmp_path / "whole.pt", compiled=True)
+    with pytest.raises(Interrupted):
+        train(spec, tmp_path / "broken.pt", stop_at=5, compiled=True)
+    resumed, _ = train(spec, tmp_path / "broken.pt", compiled=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_the_host_never_waits_for_a_step(weights: str) -> None:
+    spec = tiny.specification(weights)
+    numerics = replace(tiny.NUMERICS, device="cuda")
+    trainer = Trainer(SSD(spec.detector, seed=0).to("cuda").train(), spec.training, numerics)
+    images = torch.rand(2, 3, 300, 300, device="cuda")
+    boxes = torch.tensor([[[0.1, 0.2, 0.4, 0.7], [0.0, 0.0, 0.0, 0.0]]]).expand(2, -1, -1)
+    targets = Targets(boxes, torch.tensor([[1, 0]] * 2), torch.zeros(2, 2, dtype=torch.bool)).to("cuda")
+    trainer.step(0, images, targets)  # the optimiser's state, and cuDNN's choice of algorithms
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss = trainer.step(1, images, targets)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(loss.total)
+
+
+def test_frozen_stages_do_not_move_and_others_do(weights: str, tmp_path: Path) -> None:
+    base = tiny.specification(weights)
+    base = replace(base, training=replace(base.training, steps=5, batch=2, frozen_stride=4, weight_decay=0.5))
+    spec, _ = derive(base, [AXES["unfreezing"].axis], tiny.rectangles()[0])
+    before = SSD(spec.detector, seed=0)
+    only_heads, _ = train(
+        replace(spec, training=replace(spec.training, phases=spec.training.phases[:1])), tmp_path / "a"
+    )
+    everything, _ = train(spec, tmp_path / "b")
+    for place, stride in enumerate(before.backbone.stage_strides):
+        for model, moves in ((only_heads, False), (everything, stride > 4)):
+            pairs = zip(
+                [p for m in before.backbone.stages[place] for p in m.parameters()],
+                [p for m in model.backbone.stages[place] for p in m.parameters()],
+                strict=True,
+            )
+            assert all(torch.equal(a, b) != moves for a, b in pairs), (stride, moves)
+    assert not torch.equal(before.class_heads[0].weight, only_heads.class_heads[0].weight)  # type: ignore[arg-type]
+
+
+def test_nothing_is_computed_backwards_below_the_frozen_boundary(weights: str) -> None:
+    spec = tiny.specification(weights)
+    model = SSD(spec.detector, seed=0)
+    trainer = Trainer(model, replace(spec.training, frozen_stride=32), tiny.NUMERICS)
+    trainer.set_step(0)
+    assert all(not level.requires_grad for level in model.backbone(torch.zeros(1, 3, 300, 300)))
+
+
+def test_a_loss_that_is_no_number_stops_the_training(weights: str, tmp_path: Path) -> None:
+    base = tiny.specification(weights)
+    training = replace(base.training, steps=8, batch=2, rate=1e30, warmup_share=0.0, clip_norm=0.0, optimiser="sgd")
+    with pytest.raises(NotFinite, match="at step"):
+        train(replace(base, training=training), tmp_path / "checkpoint.pt")
+
+
+def test_a_checkpoint_with_other_priors_is_refused(weights: str, tmp_path: Path) -> None:
+    base = tiny.specification(weights)
+    base = replace(base, training=replace(base.training, steps=2, batch=2))
+    train(base, tmp_path / "checkpoint.pt")
+    shapes = tuple(tuple((w * 0.9, h) for w, h in level) for level in base.detector.priors)
+    other = replace(base, detector=replace(base.detector, priors=shapes))
+    with pytest.raises(ValueError, match="other priors"):
+        train(other, tmp_path / "checkpoint.pt")
+
+
+def test_the_optimiser_knows_from_the_start_all_that_is_ever_trained(weights: str) -> None:
+    spec, _ = derive(tiny.specification(weights), [AXES["unfreezing"].axis], tiny.rectangles()[0])
+    model = SSD(spec.detector, seed=0)
+    trainer = Trainer(model, spec.training, tiny.NUMERICS)
+    known = [id(value) for group in trainer.optimiser.param_groups for value in group["params"]]
+    assert len(known) == len(set(known))
+    trainer.set_step(spec.training.steps - 1)
+    assert set(known) == {id(value) for value in model.parameters() if value.requires_grad}
+    trainer.set_step(0)
+    frozen = {id(p) for p in model.backbone.parameters()}
+    assert {id(value) for value in model.parameters() if value.requires_grad} == set(known) - frozen
+
+
+def test_rates_are_those_of_the_schedule_and_biases_learn_as_caffe_lets_them(weights: str) -> None:
+    spec = tiny.specification(weights)
+    training = replace(spec.training, rate=0.5, backbone_rate=0.1, bias_rate=2.0, warmup_share=0.0, decay_start=1.0)
+    model = SSD(spec.detector, seed=0)
+    trainer = Trainer(model, training, tiny.NUMERICS)
+    trainer.set_step(3)
+    head = model.class_heads[0]
+    rates = {id(value): (g["lr"], g["weight_decay"]) for g in trainer.optimiser.param_groups for value in g["params"]}
+    assert rates[id(head.weight)] == (0.5, training.weight_decay)
+    assert rates[id(head.bias)] == (1.0, 0.0)
+    top = next(model.backbone.stages[-1][0].parameters())
+    assert rates[id(top)] == (pytest.approx(0.05), training.weight_decay)
+
+
+def test_a_step_leaves_no_gradients_behind(weights: str) -> None:
+    # Zeros would move frozen weights by momentum and decay
+    index, pixels = tiny.rectangles(4)
+    spec = tiny.specification(weights)
+    model = SSD(spec.detector, seed=0)
+    trainer = Trainer(model, spec.training, tiny.NUMERICS)
+    batches = TrainingBatches(
+        index, pixels, spec.training.augment, seed=0, batch=2, size=300, fill=(127.0, 127.0, 127.0), workers=1
+    )
+    images, targets = next(batches.steps(0, 1))
+    loss = trainer.step(0, images, targets)
+    assert float(loss.total) == pytest.approx(float(loss.boxes + loss.classes))
+    assert all(value.grad is None for value in model.parameters())
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 8])
+def test_pieces_of_a_batch_give_its_gradients(weights: str, pieces: int) -> None:
+    """One loss, divided by the matched priors of the whole: a mean of the pieces' own would weigh images otherwise."""
+    index, pixels = tiny.rectangles(5, empty=(1,))
+    spec = tiny.specification(weights)
+    # AdamW would make a full step of the rounding of a gradient near zero
+    training = replace(spec.training, frozen_stride=0, optimiser="sgd", clip_norm=0.0, rate=1.0)
+    batches = TrainingBatches(
+        index, pixels, training.augment, seed=0, batch=5, size=300, fill=(127.0, 127.0, 127.0), workers=1
+    )
+    images, targets = next(batches.steps(0, 1))
+    results = []
+    for numerics in (tiny.NUMERICS, replace(tiny.NUMERICS, pieces=pieces)):
+        trainer = Trainer(SSD(spec.detector, seed=0), training, numerics)
+        before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+        loss = trainer.step(training.steps // 2, images, targets)
+        results.append((loss, {n: value.detach() - before[n] for n, value in trainer.model.named_parameters()}))
+    (whole, expected), (loss, found) = results
+    for one, other in ((whole.total, loss.total), (whole.boxes, loss.boxes), (whole.classes, loss.classes)):
+        assert float(other) == pytest.approx(float(one), rel=1e-5)
+    largest = max(
+        float((found[name] - moved).abs().max() / moved.abs().max()) for name, moved in expected.items() if moved.any()
+    )
+    print(f"{pieces} pieces: updates differ by {largest:.1e} of the largest of their tensor")
+    assert largest < 1e-3
+
+
+def test_a_loss_that_is_no_number_leaves_no_checkpoint_of_its_step(weights: str, tmp_path: Path) -> None:
+    base = tiny.specification(weights)
+    training = replace(base.training, steps=8, batch=2, rate=1e30, warmup_share=0.0, clip_norm=0.0, optimiser="sgd")
+    with pytest.raises(NotFinite) as raised:
+        train(replace(base, training=replace(training, checkpoints=8)), tmp_path / "checkpoint.pt")
+    failed_at = int(str(raised.value).split("at step ")[1].split()[0])
+    assert read_checkpoint(tmp_path / "checkpoint.pt", "cpu")["step"] == failed_at - 1
+
+
+def test_weights_that_are_no_numbers_are_not_saved(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a step says nothing of the weights that it leaves; after the last step nothing else would."""
+    step = Trainer.step
+
+    def poisoning(trainer: Trainer, number: int, *given: Any) -> Loss:
+        loss = step(trainer, number, *given)
+        if number == 3:
+            next(trainer.model.class_heads.parameters()).data[0] = float("inf")
+        return loss
+
+    monkeypatch.setattr(Trainer, "step", poisoning)
+    base = tiny.specification(weights)
+    with pytest.raises(NotFinite, match="weights are no numbers after step 4 of 4"):
+        train(replace(base, training=replace(base.training, steps=4, batch=2, checkpoints=4)), tmp_path / "a.pt")
+    assert read_checkpoint(tmp_path / "a.pt", "cpu")["step"] == 3
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_what_was_frozen_and_then_learnt_is_used_as_it_became(optimiser: Literal["sgd", "adamw"]) -> None:
+    """What compiled loops keep of frozen weights ends with them: torch's fused optimisers do not tell of a change."""
+    base = tiny.specification()
+    training = replace(
+        base.training,
+        steps=6,
+        optimiser=optimiser,
+        rate=0.01,
+        frozen_stride=0,
+        phases=(Phase(until=0.5, trainable=0.0), Phase(until=1.0, trainable=1.0)),
+    )
+    detector = replace(base.detector, backbone="efficientnet_lite0", weights="pretrained")
+    model = SSD(detector, seed=0)
+    trainer = Trainer(model, training, tiny.NUMERICS)
+    images = torch.randint(0, 256, (2, 3, 300, 300), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    targets = Targets(
+        torch.tensor([[[0.2, 0.2, 0.6, 0.6]]] * 2), torch.ones(2, 1, dtype=torch.long), torch.zeros(2, 1).bool()
+    )
+
+    def maps(compiled: bool) -> list[torch.Tensor]:
+        use_compiled_loops(compiled)
+        with torch.inference_mode():
+            return model.backbone(images)
+
+    def changes() -> list[int]:
+        return [value._version for value in model.backbone.parameters()]
+
+    before, unchanged = maps(True), changes()
+    for step in range(6):
+        trainer.step(step, images, targets)
+        for found, expected, first in zip(maps(True), maps(False), before, strict=True):
+            assert float((found - expected).abs().max()) < 1e-3 * float(expected.abs().max()), step
+            assert torch.equal(found, first) == (step < 3)
+        assert (changes() == unchanged) == (step < 3)  # else what is kept of frozen layers would be made at every step
+        use_compiled_loops(True)
