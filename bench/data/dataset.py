@@ -27,7 +27,7 @@ IMAGE_FILES = "images.json"  # of a run, beside its split.json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OpenedData:
+class Dataset:
     """A data set that a run can start on.
 
     pixels: the file of decoded images, None where they do not fit the budget.
@@ -48,7 +48,7 @@ class OpenedData:
         return self.index.take(self.split.val)
 
 
-def open_data(
+def open_dataset(
     source: str,
     *,
     cache: Path,
@@ -58,7 +58,7 @@ def open_data(
     eval_list: str | None = None,
     frozen: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> OpenedData:
+) -> Dataset:
     """Read, check and split the data of `source`; decode them once for all cells.
 
     frozen: a split.json of an earlier start of the same run; it is kept to.
@@ -74,7 +74,7 @@ def open_data(
     else:
         split = splits.make_split(report.reading, val_fraction=val_fraction, eval_list=eval_list, groups=report.groups)
     report = warn_of_leaks(report, split.train, split.val)
-    return OpenedData(index=report.reading.index, split=split, pixels=pixels, report=report)
+    return Dataset(index=report.reading.index, split=split, pixels=pixels, report=report)
 
 
 def _check_image_files(index: ImageIndex, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.data.dataset import OpenedData
+from bench.data.dataset import Dataset
 from bench.data.pixels import open_pixels
 from bench.detector.ssd import SSD
 from bench.detector.transfer import check_taken
@@ -28,7 +28,7 @@ from bench.storage.atomic import write_json
 SCHEMA = 1
 
 
-def detect_with_checkpoint(data: OpenedData, detector: DetectorSpec, path: Path) -> int:
+def detect_with_checkpoint(data: Dataset, detector: DetectorSpec, path: Path) -> int:
     """Write what the trained SSD that `detector` names finds on the validation split, in COCO's results format.
 
     Returns how many classes it knows. Raises UserError where its weights are no SSD's, do not fit, or know none.
@@ -56,7 +56,7 @@ def detect_with_checkpoint(data: OpenedData, detector: DetectorSpec, path: Path)
 
 
 def diagnose_data(
-    data: OpenedData, detector: DetectorSpec, description: Mapping[str, Any], *, detections: Path | None = None
+    data: Dataset, detector: DetectorSpec, description: Mapping[str, Any], *, detections: Path | None = None
 ) -> dict[str, Any]:
     """The content of diagnosis.json: `description`, the fields of Diagnosis, the ranked findings with sentence,
     numbers and remedy, what the kinds of suspects mean, and the figures of a file of `detections` or None.

@@ -21,7 +21,7 @@ from PIL import ImageFilter
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.data.batches import TrainingBatches
-from bench.data.dataset import open_data
+from bench.data.dataset import open_dataset
 from bench.data.pixels import DecodedFile, PixelSource, open_pixels
 from bench.device.process_settings import keep_pages
 from bench.evaluation.coco import evaluate
@@ -87,7 +87,7 @@ def test_opening_the_data(benchmark: BenchmarkFixture, folders: dict[int, Path],
     def once() -> None:
         for count, folder in folders.items():
             cache = tmp_path / f"{count}-{len(seconds[count])}"
-            seconds[count].append(timed(partial(open_data, f"coco:{folder}", cache=cache, workers=2)) / count)
+            seconds[count].append(timed(partial(open_dataset, f"coco:{folder}", cache=cache, workers=2)) / count)
 
     benchmark.pedantic(once, rounds=1, iterations=1)
     compared(benchmark, "opening", seconds)
@@ -100,7 +100,7 @@ def test_training_batches(benchmark: BenchmarkFixture, folders: dict[int, Path],
     augment = tiny.specification().training.augment
     makers: dict[int, TrainingBatches] = {}
     for count, folder in folders.items():
-        data = open_data(f"coco:{folder}", cache=tmp_path, workers=2)
+        data = open_dataset(f"coco:{folder}", cache=tmp_path, workers=2)
         pixels: PixelSource = open_pixels(data.pixels if decoded else None, data.index)
         assert isinstance(pixels, DecodedFile) == decoded
         fill = (127.0, 127.0, 127.0)

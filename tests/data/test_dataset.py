@@ -10,7 +10,7 @@ from PIL import Image
 
 from bench.data import dataset as opened
 from bench.data import split
-from bench.data.dataset import OpenedData, open_data
+from bench.data.dataset import Dataset, open_dataset
 from bench.data.pixels import open_pixels
 from bench.errors import UserError
 
@@ -36,8 +36,8 @@ def annotate(root: Path, number: int, *, width: int = 60) -> None:
     )
 
 
-def opening(root: Path, *, skip_invalid: bool = False) -> OpenedData:
-    return open_data(f"voc:{root}", cache=root.parent / "cache", workers=2, skip_invalid=skip_invalid)
+def opening(root: Path, *, skip_invalid: bool = False) -> Dataset:
+    return open_dataset(f"voc:{root}", cache=root.parent / "cache", workers=2, skip_invalid=skip_invalid)
 
 
 def truncate(file: Path) -> None:
@@ -108,7 +108,7 @@ def test_train_and_val_are_the_split(folder: Path, tmp_path: Path) -> None:
     assert {*data.train.files, *data.val.files} == set(data.index.files)
     assert not {*data.train.files} & {*data.val.files}
     split.save(data.split, data.index, tmp_path / "split.json")
-    kept = open_data(
+    kept = open_dataset(
         f"voc:{folder}", cache=tmp_path / "cache", workers=1, val_fraction=0.5, frozen=tmp_path / "split.json"
     )
     assert kept.val.files == data.val.files

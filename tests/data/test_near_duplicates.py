@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 
 from bench.data import dataset as opened
 from bench.data import near_duplicates as duplicates
-from bench.data.dataset import open_data
+from bench.data.dataset import open_dataset
 from bench.data.decode import decode
 from bench.data.near_duplicates import WINDOW, across, candidates, groups_of, near_duplicates, thumbnail
 from bench.data.preflight import summary, write_report
@@ -163,7 +163,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_our_split_does_not_leak(folder: Path) -> None:
-    data = open_data(f"voc:{folder}", cache=folder.parent / "cache", workers=2)
+    data = open_dataset(f"voc:{folder}", cache=folder.parent / "cache", workers=2)
     assert len(data.report.alike) == 10
     assert not len(data.report.leaking)
     assert data.report.reading.problems == []
@@ -177,7 +177,7 @@ def test_a_leaking_list_is_kept_to_counted_and_told(folder: Path) -> None:
     lists = {"train": range(32), "val": range(32, 40)}
     for name, numbers in lists.items():
         (folder / f"ImageSets/Main/{name}.txt").write_text("".join(f"{number:02d}\n" for number in numbers))
-    data = open_data(f"voc:{folder}", cache=folder.parent / "cache", workers=2)
+    data = open_dataset(f"voc:{folder}", cache=folder.parent / "cache", workers=2)
     assert [Path(name).stem for name in data.val.files] == [f"{number:02d}" for number in lists["val"]]
     [line] = [line for line in summary(data.report) if line.startswith("warning ")]
     assert "8 of 8 validation images (100.0%)" in line
@@ -215,7 +215,7 @@ def test_a_kept_split_stays_as_it_is_and_is_warned_of(folder: Path) -> None:
     index = read_voc(folder).index
     leaking = make_split(read_voc(folder))  # as a version that knew of no near-duplicates made it
     save(leaking, index, folder.parent / "split.json")
-    data = open_data(f"voc:{folder}", cache=folder.parent / "cache", workers=2, frozen=folder.parent / "split.json")
+    data = open_dataset(f"voc:{folder}", cache=folder.parent / "cache", workers=2, frozen=folder.parent / "split.json")
     assert data.split.fingerprint == leaking.fingerprint
     assert len(data.report.leaking) == sum(
         (row < 10 and row + 30 not in leaking.val) or (row >= 30 and row - 30 not in leaking.val)
@@ -226,14 +226,14 @@ def test_a_kept_split_stays_as_it_is_and_is_warned_of(folder: Path) -> None:
 
 def test_thumbnails_are_made_once_and_made_up_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = folder.parent / "cache"
-    first = open_data(f"voc:{folder}", cache=cache, workers=2)
+    first = open_dataset(f"voc:{folder}", cache=cache, workers=2)
     [kept] = cache.glob("pixels-*.thumbnails.npy")
     stored = kept.read_bytes()
     kept.unlink()  # as an earlier version left it
-    assert open_data(f"voc:{folder}", cache=cache, workers=2).report.alike.tolist() == first.report.alike.tolist()
+    assert open_dataset(f"voc:{folder}", cache=cache, workers=2).report.alike.tolist() == first.report.alike.tolist()
     assert kept.read_bytes() == stored
     monkeypatch.setattr(opened, "thumbnail", lambda _: pytest.fail("made again"))
-    again = open_data(f"voc:{folder}", cache=cache, workers=2)
+    again = open_dataset(f"voc:{folder}", cache=cache, workers=2)
     assert again.split.fingerprint == first.split.fingerprint
 
 

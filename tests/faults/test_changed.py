@@ -12,7 +12,7 @@ import pytest
 
 import run_all
 from bench.data import split as splits
-from bench.data.dataset import IMAGE_FILES, OpenedData, open_data
+from bench.data.dataset import IMAGE_FILES, Dataset, open_dataset
 from bench.data.image_files import changed_image_files, save_image_files
 from bench.errors import UserError
 from bench.run.plan import settle_software
@@ -21,7 +21,7 @@ from tests.pictures import picture, voc_folder, xml_of
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> OpenedData:
+def data(tmp_path: Path) -> Dataset:
     """Ten pictures with a frozen split in `run`."""
     opened = reopened(voc_folder(tmp_path / "voc"))
     splits.save(opened.split, opened.index, tmp_path / "run/split.json")
@@ -29,12 +29,12 @@ def data(tmp_path: Path) -> OpenedData:
     return opened
 
 
-def reopened(root: Path) -> OpenedData:
+def reopened(root: Path) -> Dataset:
     run = root.parent / "run/split.json"
-    return open_data(f"voc:{root}", cache=root.parent / "cache", workers=1, frozen=run)
+    return open_dataset(f"voc:{root}", cache=root.parent / "cache", workers=1, frozen=run)
 
 
-def test_the_same_data_are_the_same_wherever_they_were_copied(data: OpenedData, tmp_path: Path) -> None:
+def test_the_same_data_are_the_same_wherever_they_were_copied(data: Dataset, tmp_path: Path) -> None:
     root = data.index.root
     for path in root.rglob("*.jpg"):
         os.utime(path, (1, 1))
@@ -43,14 +43,14 @@ def test_the_same_data_are_the_same_wherever_they_were_copied(data: OpenedData, 
     assert reopened(tmp_path / "elsewhere").split.fingerprint == data.split.fingerprint
 
 
-def test_another_picture_of_the_same_size_is_named(data: OpenedData) -> None:
+def test_another_picture_of_the_same_size_is_named(data: Dataset) -> None:
     root = data.index.root
     picture(3).save(root / "JPEGImages/7.jpg")
     with pytest.raises(UserError, match=r"1 of 10 images .* something else .*\(JPEGImages/7\.jpg\)\. Restore .*--out"):
         reopened(root)
 
 
-def test_a_byte_that_no_size_or_time_betrays_is_found_where_the_time_differs(data: OpenedData, tmp_path: Path) -> None:
+def test_a_byte_that_no_size_or_time_betrays_is_found_where_the_time_differs(data: Dataset, tmp_path: Path) -> None:
     path = data.index.root / "JPEGImages/2.jpg"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -71,13 +71,13 @@ def test_a_byte_that_no_size_or_time_betrays_is_found_where_the_time_differs(dat
     ],
     ids=["box", "no objects", "class", "list"],
 )
-def test_changed_annotations_are_named(data: OpenedData, change: Any, named: str) -> None:
+def test_changed_annotations_are_named(data: Dataset, change: Any, named: str) -> None:
     change(data.index.root)
     with pytest.raises(UserError, match=rf"{named}.*Restore the data, or start a new run"):
         reopened(data.index.root)
 
 
-def test_a_split_that_was_edited_is_refused(data: OpenedData, tmp_path: Path) -> None:
+def test_a_split_that_was_edited_is_refused(data: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "run/split.json"
     content = json.loads(path.read_text())
     for entry in ("files", "digests"):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.axis import find_axes
-from bench.data.dataset import open_data
+from bench.data.dataset import open_dataset
 from bench.run.cell import CellJob
 from bench.run.plan import Request, plan_cells
 from bench.run.scheduler import STOPPING, run_jobs, supervise
@@ -44,7 +44,7 @@ def jobs(pictures: Path, tmp_path: Path) -> list[CellJob]:
     """The baseline, and an arm that waits for a file named `remedy`."""
     axis = tmp_path / "hanging.py"
     axis.write_text(HANGING.format(remedy=str(tmp_path / "remedy")))
-    data = open_data(f"voc:{pictures}", cache=tmp_path / "cache", workers=1)
+    data = open_dataset(f"voc:{pictures}", cache=tmp_path / "cache", workers=1)
     base = tiny.specification()
     request = Request(
         description={},
