@@ -84,7 +84,7 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     name = data_name(options.data)
     if not options.plan:
         # It imports torch while this process does
-        fresh_processes(compiled=options.device != "cuda" and options.profile != "smoke")
+        fresh_processes(cpu_kernels=options.device != "cuda" and options.profile != "smoke")
     from rich.console import Console
 
     from bench.detector.ssd import SSD
@@ -334,7 +334,7 @@ def throughput(words: Sequence[str]) -> int:
         model=SSD(base.detector, seed=0) if model is None else model,
         trained=model is not None,
         schedules=schedules,
-        numerics=Numerics(device=device, precision="float32", threads=available_cores(), compiled=device == "cpu"),
+        numerics=Numerics(device=device, precision="float32", threads=available_cores(), cpu_kernels=device == "cpu"),
         precisions=chosen_precisions(options.precision, device),
         batches=options.batches or (1, 8, 32),
         compare_batches=(options.batches or (1, 8, 32)) if options.compare else None,
@@ -390,13 +390,13 @@ def chosen_controls(text: str) -> dict[str, Any]:
 
 def opened(options: argparse.Namespace, out: Path, console: Any) -> Any:
     """The data, checked and split."""
-    from bench.data.dataset import open_data
+    from bench.data.dataset import open_dataset
     from bench.data.preflight import summary
     from bench.report.terminal.progress import images_checked
     from bench.run.numerics import available_cores
 
     with images_checked(console) as progress:
-        data = open_data(
+        data = open_dataset(
             options.data,
             cache=options.cache,
             workers=available_cores(),

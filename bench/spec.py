@@ -168,9 +168,9 @@ class Specification:
 class Numerics:
     """Decided once per run and the same in all arms: it changes the figures in the last digits.
 
-    pieces: in which a batch of training goes through the network, one after the other; above 1 where
+    micro_batches: in which a batch of training goes through the network, one after the other; above 1 where
         memory does not hold all of it. The loss is that of the whole batch.
-    compiled: depthwise convolutions, what can be joined with them, VGG16's 3 x 3 convolutions, and the photometric
+    cpu_kernels: depthwise convolutions, what can be joined with them, VGG16's 3 x 3 convolutions, and the photometric
         part of augmentation in our own compiled loops (a CPU); their compiler takes some seconds in a new environment,
         and one or two in every run.
     """
@@ -179,8 +179,8 @@ class Numerics:
     precision: Literal["float32", "bfloat16"]
     threads: int
     channels_last: bool = True
-    pieces: int = 1
-    compiled: bool = False
+    micro_batches: int = 1
+    cpu_kernels: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def rows_of_step(step: int, *, batch: int, images: int, seed: int) -> NDArray[np
 class TrainingBatches:
     """Augmented batches from `first` to `last` step, prepared by threads while the network computes.
 
-    compiled: compiled loops make the photometric part sample by sample, in those threads; else torch makes it batch
+    cpu_kernels: CPU kernels make the photometric part sample by sample, in those threads; else torch makes it batch
         by batch. They agree but for rounding.
     device: where the batches are wanted.
     together: that device warps a batch at once, too; else the threads do, image by image. By default on CUDA alone.
@@ -88,7 +88,7 @@ class TrainingBatches:
         size: int,
         fill: tuple[float, float, float],
         workers: int,
-        compiled: bool = False,
+        cpu_kernels: bool = False,
         device: str = "cpu",
         together: bool | None = None,
     ) -> None:
@@ -97,7 +97,7 @@ class TrainingBatches:
         self.device, self.together = device, device != "cpu" if together is None else together
         self.fill = torch.tensor(fill, device=device).view(1, 3, 1, 1)
         self.boxes = index.fractions()
-        self.distorted = distorted if compiled else None
+        self.distorted = distorted if cpu_kernels else None
 
     def steps(self, first: int, last: int) -> Generator[tuple[Tensor, Targets], None, None]:
         """Images (B, 3, S, S) float32 of 0 to 255, channels last, on the device, and their targets, step by step."""

@@ -25,7 +25,7 @@ class Targets:
         moved = (value.to(device, non_blocking=True) for value in (self.boxes, self.labels, self.crowd))
         return Targets(*moved)
 
-    def pieces(self, count: int) -> list[Targets]:
+    def split(self, count: int) -> list[Targets]:
         """The targets of `count` parts of the batch, in order and of nearly equal size."""
         parts = (value.tensor_split(count) for value in (self.boxes, self.labels, self.crowd))
         return [Targets(*part) for part in zip(*parts, strict=True)]

@@ -17,17 +17,17 @@ from bench.options import HOME
 _starting = threading.Lock()  # cells are started from several threads, and the environment is one
 
 
-def fresh_processes(*, compiled: bool) -> ForkServerContext | SpawnContext:
+def fresh_processes(*, cpu_kernels: bool) -> ForkServerContext | SpawnContext:
     """A way to start fresh processes: from a server that has torch loaded; anew where forking is unsafe.
 
     The first call starts the server and does not wait for it, so that it imports while its caller reads data.
 
-    compiled: whether the cells need compiled loops, whose compiler the server then has begun.
+    cpu_kernels: whether the cells use CPU kernels; the server then starts their compiler.
     """
     if sys.platform == "darwin":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.run.preload" if compiled else "bench.run.cell"])
+    context.set_forkserver_preload(["bench.run.preload" if cpu_kernels else "bench.run.cell"])
     with _starting, _importable(), _deaf():
         forkserver.ensure_running()
     return context

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from bench.detector.ssd import SSD
 from bench.device.memory import peak_memory_mib
 from bench.errors import UserError, writing
 from bench.evaluation.coco import detections_coco, evaluate
-from bench.evaluation.detections import Detections, xywh
+from bench.evaluation.detections import xywh
 from bench.evaluation.error_types import error_types
+from bench.evaluation.inference import detect_all
 from bench.evaluation.voc import with_voc
 from bench.run.numerics import configure
 from bench.spec import Cell, Numerics, Specification
@@ -46,7 +47,6 @@ from bench.storage.records import CHECKPOINT, SCHEMA, cell_folder, environment, 
 from bench.training.checkpoints import remove_checkpoints
 from bench.training.trainer import BatchTooLarge, NotFinite, Progress, Trained, Trainer, autocast
 
-EVALUATION_BATCH = 16
 SPEED_IMAGES = 64
 SHARE_STREAM = 2  # first word of the seed of `data_share`, apart from those of order and augmentation
 
@@ -252,7 +252,7 @@ def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log
         size=spec.detector.size,
         fill=(mean[0], mean[1], mean[2]),
         workers=numerics.threads,
-        compiled=numerics.compiled,
+        cpu_kernels=numerics.cpu_kernels,
         device=numerics.device,
     )
 
@@ -268,34 +268,6 @@ def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log
         log.write(phase="training", resumed_from=step, **({"warnings": damaged} if damaged else {}))
 
     return trainer.run(batches, job.checkpoint, report=report, resumed=resumed, alive=log.touch)
-
-
-def detect_all(
-    model: SSD,
-    index: ImageIndex,
-    pixels: PixelSource,
-    numerics: Numerics,
-    *,
-    alive: Callable[[], None] = lambda: None,
-) -> Detections:
-    """Detections of a whole split, boxes in original pixels. alive: called at every batch."""
-    parts: list[tuple[Any, ...]] = []
-    with torch.inference_mode(), autocast(numerics):
-        for start in range(0, len(index), EVALUATION_BATCH):
-            alive()
-            rows = range(start, min(start + EVALUATION_BATCH, len(index)))
-            images = whole_images(pixels, rows, model.spec.size, workers=numerics.threads)
-            found = model.detect(images.to(numerics.device))
-            image = found.image.cpu().numpy() + start
-            boxes = found.boxes.cpu().numpy() * np.tile(index.sizes, 2)[image]
-            parts.append((image, boxes, found.scores.cpu().numpy(), found.labels.cpu().numpy()))
-    image, boxes, scores, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Detections(
-        image=image.astype(np.int64),
-        boxes=boxes.astype(np.float32),
-        scores=scores.astype(np.float32),
-        labels=labels.astype(np.int32),
-    )
 
 
 def _speed(job: CellJob, model: SSD, pixels: PixelSource) -> tuple[Mapping[str, Any], int]:

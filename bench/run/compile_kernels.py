@@ -28,9 +28,9 @@ def compile_loops(spec: Specification, numerics: Numerics) -> float:
     The compiler keeps one core busy; so loops of layers that learn and of those that do not are compiled beside
     each other, each in a process that ends with it.
     """
-    if not numerics.compiled:
+    if not numerics.cpu_kernels:
         return 0.0
-    context = fresh_processes(compiled=True)
+    context = fresh_processes(cpu_kernels=True)
     _run(context, [wait_for_server])  # which may still be importing
     start = time.perf_counter()
     _run(context, [learn, look], spec, numerics)

@@ -43,7 +43,7 @@ def decide(spec: Specification, device: str, *, jobs: int) -> Numerics:
     """
     threads = max(1, available_cores() // jobs) if device == "cpu" else max(1, available_cores())
     compiled = worth_compiling(spec.training, device)
-    plain = Numerics(device=device, precision="float32", threads=threads, compiled=compiled)
+    plain = Numerics(device=device, precision="float32", threads=threads, cpu_kernels=compiled)
     if device == "cuda":
         return replace(plain, precision="bfloat16") if torch.cuda.is_bf16_supported() else plain
     if not computes_bfloat16(device):
@@ -88,7 +88,7 @@ def configure(numerics: Numerics) -> None:
     """Set this process up for a run's numerics. Once, before the first tensor."""
     keep_pages()
     torch.set_num_threads(numerics.threads)
-    use_compiled_loops(numerics.compiled)
+    use_compiled_loops(numerics.cpu_kernels)
     torch.backends.cudnn.benchmark = True
     if numerics.device == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -101,7 +101,7 @@ def computes_bfloat16(device: str) -> bool:
 
 def step_seconds(spec: Specification, numerics: Numerics) -> tuple[float, int]:
     """Median time of a training step on random pixels, and the number of parameters."""
-    use_compiled_loops(numerics.compiled)
+    use_compiled_loops(numerics.cpu_kernels)
     model, trainer, images, targets = trial(spec, numerics, batch=spec.training.batch)
     times = []
     for _ in range(4):

@@ -142,13 +142,13 @@ def settle_plan(run: Path, content: Mapping[str, Any]) -> None:
     )
 
 
-def in_smaller_pieces(run: Path, request: Request) -> tuple[Request, list[Cell]]:
+def with_more_micro_batches(run: Path, request: Request) -> tuple[Request, list[Cell]]:
     """The same request with its batches in twice as many pieces, in all arms, and its cells; replaces plan.json.
 
     What was done in larger pieces is not part of the new plan: its cells would differ in the last digits.
     """
-    pieces = min(2 * request.numerics.pieces, request.base.training.batch)
-    smaller = replace(request, numerics=replace(request.numerics, pieces=pieces))
+    micro_batches = min(2 * request.numerics.micro_batches, request.base.training.batch)
+    smaller = replace(request, numerics=replace(request.numerics, micro_batches=micro_batches))
     cells = plan_cells(smaller)
     write_json(run / "plan.json", plan_content(smaller, cells))
     return smaller, cells

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from bench.data import split as splits
-from bench.data.dataset import IMAGE_FILES, OpenedData
+from bench.data.dataset import IMAGE_FILES, Dataset
 from bench.data.image_files import save_image_files
 from bench.data.preflight import write_report
 from bench.data.thumbnails import remove_thumbnails, write_thumbnails
@@ -20,7 +20,7 @@ from bench.report.terminal.display import CellLine, LiveDisplay, print_ablation,
 from bench.run.cell import CellJob
 from bench.run.compile_kernels import compile_loops
 from bench.run.numerics import available_cores
-from bench.run.plan import Request, in_smaller_pieces, pending, plan_cells
+from bench.run.plan import Request, pending, plan_cells, with_more_micro_batches
 from bench.run.progress import Watch
 from bench.run.scheduler import run_jobs
 from bench.spec import Cell
@@ -39,7 +39,7 @@ class _TooLarge(Exception):
 def start(
     out: Path,
     request: Request,
-    data: OpenedData,
+    data: Dataset,
     *,
     axes_package: str,
     axis_files: tuple[Path, ...],
@@ -94,9 +94,9 @@ def start(
             _run_cells(out, cells, jobs_of(todo), kept, console, parallel=parallel, backend=backend, retries=retries)
             break
         except _TooLarge as cause:
-            request, cells = in_smaller_pieces(out, request)
+            request, cells = with_more_micro_batches(out, request)
             console.print(
-                f"{cause}; all cells begin again, with batches in {request.numerics.pieces} pieces, whose gradients "
+                f"{cause}; all cells begin again, with batches in {request.numerics.micro_batches} pieces, whose gradients "
                 "are added up",
                 markup=False,
                 highlight=False,
@@ -163,11 +163,11 @@ def _compile(request: Request, console: Console) -> None:
 def _check_size(out: Path, failed: Cell) -> None:
     """Raise _TooLarge if the cell failed for want of memory and its batch can be divided further."""
     failure = (read_record(out, failed.id) or {}).get("failure") or {}
-    if failure.get("batch_too_large") and failed.numerics.pieces < failed.base.training.batch:
+    if failure.get("batch_too_large") and failed.numerics.micro_batches < failed.base.training.batch:
         raise _TooLarge(f"{failed.variant}, seed {failed.seed}: {failure['cause']}")
 
 
-def _describe(out: Path, data: OpenedData, device: str | None) -> None:
+def _describe(out: Path, data: Dataset, device: str | None) -> None:
     """The files that say what all cells share, and the machine that they run on; None where none is left to run."""
     if not (out / "split.json").is_file():
         splits.save(data.split, data.index, out / "split.json")

@@ -103,7 +103,7 @@ def supervise(job: CellJob, retries: int, stopped: Callable[[], bool] = lambda: 
     for _attempt in range(retries + 1):
         if stopped():
             return "interrupted"
-        process = fresh_processes(compiled=job.cell.numerics.compiled).Process(
+        process = fresh_processes(cpu_kernels=job.cell.numerics.cpu_kernels).Process(
             target=_in_own_process, args=(job,), name=f"cell {job.cell.variant}"
         )
         (job.folder / "record.json").unlink(missing_ok=True)

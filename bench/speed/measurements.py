@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.data.batches import TrainingBatches
-from bench.data.dataset import OpenedData
+from bench.data.dataset import Dataset
 from bench.data.pixels import DecodedOnDemand, open_pixels
 from bench.data.targets import Targets
 from bench.data.warp import whole_images
@@ -69,7 +69,7 @@ def chosen_precisions(wanted: str | None, device: str) -> list[str]:
     return [wanted or "float32"]
 
 
-def measure_speed(request: SpeedRequest, data: OpenedData) -> dict[str, Any]:
+def measure_speed(request: SpeedRequest, data: Dataset) -> dict[str, Any]:
     """Measure everything; the content of throughput.json.
 
     Raises UserError where the data have other classes than the model.
@@ -130,7 +130,7 @@ def measure_speed(request: SpeedRequest, data: OpenedData) -> dict[str, Any]:
 
 
 def _beside_torchvision(
-    request: SpeedRequest, data: OpenedData, model: SSD, shown: Tensor, images: Tensor
+    request: SpeedRequest, data: Dataset, model: SSD, shown: Tensor, images: Tensor
 ) -> dict[str, Any]:
     """The comparison, `preparation` of batches and `cells`; shown: for inference, images: of a training step."""
     from bench.speed.comparison import Work, measure_comparison  # noqa: PLC0415  # torchvision is slow to import
@@ -161,7 +161,7 @@ def _beside_torchvision(
         training.augment,
         size=spec.size,
         fill=fill_of(model),
-        compiled=request.numerics.compiled,
+        cpu_kernels=request.numerics.cpu_kernels,
         budget=budget,
     )
     cells = measure_whole_cells(
@@ -193,7 +193,7 @@ def find_nothing(model: SSD) -> None:
 
 
 def training_batch(
-    data: OpenedData, request: SpeedRequest, model: SSD, *, batch: int | None = None
+    data: Dataset, request: SpeedRequest, model: SSD, *, batch: int | None = None
 ) -> tuple[Tensor, Targets]:
     """The first augmented batch of the training split, where the model is; `batch` images, or the schedule's number."""
     training = request.schedules["baseline"].training

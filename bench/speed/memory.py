@@ -78,7 +78,7 @@ def _in_a_fresh_process(
     spec: DetectorSpec, content: Path, numerics: Numerics, batch: int
 ) -> tuple[float, float] | None:
     # A process of its own by exec would be charged with its parent's peak; a fork server's child is not
-    context = fresh_processes(compiled=numerics.compiled)
+    context = fresh_processes(cpu_kernels=numerics.cpu_kernels)
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_report, args=(sender, spec, content, numerics, batch), daemon=True)
     child.start()

@@ -19,7 +19,7 @@ from bench.data.batches import TrainingBatches
 from bench.data.index import ImageIndex
 from bench.data.pixels import open_pixels
 from bench.detector.ssd import SSD
-from bench.run.cell import detect_all
+from bench.evaluation.inference import detect_all
 from bench.spec import Numerics, TrainSpec
 from bench.speed.comparison import AS_SHIPPED, AT_ITS_BEST, OURS, plain_training, shipped_beside
 from bench.speed.interleaved import Budget, Contender, measure_in_turn
@@ -115,7 +115,7 @@ def _our_cell(model: SSD, work: _Work, numerics: Numerics) -> dict[_Key, Contend
         size=work.size,
         fill=work.fill,
         workers=numerics.threads,
-        compiled=numerics.compiled,
+        cpu_kernels=numerics.cpu_kernels,
         device=numerics.device,
     )
     shown = open_pixels(work.pixels, work.val)

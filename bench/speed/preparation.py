@@ -32,7 +32,7 @@ def measure_preparation(
     *,
     size: int,
     fill: tuple[float, float, float],
-    compiled: bool,
+    cpu_kernels: bool,
     budget: Budget,
 ) -> list[dict[str, Any]]:
     """A row for each contender: milliseconds of a batch (B, 3, S, S) with its boxes, made by one core.
@@ -44,7 +44,7 @@ def measure_preparation(
 
     def ours(source: PixelSource) -> Callable[[], object]:
         batches = TrainingBatches(
-            train, source, augment, seed=0, batch=BATCH, size=size, fill=fill, workers=1, compiled=compiled
+            train, source, augment, seed=0, batch=BATCH, size=size, fill=fill, workers=1, cpu_kernels=cpu_kernels
         )
         steps = count()
 

@@ -49,7 +49,7 @@ def failed_record(
 ) -> dict[str, Any]:
     """The record of a cell that failed: never a number, always a reason.
 
-    batch_too_large: smaller pieces of a batch may help; see `Numerics.pieces`.
+    batch_too_large: more micro-batches may help; see `Numerics.micro_batches`.
     """
     log = list(read_log(folder / "log.jsonl"))
     steps = [line["step"] for line in log if "step" in line]

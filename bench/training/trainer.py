@@ -32,7 +32,7 @@ class NotFinite(Exception):
 
 
 class BatchTooLarge(Exception):
-    """Memory does not hold a step; the message says of how many images in how many pieces."""
+    """Memory does not hold a step; the message says of how many images in how many micro-batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +154,12 @@ class Trainer:
     def step(self, step: int, images: Tensor, targets: Targets) -> Loss:
         """Forward, loss, backward and update of one batch, as step number `step`."""
         self.set_step(step)
-        pieces = min(self.numerics.pieces, len(images))
-        if pieces == 1:
+        micro_batches = min(self.numerics.micro_batches, len(images))
+        if micro_batches == 1:
             loss = self._gradients(images, targets)
         else:
             divisor = matched_priors(self.model.spec, self.model.priors, targets)
-            parts = zip(images.tensor_split(pieces), targets.pieces(pieces), strict=True)
+            parts = zip(images.tensor_split(micro_batches), targets.split(micro_batches), strict=True)
             loss = total_of([self._gradients(*part, divisor) for part in parts])
         if self.spec.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm, foreach=True)
@@ -178,8 +178,8 @@ class Trainer:
         return replace(loss, total=loss.total.detach())
 
     def _too_large(self, step: int, images: int) -> str:
-        pieces = min(self.numerics.pieces, images)
-        how = "one at a time" if pieces == images else "at once" if pieces == 1 else f"in {pieces} pieces"
+        micro_batches = min(self.numerics.micro_batches, images)
+        how = "one at a time" if micro_batches == images else "at once" if micro_batches == 1 else f"in {micro_batches} micro-batches"
         return f"memory ran out at step {step + 1} of {self.spec.steps}, with {images} images {how}"
 
     def _trainable_backbone(self) -> list[nn.ModuleList]:

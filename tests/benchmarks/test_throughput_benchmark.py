@@ -64,8 +64,8 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def numerics(device: torch.device) -> Iterator[Numerics]:
     """On a CPU with compiled loops, as cells are that train for long."""
     threads = torch.get_num_threads()
-    numerics = Numerics(device=device.type, precision="float32", threads=threads, compiled=device.type == "cpu")
-    use_compiled_loops(numerics.compiled)
+    numerics = Numerics(device=device.type, precision="float32", threads=threads, cpu_kernels=device.type == "cpu")
+    use_compiled_loops(numerics.cpu_kernels)
     yield numerics
     use_compiled_loops(False)
 

@@ -49,7 +49,7 @@ def test_outside_the_image_is_the_fill() -> None:
 def test_batches_are_the_same_but_for_rounding() -> None:
     index, pixels = tiny.rectangles(5, empty=(1,))
     torchs, ours = (
-        TrainingBatches(index, pixels, SPEC, seed=0, batch=3, size=300, fill=FILL, workers=2, compiled=compiled)
+        TrainingBatches(index, pixels, SPEC, seed=0, batch=3, size=300, fill=FILL, workers=2, cpu_kernels=compiled)
         for compiled in (False, True)
     )
     for (images, targets), (other, same) in zip(torchs.steps(0, 6), ours.steps(0, 6), strict=True):

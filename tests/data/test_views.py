@@ -150,24 +150,24 @@ def test_each_epoch_shows_each_image_once(batch: int, images: int, seed: int) ->
         assert sorted(rows[epoch * images : (epoch + 1) * images]) == list(range(images))
 
 
-def batches(workers: int, seed: int = 0, *, compiled: bool = False) -> TrainingBatches:
+def batches(workers: int, seed: int = 0, *, cpu_kernels: bool = False) -> TrainingBatches:
     index, pixels = tiny.rectangles(5, empty=(1,))
     fill = (10.0, 20.0, 30.0)
     return TrainingBatches(
-        index, pixels, SPEC, seed=seed, batch=3, size=300, fill=fill, workers=workers, compiled=compiled
+        index, pixels, SPEC, seed=seed, batch=3, size=300, fill=fill, workers=workers, cpu_kernels=cpu_kernels
     )
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_batches_do_not_depend_on_workers_or_on_where_one_begins(compiled: bool) -> None:
-    first = list(batches(1, compiled=compiled).steps(0, 4))
-    again = list(batches(4, compiled=compiled).steps(0, 4))
-    later = list(batches(2, compiled=compiled).steps(2, 4))
+@pytest.mark.parametrize("cpu_kernels", [False, True])
+def test_batches_do_not_depend_on_workers_or_on_where_one_begins(cpu_kernels: bool) -> None:
+    first = list(batches(1, cpu_kernels=cpu_kernels).steps(0, 4))
+    again = list(batches(4, cpu_kernels=cpu_kernels).steps(0, 4))
+    later = list(batches(2, cpu_kernels=cpu_kernels).steps(2, 4))
     for (images, targets), (other, other_targets) in zip([*first, *first[2:]], [*again, *later], strict=True):
         assert torch.equal(images, other)
         assert torch.equal(targets.boxes, other_targets.boxes)
         assert torch.equal(targets.labels, other_targets.labels)
-    assert not torch.equal(next(batches(1, seed=1, compiled=compiled).steps(0, 1))[0], first[0][0])
+    assert not torch.equal(next(batches(1, seed=1, cpu_kernels=cpu_kernels).steps(0, 1))[0], first[0][0])
 
 
 def test_the_fill_stays_the_mean_whatever_the_light() -> None:

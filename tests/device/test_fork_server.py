@@ -16,7 +16,7 @@ sys.path.insert(0, sys.argv[1])
 from bench.device.fork_server import fresh_processes
 if __name__ == "__main__":
     found = "import os, sys; os._exit(7 if 'bench.run.cell' in sys.modules else 3)"
-    process = fresh_processes(compiled=False).Process(target=exec, args=(found,))
+    process = fresh_processes(cpu_kernels=False).Process(target=exec, args=(found,))
     process.start()
     process.join()
     sys.exit(process.exitcode)

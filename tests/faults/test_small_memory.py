@@ -54,12 +54,12 @@ def test_all_arms_begin_again_in_smaller_pieces(
     assert "hungry, seed 0: memory ran out at step 1 of 4, with 4 images at once; all cells begin again" in printed
     assert "with 4 images in 2 pieces; all cells begin again, with batches in 4 pieces" in printed
     plan = read_json(tmp_path / "run/plan.json")
-    assert plan["numerics"]["pieces"] == 4
+    assert plan["numerics"]["micro_batches"] == 4
     assert plan["base"]["training"]["batch"] == 4
     records = [read_json(path) for path in (tmp_path / "run").glob("cells/*/record.json")]
     assert sorted(record["id"] for record in records) == sorted(cell["id"] for cell in plan["cells"])
     assert {record["variant"]: record["status"] for record in records} == {"baseline": "done", "hungry": "done"}
-    assert all(record["numerics"]["pieces"] == 4 for record in records)
+    assert all(record["numerics"]["micro_batches"] == 4 for record in records)
     assert records[0]["accuracy"] == records[1]["accuracy"]  # the axis changes nothing else
     note = "batches of training went through the network in 4 pieces"
     assert note in (tmp_path / "run/tables/ablation.md").read_text()

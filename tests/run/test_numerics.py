@@ -31,7 +31,7 @@ def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(numerics, "computes_bfloat16", lambda device: False)
     for images in (1, WORTH_COMPILING):
         decided = decide(training(images), "cpu", jobs=1)
-        assert (decided.precision, decided.compiled) == ("float32", images == WORTH_COMPILING)
+        assert (decided.precision, decided.cpu_kernels) == ("float32", images == WORTH_COMPILING)
 
 
 @pytest.mark.usefixtures("threads")
@@ -43,7 +43,7 @@ def test_with_compiled_loops_the_rates_of_a_dense_convolution_decide(
     monkeypatch.setattr(numerics, "_dense_gain", lambda: gain)
     monkeypatch.setattr(numerics, "step_seconds", lambda *_: pytest.fail("it would wait for the compiler"))
     decided = decide(training(WORTH_COMPILING, str(tiny_weights)), "cpu", jobs=1)
-    assert (decided.precision, decided.compiled) == (precision, True)
+    assert (decided.precision, decided.cpu_kernels) == (precision, True)
 
 
 @pytest.mark.usefixtures("threads")

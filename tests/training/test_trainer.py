@@ -42,7 +42,7 @@ def compiled() -> Iterator[None]:
 
 
 def train(
-    spec: Specification, checkpoint: Path, *, stop_at: int | None = None, compiled: bool = False
+    spec: Specification, checkpoint: Path, *, stop_at: int | None = None, cpu_kernels: bool = False
 ) -> tuple[SSD, Trained]:
     index, pixels = tiny.rectangles(6, empty=(2,))
     model = SSD(spec.detector, seed=0)
@@ -55,7 +55,7 @@ def train(
         size=300,
         fill=(127.0, 127.0, 127.0),
         workers=2,
-        compiled=compiled,
+        cpu_kernels=cpu_kernels,
     )
 
     def report(progress: Progress) -> None:
@@ -84,10 +84,10 @@ def test_resumed_equals_uninterrupted_to_the_bit(active: tuple[str, ...], weight
 def test_with_compiled_loops_resumed_equals_uninterrupted_too(weights: str, tmp_path: Path) -> None:
     spec = tiny.specification(weights)
     spec = replace(spec, training=replace(spec.training, steps=6, batch=2, checkpoints=3, frozen_stride=0))
-    whole, _ = train(spec, tmp_path / "whole.pt", compiled=True)
+    whole, _ = train(spec, tmp_path / "whole.pt", cpu_kernels=True)
     with pytest.raises(Interrupted):
-        train(spec, tmp_path / "broken.pt", stop_at=5, compiled=True)
-    resumed, _ = train(spec, tmp_path / "broken.pt", compiled=True)
+        train(spec, tmp_path / "broken.pt", stop_at=5, cpu_kernels=True)
+    resumed, _ = train(spec, tmp_path / "broken.pt", cpu_kernels=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
@@ -197,7 +197,7 @@ def test_a_step_leaves_no_gradients_behind(weights: str) -> None:
     assert all(value.grad is None for value in model.parameters())
 
 
-@pytest.mark.parametrize("pieces", [2, 3, 8])
+@pytest.mark.parametrize("micro_batches", [2, 3, 8])
 def test_pieces_of_a_batch_give_its_gradients(weights: str, pieces: int) -> None:
     """One loss, divided by the matched priors of the whole: a mean of the pieces' own would weigh images otherwise."""
     index, pixels = tiny.rectangles(5, empty=(1,))
@@ -209,7 +209,7 @@ def test_pieces_of_a_batch_give_its_gradients(weights: str, pieces: int) -> None
     )
     images, targets = next(batches.steps(0, 1))
     results = []
-    for numerics in (tiny.NUMERICS, replace(tiny.NUMERICS, pieces=pieces)):
+    for numerics in (tiny.NUMERICS, replace(tiny.NUMERICS, micro_batches=pieces)):
         trainer = Trainer(SSD(spec.detector, seed=0), training, numerics)
         before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
         loss = trainer.step(training.steps // 2, images, targets)
@@ -273,7 +273,7 @@ def test_what_was_frozen_and_then_learnt_is_used_as_it_became(optimiser: Literal
         torch.tensor([[[0.2, 0.2, 0.6, 0.6]]] * 2), torch.ones(2, 1, dtype=torch.long), torch.zeros(2, 1).bool()
     )
 
-    def maps(compiled: bool) -> list[torch.Tensor]:
+    def maps(cpu_kernels: bool) -> list[torch.Tensor]:
         use_compiled_loops(compiled)
         with torch.inference_mode():
             return model.backbone(images)
