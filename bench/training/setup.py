@@ -1,0 +1,49 @@
+"""A process and its detector, set up for a run's numerics."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from bench.detector.ssd import SSD
+from bench.device import fast_paths
+from bench.device.process_settings import disable_malloc_trim
+from bench.spec import Numerics, Specification
+
+
+def configure(numerics: Numerics) -> None:
+    """Set this process up for a run's numerics. Call it once, before the first tensor."""
+    disable_malloc_trim()
+    torch.set_num_threads(numerics.threads)
+    torch.backends.cudnn.benchmark = True
+    if numerics.device == "cuda":
+        torch.set_float32_matmul_precision("high")
+    if numerics.cpu_kernels:
+        import bench.cpu.kernels  # noqa: F401, PLC0415  # registers them; plain runs do not wait for the compiler
+    fast_paths.enable(numerics.cpu_kernels)
+
+
+def build(spec: Specification, seed: int, numerics: Numerics) -> SSD:
+    """The detector of a specification on the run's device, with CPU kernels where the numerics say so."""
+    model = SSD(spec.detector, seed=seed).to(numerics.device)
+    if numerics.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if numerics.cpu_kernels:
+        from bench.cpu.kernels import accelerate  # noqa: PLC0415
+
+        model = accelerate(model)
+    return model
+
+
+def dtype_of(numerics: Numerics) -> torch.dtype:
+    """The dtype of the run's precision."""
+    return torch.bfloat16 if numerics.precision == "bfloat16" else torch.float32
+
+
+def autocast(numerics: Numerics) -> AbstractContextManager[Any]:
+    """The context in which the network runs in the run's precision."""
+    if numerics.precision == "float32":
+        return nullcontext()
+    return torch.autocast(numerics.device, dtype=dtype_of(numerics))
