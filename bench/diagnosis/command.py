@@ -20,7 +20,7 @@ from bench.diagnosis.scores import score
 from bench.diagnosis.suspects import KINDS
 from bench.errors import UserError
 from bench.evaluation.coco import detections_coco
-from bench.run.cell import detect_all
+from bench.evaluation.inference import detect_all
 from bench.run.numerics import available_cores, configure
 from bench.spec import DetectorSpec, Numerics
 from bench.storage.atomic import write_json
