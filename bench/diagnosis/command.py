@@ -19,7 +19,7 @@ from bench.diagnosis.findings import findings
 from bench.diagnosis.scores import score
 from bench.diagnosis.suspects import KINDS
 from bench.errors import UserError
-from bench.evaluation.coco import detections_coco
+from bench.evaluation.coco_format import detections_coco
 from bench.evaluation.inference import detect_all
 from bench.run.numerics import available_cores, configure
 from bench.spec import DetectorSpec, Numerics

@@ -17,13 +17,10 @@ from numpy.typing import NDArray
 from pycocotools.cocoeval import Params
 
 from bench.data.index import UNKNOWN, ImageIndex
+from bench.data.subsets import CONDITIONS, SIZES
 from bench.evaluation.coco_evaluator import MAX_DETECTIONS, CocoEvaluator, Subset
 from bench.evaluation.detections import Detections, check_rows, xywh
 from bench.evaluation.matches import Matches
-
-SIZES = ("small", "medium", "large")
-NETWORK_SIZES = tuple(f"{size}_network" for size in SIZES)
-CONDITIONS = ("truncated", "untruncated", "occluded", "unoccluded")
 
 Accuracy = dict[str, Any]
 
@@ -63,74 +60,6 @@ def evaluate(index: ImageIndex, detections: Detections, *, network_size: tuple[i
     evaluator = CocoEvaluator(index, detections, tuple(subsets.values()))
     matches = _matches(index, detections, evaluator, tuple(subsets))
     return Evaluation(accuracy=_accuracy(index, evaluator, matches), matches=matches)
-
-
-def ground_truth_coco(index: ImageIndex) -> dict[str, Any]:
-    """The split as COCO JSON: image and category ids of the source, annotation ids from 1.
-
-    VOC's `difficult` is carried as `difficult`, and as COCO's own `ignore`; tools that know neither
-    (pycocotools overwrites `ignore`) count such objects as ordinary ones.
-    """
-    annotations = []
-    columns = zip(
-        index.image_ids[index.image_of_box].tolist(),
-        index.category_ids[index.labels].tolist(),
-        xywh(index.boxes).tolist(),
-        index.areas.tolist(),
-        index.crowd.astype(int).tolist(),
-        index.difficult.astype(int).tolist(),
-        index.truncated.tolist(),
-        index.occluded.tolist(),
-        strict=True,
-    )
-    for row, (image, category, box, area, crowd, difficult, truncated, occluded) in enumerate(columns):
-        annotation = {
-            "id": row + 1,  # pycocotools takes id 0 for "unmatched"
-            "image_id": image,
-            "category_id": category,
-            "bbox": box,
-            "area": area,
-            "iscrowd": crowd,
-            "ignore": difficult,
-            "difficult": difficult,
-        }
-        known = {"truncated": truncated, "occluded": occluded}
-        annotations.append(annotation | {name: flag for name, flag in known.items() if flag != UNKNOWN})
-    images = [
-        {"id": image, "file_name": file, "width": width, "height": height}
-        for image, file, (width, height) in zip(
-            index.image_ids.tolist(), index.files, index.sizes.tolist(), strict=True
-        )
-    ]
-    categories = [
-        {"id": category, "name": name, "supercategory": ""}
-        for category, name in zip(index.category_ids.tolist(), index.classes, strict=True)
-    ]
-    return {
-        "info": {},
-        "licenses": [],
-        "images": images,
-        "annotations": annotations,
-        "categories": categories,
-    }
-
-
-def detections_coco(detections: Detections, index: ImageIndex) -> list[dict[str, Any]]:
-    """COCO's results format, in the order of `detections`; boxes xywh in original pixels.
-
-    Every float32 is written in full: reading the file back gives the very numbers evaluated here.
-    """
-    check_rows(index, detections)
-    return [
-        {"image_id": image, "category_id": category, "bbox": box, "score": score}
-        for image, category, box, score in zip(
-            index.image_ids[detections.image].tolist(),
-            index.category_ids[detections.labels].tolist(),
-            xywh(detections.boxes).tolist(),
-            detections.scores.tolist(),
-            strict=True,
-        )
-    ]
 
 
 def _subsets(index: ImageIndex, detections: Detections, network_size: tuple[int, int]) -> dict[str, Subset]:

@@ -28,7 +28,8 @@ from bench.detector.priors import write_priors
 from bench.detector.ssd import SSD
 from bench.device.memory import peak_memory_mib
 from bench.errors import UserError, writing
-from bench.evaluation.coco import detections_coco, evaluate
+from bench.evaluation.coco import evaluate
+from bench.evaluation.coco_format import detections_coco
 from bench.evaluation.detections import xywh
 from bench.evaluation.error_types import error_types
 from bench.evaluation.inference import detect_all

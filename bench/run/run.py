@@ -14,7 +14,7 @@ from bench.data.dataset import IMAGE_FILES, Dataset
 from bench.data.image_files import save_image_files
 from bench.data.preflight import write_report
 from bench.data.thumbnails import remove_thumbnails, write_thumbnails
-from bench.evaluation.coco import ground_truth_coco
+from bench.evaluation.coco_format import ground_truth_coco
 from bench.report import build_report
 from bench.report.terminal.display import CellLine, LiveDisplay, print_ablation, print_verdict
 from bench.run.cell import CellJob

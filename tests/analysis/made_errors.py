@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.data.index import ImageIndex
-from bench.evaluation.coco import detections_coco, evaluate, ground_truth_coco
+from bench.evaluation.coco import evaluate
+from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections, xywh
 from bench.evaluation.error_types import error_types
 from bench.storage.atomic import write_json

@@ -18,7 +18,8 @@ from bench.analysis.factorial import factorial_contrasts
 from bench.analysis.run_records import load_run
 from bench.analysis.statistics import student
 from bench.errors import UserError
-from bench.evaluation.coco import detections_coco, evaluate, ground_truth_coco
+from bench.evaluation.coco import evaluate
+from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections
 from bench.evaluation.matches import Matches, average_precision
 from tests.analysis.made_matches import draw_matches

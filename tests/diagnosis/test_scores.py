@@ -12,7 +12,8 @@ import pytest
 
 from bench.diagnosis.scores import read_detections, score
 from bench.errors import UserError
-from bench.evaluation.coco import detections_coco, evaluate
+from bench.evaluation.coco import evaluate
+from bench.evaluation.coco_format import detections_coco
 from tests.made_index import index_of
 from tests.tiny import specification
 

@@ -19,7 +19,8 @@ from pycocotools.cocoeval import COCOeval
 
 from bench.data.index import ImageIndex
 from bench.data.scenes import SceneKnobs, read_scenes
-from bench.evaluation.coco import detections_coco, evaluate, ground_truth_coco
+from bench.evaluation.coco import evaluate
+from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections
 from bench.evaluation.matches import average_precision
 from bench.storage.atomic import write_json

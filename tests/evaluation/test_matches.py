@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.evaluation.coco import detections_coco, evaluate, ground_truth_coco
+from bench.evaluation.coco import evaluate
+from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections
 from bench.evaluation.matches import Matches, average_precision
 from tests.random_sets import detections_of, jittered, plain_pycocotools, random_index

@@ -12,7 +12,8 @@ from PIL import Image
 
 from bench.analysis.run_records import load_run
 from bench.data.thumbnails import write_thumbnails
-from bench.evaluation.coco import detections_coco, evaluate, ground_truth_coco
+from bench.evaluation.coco import evaluate
+from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections
 from bench.evaluation.matches import average_precision
 from bench.report.page.examples import examples
