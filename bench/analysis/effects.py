@@ -18,8 +18,8 @@ from bench.analysis.bootstrap import FEWEST_IMAGES, Figure, Resampled, paired_in
 from bench.analysis.factorial import Contrast, contrasts_of
 from bench.analysis.run_records import Run, cells_frame, classes_frame
 from bench.analysis.statistics import LEVEL, Interval, holm, seeds_needed, student
+from bench.data.subsets import SIZES
 
-SIZES = ("small", "medium", "large")
 ACCURACY = ("AP", "AP50", "AP75", *(f"AP_{size}{at}" for at in ("", "_network") for size in SIZES))
 CLOCK = {"images_per_second": ("speed.images_per_second", "images/s"), "train_seconds": ("cost.train_seconds", "s")}
 

@@ -15,9 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.analysis.bootstrap import FEWEST_IMAGES, draws, paired_interval
-from bench.analysis.error_counts import NETWORK_SIZES, Counted, CountedCell, Trained
+from bench.analysis.error_counts import Counted, CountedCell, Trained
 from bench.analysis.run_records import Run
 from bench.analysis.statistics import Interval, student
+from bench.data.subsets import NETWORK_SIZES
 from bench.evaluation.error_types import (
     CLASSIFICATION,
     FALSE_NEGATIVES,

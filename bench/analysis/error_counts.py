@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 
 from bench.analysis.bootstrap import read_matches, same_truths
 from bench.analysis.run_records import PlannedCell, Run, read_object
+from bench.data.subsets import CONDITIONS, NETWORK_SIZES
 from bench.errors import UserError
 from bench.evaluation.error_types import ErrorTypes, at_foreground, error_types
 from bench.evaluation.matches import Matches
-
-NETWORK_SIZES = ("small_network", "medium_network", "large_network")
-CONDITIONS = ("truncated", "untruncated", "occluded", "unoccluded")
 
 Trained = tuple[str, int]  # variant, seed
 

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table as Shown
 from rich.text import Text
 
-from bench.report.tables.columns import SIZES, per_cent
+from bench.data.subsets import SIZES
+from bench.report.tables.columns import per_cent
 from bench.report.tables.typeset import MISSING, Entry, Heading, Table, escape_markdown, markdown_text
 from bench.storage.atomic import replacing
 

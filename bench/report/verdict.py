@@ -19,10 +19,11 @@ from bench.analysis.effects import NO_CLAIM, STUDENT, THESE_MODELS
 from bench.analysis.results import Analysis
 from bench.analysis.run_records import Run
 from bench.analysis.statistics import LEVEL
+from bench.data.subsets import SIZES
 from bench.evaluation.error_types import KINDS
 from bench.report.sentences import one_line
 from bench.report.tables.ablation import ablation
-from bench.report.tables.columns import COLUMNS, SIZES, per_cent, three_digits, whole
+from bench.report.tables.columns import COLUMNS, per_cent, three_digits, whole
 from bench.report.tables.effects import probability, signed
 from bench.report.tables.entries import absent
 from bench.report.tables.typeset import escape_markdown

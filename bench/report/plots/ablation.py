@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from bench.analysis.run_records import Run, cells_frame
+from bench.data.subsets import SIZES
 from bench.report.plots.canvas import (
     GREY,
     annotate,
@@ -25,7 +26,6 @@ from bench.report.plots.canvas import (
     wider,
 )
 from bench.report.sentences import status
-from bench.report.tables.columns import SIZES
 from bench.report.tables.entries import summary
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from bench.analysis.results import Analysis
 from bench.analysis.run_records import Run, cells_frame, classes_frame, sweep_frame
+from bench.data.subsets import SIZES
 from bench.report.sentences import (
     common,
     machine,
@@ -32,7 +33,6 @@ from bench.report.tables.columns import (
     COLUMNS,
     COST_COLUMNS,
     FURTHER_COLUMNS,
-    SIZES,
     per_cent,
     three_digits,
     whole,

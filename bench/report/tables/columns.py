@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.data.subsets import CONDITIONS, SIZES
+
 
 def per_cent(value: float) -> str:
     return f"{100 * value:.1f}"
@@ -41,10 +43,6 @@ class Column:
     over_seeds: Literal["mean", "common", "least"] = "mean"
     spread: bool = False
     group: str = ""
-
-
-SIZES = ("small", "medium", "large")
-CONDITIONS = ("truncated", "untruncated", "occluded", "unoccluded")
 
 
 def _accuracy(name: str, header: str, group: str) -> Column:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bench.analysis.run_records import Run
+from bench.data.subsets import CONDITIONS
 from bench.report.sentences import common, subject, unfinished
-from bench.report.tables.columns import COLUMNS, CONDITIONS, VOC_COLUMNS
+from bench.report.tables.columns import COLUMNS, VOC_COLUMNS
 from bench.report.tables.entries import entries, heading, summary
 from bench.report.tables.typeset import Entry, Heading, Table
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.analysis.run_records import Run
+from bench.data.subsets import SIZES
 from bench.report import sentences
 from bench.report.tables import ablation as tables
 from bench.report.tables import columns
@@ -402,7 +403,7 @@ def _short(axes: Sequence[str]) -> dict[str, str]:
 
 def _counts(table: Typeset) -> str:
     parts = []
-    for size in columns.SIZES:
+    for size in SIZES:
         counts = table.frame[f"ground_truths_{size}"].dropna()
         if len(counts):
             parts.append(f"{size[0].upper()} {size} n={counts.iloc[0]}")
