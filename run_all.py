@@ -101,7 +101,7 @@ def run(words: Sequence[str], held: ExitStack) -> int:
         settle_software,
     )
     from bench.run.scheduler import check_backend
-    from bench.storage.lock import owning
+    from bench.storage.lock import lock_run_folder
     from variants.baseline import default_backbone
 
     console = Console()
@@ -116,7 +116,7 @@ def run(words: Sequence[str], held: ExitStack) -> int:
     SSD(stand_in.detector, seed=0)
     check_axes(axes, stand_in)
     if not options.plan:
-        held.enter_context(owning(out, lambda text: console.print(text, markup=False, highlight=False)))
+        held.enter_context(lock_run_folder(out, lambda text: console.print(text, markup=False, highlight=False)))
     data = opened(options, out, console)
     base = base_specification(options, classes=data.index.classes, train_images=len(data.split.train))
     if base.detector.class_outputs:

@@ -16,7 +16,8 @@ from typing import Any
 from bench.analysis.run_records import PlannedCell, Run, load_run
 from bench.errors import UserError
 from bench.storage.atomic import write_json
-from bench.storage.records import cell_folder, read_json
+from bench.storage.records import read_json
+from bench.storage.run_folder import cell_folder
 
 PLAN = "plan.json"
 SAME = ("data", "backbone", "profile", "split", "base")  # of the plans: with others rows cannot be compared

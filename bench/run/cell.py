@@ -44,7 +44,9 @@ from bench.speed.inference import (
     measure_inference,
 )
 from bench.storage.atomic import replacing, write_json
-from bench.storage.records import CHECKPOINT, SCHEMA, cell_folder, environment, failed_record, now, read_log
+from bench.storage.provenance import environment
+from bench.storage.records import SCHEMA, failed_record, now, read_log
+from bench.storage.run_folder import CHECKPOINT, cell_folder
 from bench.training.checkpoints import remove_checkpoints
 from bench.training.trainer import BatchTooLarge, NotFinite, Progress, Trained, Trainer, autocast
 

@@ -12,7 +12,8 @@ from bench.axis import FoundAxis, clashing
 from bench.errors import UserError
 from bench.spec import Cell, Numerics, Specification
 from bench.storage.atomic import write_json
-from bench.storage.records import SCHEMA, read_json, read_record, software_changes
+from bench.storage.provenance import software_changes
+from bench.storage.records import SCHEMA, read_json, read_record
 
 BASELINE = "baseline"
 DIFFERENCES_SHOWN = 5

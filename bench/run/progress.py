@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.spec import Cell
-from bench.storage.records import cell_folder, read_record, whole_lines
+from bench.storage.records import json_lines, read_record
+from bench.storage.run_folder import cell_folder
 
 State = Literal["waiting", "running", "done", "failed", "kept"]
 
@@ -70,7 +71,7 @@ class Watch:
             return []
         end = content.rfind(b"\n") + 1
         self.read[cell_id] = start + end
-        return list(whole_lines(content[:end]))
+        return list(json_lines(content[:end]))
 
 
 def _after(state: CellState, line: dict[str, Any]) -> CellState:

@@ -26,7 +26,9 @@ from bench.run.scheduler import run_jobs
 from bench.spec import Cell
 from bench.speed.inference import SpeedSettings, device_description
 from bench.storage.atomic import remove_leftovers, write_json
-from bench.storage.records import CHECKPOINT, cell_folder, environment, read_record
+from bench.storage.provenance import environment
+from bench.storage.records import read_record
+from bench.storage.run_folder import CHECKPOINT, cell_folder
 from bench.training.checkpoints import remove_checkpoints
 
 WORTH_TELLING = 5.0  # seconds in which nothing seems to happen

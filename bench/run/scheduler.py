@@ -24,7 +24,7 @@ from bench.device.fork_server import fresh_processes
 from bench.errors import UserError, nearest
 from bench.run.cell import CellJob, identity_of, run_cell
 from bench.storage.atomic import write_json
-from bench.storage.lock import wait_for_folder
+from bench.storage.lock import lock_cell_folder
 from bench.storage.records import failed_record, read_log, read_record
 
 BACKENDS = ("loky", "dask", "ray")
@@ -182,7 +182,7 @@ def _in_own_process(job: CellJob) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     job.folder.mkdir(parents=True, exist_ok=True)
-    wait_for_folder(job.folder)
+    lock_cell_folder(job.folder)
     output = os.open(job.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -24,7 +24,8 @@ from bench.speed.interleaved import Budget
 from bench.speed.memory import measure_memory
 from bench.speed.stages import END_TO_END, TENSORS_TO_BOXES, Pictures, made_outputs, measure_stages, own_outputs
 from bench.speed.training_steps import measure_training_steps
-from bench.storage.records import SCHEMA, environment
+from bench.storage.provenance import environment
+from bench.storage.records import SCHEMA
 
 SPEED_IMAGES = 64
 HEADS_BATCH = 32  # of matching, loss and post-processing beside torchvision's

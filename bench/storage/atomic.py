@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all, whenever the process or the machine stops."""
+"""Atomic writes: after a crash at any moment, a file is complete or as it was before."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import IO, Any
 
 from bench.errors import writing
 
-TEMPORARY = re.compile(r"\..+\.\d+")  # names of files that are being written, or were when their writer died
+TEMPORARY = re.compile(r"\..+\.\d+")  # names of temporary files, which killed writers leave behind
 
 
 @contextmanager
 def replacing(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]]:
-    """A file to write bytes to, which takes the name `path` when all of it is on the disk.
+    """Open a binary file for writing, which replaces `path` once it is complete on the disk.
 
-    Folders above it are made. What stood there before stays until then, and for good if writing fails.
-    previous: in the same folder; where what stood there goes instead of being lost.
-    Raises StorageError where the disk is full or may not be written to.
+    If writing fails, `path` stays as it was. Creates missing parent folders.
+    previous: a path in the same folder to move the old file to; by default the old file is overwritten.
+    Raises StorageError if the disk is full or not writable.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
@@ -40,34 +40,34 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text in UTF-8, atomically."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
+    """Write JSON atomically. Raises ValueError for NaN and infinity, which JSON does not have.
+
+    indent: None for the compact form of large files.
+    """
+    separators = (",", ":") if indent is None else None
+    # dumps, not dump: only dumps uses the fast encoder
+    write_text(path, json.dumps(content, indent=indent, separators=separators, allow_nan=False))
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writers left of unfinished files in `folder`; nobody else may be writing there."""
+    """Delete temporary files of killed writers. No other process may be writing into `folder`."""
     for path in folder.glob(".*"):
         if TEMPORARY.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk as well; some file systems refuse that, and need not be asked."""
+    """Flush the renaming to the disk. Some file systems cannot, and do not need it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text in UTF-8 by `replacing`."""
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
-def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
-    """Write JSON by `replacing`. ValueError for NaN and infinities, which are no JSON.
-
-    indent: None for the compact form of large files.
-    """
-    separators = (",", ":") if indent is None else None
-    # dumps, not dump: only the former uses the fast encoder
-    write_text(path, json.dumps(content, indent=indent, separators=separators, allow_nan=False))

@@ -1,7 +1,7 @@
-"""One run at a time in a result folder; one process at a time in a cell's.
+"""One run at a time per run folder, one process at a time per cell folder.
 
-The kernel's lock decides (`flock`), so a killed owner keeps nobody out: its lock ends with it. The text in the
-file only says whose it is. Where a file system has no locks, the owner's process id has to do.
+The kernel's lock (`flock`) decides; it ends with its process, so a killed process locks nobody out. The lock file names
+the owner for error messages. On file systems without locks, the process id in the file decides instead.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from datetime import datetime
 from pathlib import Path
 
 from bench.errors import STORAGE, UserError, no_folder, unwritable
+from bench.storage.run_folder import LOCK
 
-LOCK = "in-use.json"
-HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})  # flock: another process has it
-SECONDS_TO_SIGN = 1.0  # between taking the lock and writing whose it is
+HELD_ELSEWHERE = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})  # flock: another process has the lock
+SIGNING_SECONDS = 1.0  # longest time between taking the lock and writing the owner
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """Who holds a folder. since: local time, ISO 8601 to the second."""
+    """The process that holds a folder. since: local time, ISO 8601, to the second."""
 
     pid: int
     host: str
@@ -38,40 +38,40 @@ class Owner:
 
 
 @contextmanager
-def owning(run: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a run's folder, made where it is missing; left as it was found where nothing is written into it.
+def lock_run_folder(run: Path, warn: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a run's folder; create the folder if necessary, and remove it again if it stays empty.
 
-    say: is told when the folder is taken over from a process that ended without giving it back, and where
-        the file system has no locks.
-    Raises UserError where another process holds the folder, naming it, and where it cannot be written to.
+    warn: called with a sentence if the previous owner died without releasing the lock, or if the file system
+        has no locks.
+    Raises UserError if another process holds the folder, or if the folder is not writable.
     """
-    made = _make(run)
+    created = _create(run)
     path = run / LOCK
     try:
-        descriptor = _take(path, say)
+        descriptor = _acquire(path, warn)
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)  # before the lock ends, so that no other's file is deleted
+            path.unlink(missing_ok=True)  # while we hold the lock: afterwards it could be the next owner's file
             os.close(descriptor)
     finally:
-        for folder in made:
+        for folder in created:
             with suppress(OSError):  # not empty
                 folder.rmdir()
 
 
-def wait_for_folder(folder: Path) -> None:
-    """Hold a cell's folder until this process ends, once an orphan of a killed run has left it.
+def lock_cell_folder(folder: Path) -> None:
+    """Lock a cell's folder until this process ends. Waits for an orphaned process of a killed run.
 
-    Without effect where the file system has no locks.
+    Does nothing on a file system without locks.
     """
-    descriptor = os.open(folder, os.O_RDONLY)  # never closed: the lock is to end with the process
+    descriptor = os.open(folder, os.O_RDONLY)  # never closed: the lock ends with the process
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-def _make(run: Path) -> list[Path]:
-    """The folders that had to be made, deepest first."""
+def _create(run: Path) -> list[Path]:
+    """Create the folder; the new folders, deepest first."""
     missing = [folder for folder in (run, *run.parents) if not folder.exists()]
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -80,54 +80,54 @@ def _make(run: Path) -> list[Path]:
     return missing
 
 
-def _take(path: Path, say: Callable[[str], None]) -> int:
-    """The descriptor of the locked file, signed with our name."""
+def _acquire(path: Path, warn: Callable[[str], None]) -> int:
+    """The descriptor of the lock file, locked and signed by this process."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # its last owner has just taken the empty folder away
-            _make(path.parent)
+        except FileNotFoundError:  # the previous owner has just removed the empty folder
+            _create(path.parent)
             continue
         except OSError as error:
             raise _not_writable(path.parent, error) from error
         try:
-            locked = _lock(descriptor)
-            before = _signed(path)
-            if locked is None and before is not None and _may_live(before):
+            locked = _try_lock(descriptor)
+            previous = _read_owner(path)
+            if locked is None and previous is not None and _may_be_alive(previous):
                 locked = False
             if locked is False:
-                raise UserError(_in_use(path, before or _wait_for_signature(path)))
-            if not _is(path, descriptor):
-                os.close(descriptor)  # its owner gave it back, and deleted it, between our opening and locking
+                raise UserError(_in_use(path, previous or _wait_for_owner(path)))
+            if not _same_file(path, descriptor):
+                os.close(descriptor)  # the owner released and deleted it between our opening and locking it
                 continue
             if locked is None:
-                say(f"{path.parent} is on a file system without locks: start only one run in it at a time")
-            if before is not None:
-                say(f"{path.parent} is taken over from {before}, which has ended without giving it back")
-            _sign(descriptor, path)
+                warn(f"{path.parent} is on a file system without locks: do not start two runs in it at once")
+            if previous is not None:
+                warn(f"{path.parent} is taken over from {previous}, which ended without releasing it")
+            _write_owner(descriptor, path)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
 
 
-def _lock(descriptor: int) -> bool | None:
-    """Whether the lock was taken; None where there are none."""
+def _try_lock(descriptor: int) -> bool | None:
+    """Whether we got the lock; None if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return False if error.errno in HELD else None
+        return False if error.errno in HELD_ELSEWHERE else None
     return True
 
 
-def _is(path: Path, descriptor: int) -> bool:
+def _same_file(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
 
-def _sign(descriptor: int, path: Path) -> None:
+def _write_owner(descriptor: int, path: Path) -> None:
     owner = Owner(
         pid=os.getpid(), host=socket.gethostname(), since=datetime.now().astimezone().isoformat(timespec="seconds")
     )
@@ -138,26 +138,26 @@ def _sign(descriptor: int, path: Path) -> None:
         raise _not_writable(path.parent, error) from error
 
 
-def _signed(path: Path) -> Owner | None:
-    """Whose name is in the file; None for nobody's that can be read."""
+def _read_owner(path: Path) -> Owner | None:
     try:
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _wait_for_signature(path: Path) -> Owner | None:
-    deadline = time.monotonic() + SECONDS_TO_SIGN
+def _wait_for_owner(path: Path) -> Owner | None:
+    """The owner, once it has written its name; None if it does not within `SIGNING_SECONDS`."""
+    deadline = time.monotonic() + SIGNING_SECONDS
     while time.monotonic() < deadline:
-        owner = _signed(path)
+        owner = _read_owner(path)
         if owner is not None:
             return owner
         time.sleep(0.05)
     return None
 
 
-def _may_live(owner: Owner) -> bool:
-    """Whether the owner may still be there; of other machines that cannot be known."""
+def _may_be_alive(owner: Owner) -> bool:
+    """Whether the owner may still run. A process on another machine counts as alive."""
     if owner.host != socket.gethostname():
         return True
     try:
@@ -170,12 +170,12 @@ def _may_live(owner: Owner) -> bool:
 
 
 def _in_use(path: Path, owner: Owner | None) -> str:
-    whose = "another run" if owner is None else f"another run ({owner})"
+    name = "another run" if owner is None else f"another run ({owner})"
     elsewhere = owner is not None and owner.host != socket.gethostname()
-    remedy = f", or delete {path} if that process is gone" if elsewhere else ""
+    remedy = f", or delete {path} if that process no longer exists" if elsewhere else ""
     return (
-        f"{path.parent} is in use by {whose}. Wait until it has ended and give the same command again{remedy}, "
-        "or give this run a folder of its own: --out results/NAME"
+        f"{path.parent} is in use by {name}. Wait until it ends and repeat the command{remedy}, "
+        "or choose another folder: --out results/NAME"
     )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import run_all
-from bench.storage.lock import LOCK
+from bench.storage.run_folder import LOCK
 from tests.faults.conftest import start
 from tests.small_runs import CLOCKS, records
 

@@ -16,7 +16,7 @@ from bench.data.dataset import IMAGE_FILES, Dataset, open_dataset
 from bench.data.image_files import changed_image_files, save_image_files
 from bench.errors import UserError
 from bench.run.plan import settle_software
-from bench.storage.records import environment, software_changes
+from bench.storage.provenance import environment, software_changes
 from tests.pictures import picture, voc_folder, xml_of
 
 

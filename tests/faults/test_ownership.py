@@ -16,20 +16,21 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UserError
-from bench.storage.lock import LOCK, owning
+from bench.storage.lock import lock_run_folder
+from bench.storage.run_folder import LOCK
 from tests.conftest import REPOSITORY
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.storage.lock import owning, wait_for_folder
+from bench.storage.lock import lock_run_folder, lock_cell_folder
 folder = Path(sys.argv[2])
 if sys.argv[1] == "cell":
-    wait_for_folder(folder)
+    lock_cell_folder(folder)
     print("held", flush=True)
     time.sleep(float(sys.argv[3]))
 else:
-    with owning(folder, print):
+    with lock_run_folder(folder, print):
         print("held", flush=True)
         time.sleep(float(sys.argv[3]))
 """
@@ -54,7 +55,7 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_folder_in_use_names_its_owner(held: subprocess.Popen[str], tmp_path: Path) -> None:
-    with pytest.raises(UserError) as raised, owning(tmp_path / "run", print):
+    with pytest.raises(UserError) as raised, lock_run_folder(tmp_path / "run", print):
         pytest.fail("entered a folder in use")
     assert f"process {held.pid} on " in str(raised.value)
     assert "since 2" in str(raised.value)
@@ -65,7 +66,7 @@ def test_a_killed_owner_keeps_nobody_out(held: subprocess.Popen[str], tmp_path: 
     held.send_signal(signal.SIGKILL)
     held.wait()
     said: list[str] = []
-    with owning(tmp_path / "run", said.append):
+    with lock_run_folder(tmp_path / "run", said.append):
         assert json.loads((tmp_path / "run" / LOCK).read_text())["pid"] == os.getpid()
     (sentence,) = said
     assert f"taken over from process {held.pid} on " in sentence
@@ -74,14 +75,14 @@ def test_a_killed_owner_keeps_nobody_out(held: subprocess.Popen[str], tmp_path: 
 def test_a_folder_given_back_is_free_without_a_word(tmp_path: Path) -> None:
     for _ in range(2):
         said: list[str] = []
-        with owning(tmp_path / "run", said.append):
+        with lock_run_folder(tmp_path / "run", said.append):
             (tmp_path / "run" / "plan.json").touch()
         assert said == []
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["plan.json"]
 
 
 def test_where_nothing_was_written_no_folder_stays(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="wrong"), owning(tmp_path / "results" / "run", print):
+    with pytest.raises(UserError, match="wrong"), lock_run_folder(tmp_path / "results" / "run", print):
         raise UserError("something else is wrong")
     assert list(tmp_path.iterdir()) == []
 
@@ -92,8 +93,8 @@ def test_of_many_that_ask_at_once_one_gets_it_at_a_time(tmp_path: Path) -> None:
     count.write_text("0")
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom bench.errors import UserError\n"
-        "from bench.storage.lock import owning\ncount = Path(sys.argv[2])\ndone = 0\n"
-        "while done < 20:\n    try:\n        with owning(Path(sys.argv[1]), lambda text: None):\n"
+        "from bench.storage.lock import lock_run_folder\ncount = Path(sys.argv[2])\ndone = 0\n"
+        "while done < 20:\n    try:\n        with lock_run_folder(Path(sys.argv[1]), lambda text: None):\n"
         "            value = int(count.read_text())\n            time.sleep(0.001)\n"
         "            count.write_text(str(value + 1))\n            done += 1\n"
         "    except UserError:\n        time.sleep(0.001)\n"
@@ -112,11 +113,11 @@ def test_without_locks_the_owners_process_decides(tmp_path: Path, monkeypatch: p
     process = holder(tmp_path / "run")
     monkeypatch.setattr(fcntl, "flock", refused)
     said: list[str] = []
-    with pytest.raises(UserError, match=f"process {process.pid} on "), owning(tmp_path / "run", said.append):
+    with pytest.raises(UserError, match=f"process {process.pid} on "), lock_run_folder(tmp_path / "run", said.append):
         pytest.fail("entered a folder in use")
     process.kill()
     process.wait()
-    with owning(tmp_path / "run", said.append):
+    with lock_run_folder(tmp_path / "run", said.append):
         pass
     assert "without locks" in said[0]
     assert f"taken over from process {process.pid}" in said[1]
@@ -129,10 +130,10 @@ def test_without_locks_an_owner_on_another_machine_is_believed(tmp_path: Path, m
     monkeypatch.setattr(fcntl, "flock", refused)
     owner = {"pid": 1, "host": "elsewhere.invalid", "since": "2026-01-01T00:00:00+00:00"}
     (tmp_path / LOCK).write_text(json.dumps(owner))
-    with pytest.raises(UserError, match=r"delete .*in-use\.json"), owning(tmp_path, print):
+    with pytest.raises(UserError, match=r"delete .*in-use\.json"), lock_run_folder(tmp_path, print):
         pytest.fail("entered a folder in use")
     (tmp_path / LOCK).unlink()
-    with owning(tmp_path, lambda text: None):
+    with lock_run_folder(tmp_path, lambda text: None):
         pass
 
 
@@ -145,14 +146,14 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(
 
     monkeypatch.setattr(os, "open", refused)
     sentence = "cannot be written: its .*--out"
-    with pytest.raises(UserError, match=sentence), owning(tmp_path, print):
+    with pytest.raises(UserError, match=sentence), lock_run_folder(tmp_path, print):
         pytest.fail("entered a folder that cannot be written to")
 
 
 def test_a_file_in_the_folders_place_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     for run in (tmp_path / "run", tmp_path / "run" / "below"):
-        with pytest.raises(UserError, match="cannot be a folder"), owning(run, print):
+        with pytest.raises(UserError, match="cannot be a folder"), lock_run_folder(run, print):
             pytest.fail("entered a file")
     assert (tmp_path / "run").is_file()
 

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from bench.storage.lock import LOCK
+from bench.storage.run_folder import LOCK
 from tests.faults.conftest import start
 
 

@@ -19,7 +19,7 @@ from bench.spec import Specification
 from tests import tiny
 from variants.baseline import baseline, training_of
 
-COMPILED = replace(tiny.NUMERICS, compiled=True)
+COMPILED = replace(tiny.NUMERICS, cpu_kernels=True)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_the_colours_of_a_view_are_of_the_other_half(
 
 
 def test_a_process_that_ends_early_is_told_of(specification: Specification, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "fresh_processes", lambda *, compiled: Beside(exitcode=-9))
+    monkeypatch.setattr(compiling, "fresh_processes", lambda *, cpu_kernels: Beside(exitcode=-9))
     with pytest.raises(RuntimeError, match="loops could not be compiled"):
         compile_loops(specification, COMPILED)
 
@@ -118,7 +118,7 @@ def test_both_run_beside_each_other_where_cells_need_them(
     specification: Specification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beside = Beside()
-    monkeypatch.setattr(compiling, "fresh_processes", lambda *, compiled: beside)
+    monkeypatch.setattr(compiling, "fresh_processes", lambda *, cpu_kernels: beside)
     assert compile_loops(specification, tiny.NUMERICS) == 0
     assert beside.told == []
     compile_loops(specification, COMPILED)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.run.progress import Watch
 from bench.spec import Cell
-from bench.storage.records import cell_folder
+from bench.storage.run_folder import cell_folder
 from tests import tiny
 
 CELL = Cell(
