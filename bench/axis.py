@@ -20,9 +20,9 @@ from typing import Any, ClassVar
 
 from bench.data.index import ImageIndex
 from bench.errors import UserError
-from bench.spec import Specification
+from bench.spec import BASELINE, Specification
 
-RESERVED = ("baseline", "none", "variant", "seeds", "status")  # words of the tables and of --axes
+RESERVED = (BASELINE, "none", "variant", "seeds", "status")  # words of the tables and of --axes
 SLOTS = ("resolution", "neck", "anchors", "box_loss", "class_loss", "schedule")
 
 

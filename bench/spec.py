@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from bench.errors import UserError
 
+BASELINE = "baseline"  # name of the variant with all axes off
+
 Shape = tuple[float, float]  # width and height of a prior, as fractions of the network's input
 
 

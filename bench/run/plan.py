@@ -10,12 +10,11 @@ from typing import Any
 
 from bench.axis import FoundAxis, clashing
 from bench.errors import UserError
-from bench.spec import Cell, Numerics, Specification
+from bench.spec import BASELINE, Cell, Numerics, Specification
 from bench.storage.atomic import write_json
 from bench.storage.provenance import software_changes
 from bench.storage.records import SCHEMA, read_json, read_record
 
-BASELINE = "baseline"
 DIFFERENCES_SHOWN = 5
 
 Control = Callable[[Specification], Specification]
