@@ -1,4 +1,4 @@
-"""From opened data to the content of diagnosis.json."""
+"""From a data set to the content of diagnosis.json."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from bench.data.dataset import Dataset
 from bench.data.pixels import open_pixels
 from bench.detector.ssd import SSD
 from bench.detector.transfer import check_taken
-from bench.diagnosis import diagnose
+from bench.device.hardware import available_cores
+from bench.diagnosis.diagnose import diagnose
 from bench.diagnosis.findings import findings
 from bench.diagnosis.scores import score
 from bench.diagnosis.suspects import KINDS
 from bench.errors import UserError
 from bench.evaluation.coco_format import detections_coco
 from bench.evaluation.inference import detect_all
-from bench.run.numerics import available_cores, configure
 from bench.spec import DetectorSpec, Numerics
 from bench.storage.atomic import write_json
+from bench.training.setup import configure
 
 SCHEMA = 1
 
 
 def detect_with_checkpoint(data: Dataset, detector: DetectorSpec, path: Path) -> int:
-    """Write what the trained SSD that `detector` names finds on the validation split, in COCO's results format.
+    """Run the trained SSD `detector.weights` on the validation split and write COCO results to `path`.
 
-    Returns how many classes it knows. Raises UserError where its weights are no SSD's, do not fit, or know none.
+    Returns the number of classes of the data that the checkpoint knows. Raises UserError if the weights are
+    not an SSD's, do not fit `detector`, or know none of the classes.
     """
     known = sum(output > 0 for output in detector.class_outputs)
     if not known:
         raise UserError(
             f"--weights {detector.weights}: "
             + (
-                "no class of the data is an output of its classifier; names must be those of COCO or VOC"
+                "its classifier has none of the data's classes. Use the class names of COCO or VOC"
                 if detector.class_outputs
-                else "not a state dict of torchvision's ssd300_vgg16; a backbone alone finds nothing"
+                else "not a state dict of torchvision's ssd300_vgg16. A backbone alone cannot detect objects"
             )
         )
     numerics = Numerics(device="cpu", precision="float32", threads=available_cores())
@@ -48,31 +50,31 @@ def detect_with_checkpoint(data: Dataset, detector: DetectorSpec, path: Path) ->
     model = SSD(detector, seed=0)
     check_taken(model, model.taken_over, detector.weights)
     model = model.eval().to(memory_format=torch.channels_last)
-    found = detect_all(model, data.val, open_pixels(data.pixels, data.val), numerics)
-    # A class that the file does not know has an untrained row, whose detections mean nothing.
-    found = found.take(np.array(detector.class_outputs)[found.labels] > 0)
-    write_json(path, detections_coco(found, data.val), indent=None)
+    detections = detect_all(model, data.val, open_pixels(data.pixels, data.val), numerics)
+    # A class missing from the checkpoint has untrained outputs, so its detections mean nothing.
+    detections = detections.take(np.array(detector.class_outputs)[detections.labels] > 0)
+    write_json(path, detections_coco(detections, data.val), indent=None)
     return known
 
 
 def diagnose_data(
     data: Dataset, detector: DetectorSpec, description: Mapping[str, Any], *, detections: Path | None = None
 ) -> dict[str, Any]:
-    """The content of diagnosis.json: `description`, the fields of Diagnosis, the ranked findings with sentence,
-    numbers and remedy, what the kinds of suspects mean, and the figures of a file of `detections` or None.
+    """Return the content of diagnosis.json.
 
-    Raises UserError where that file cannot be scored.
+    It holds `description`, the fields of Diagnosis, the ranked findings (sentence, numbers, remedy), the
+    meaning of each kind of suspect, and the scores of the file `detections` (None without one).
+    Raises UserError if that file cannot be scored.
     """
     scored = None if detections is None else score(detections, data.val, detector)
     files = data.index.files
     leaking = [(files[val], files[train]) for val, train in data.report.leaking.tolist()]
     diagnosis = diagnose(data.train, data.val, detector, leaking=leaking)
-    found = [asdict(each) | {"sentence": each.sentence} for each in findings(diagnosis)]
     return {
         "schema": SCHEMA,
         **description,
         **asdict(diagnosis),
-        "findings": found,
+        "findings": [asdict(each) | {"sentence": each.sentence} for each in findings(diagnosis)],
         "suspect_kinds": KINDS,
         "detections": scored,
     }

@@ -1,4 +1,4 @@
-"""How large the objects are, of which shape and class, and how many are cut off: counts over an index."""
+"""Count the objects of an index by size, shape and class, and how many are truncated or occluded."""
 
 from __future__ import annotations
 
@@ -8,56 +8,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.index import UNKNOWN, ImageIndex
+from bench.data.subsets import SIZE_SIDES, SIZES, size_of_area
 
 Floats = NDArray[np.float64]
 
-# COCO's limits of small and large, 32 and 96, and half of the former: a side of 16 pixels is two cells of the
-# finest map, the least that a 3 x 3 head sees with anything around it.
-SIDES = (16, 32, 96)
-SIZE_NAMES = ("under 16", "16 to 32", "32 to 96", "96 and more")
-COCO_SIZES = ("small", "medium", "large")
+# Sides at the network's resolution: COCO's limits, and 16 pixels. That is two cells of the finest map, the
+# smallest object that a 3x3 head sees with some context around it.
+NETWORK_SIDES = (SIZE_SIDES[0] // 2, *SIZE_SIDES)
+SIDE_RANGES = ("under 16", "16 to 32", "32 to 96", "96 and more")
 QUANTILES = (0.05, 0.5, 0.95)
-BINS_AN_OCTAVE = 4
-LARGEST_OCTAVE = 14  # 16384 pixels, beyond any photograph
-SAMPLED = 4000  # shapes that are kept to be drawn: more are a black cloud
-AT_BORDER = 0.5  # pixels from the border within which a box ends there
+BINS_PER_OCTAVE = 4
+OCTAVES = 14  # up to 16384 pixels, beyond any photograph
+SAMPLED = 4000  # shapes kept for the scatter plot
+AT_BORDER = 0.5  # pixels: a box this close to the border ends there
 
 
 def network_sides(index: ImageIndex, size: int) -> Floats:
-    """(M, 2) width and height of each box in pixels of an input of `size`, after the warp to a square."""
+    """(M, 2) width and height of each box in pixels, after the image is warped to a square of side `size`."""
     fractions = index.fractions()
     return (fractions[:, 2:] - fractions[:, :2]) * size
 
 
-def size_bucket(sides: Floats) -> NDArray[np.int64]:
-    """(M,) place in SIZE_NAMES of boxes of (M, 2) width and height, by the side of a square of equal area."""
-    return np.digitize(np.sqrt(sides.prod(axis=1)), SIDES)
+def side_range(sides: Floats) -> NDArray[np.int64]:
+    """(M,) index into SIDE_RANGES of boxes of (M, 2) width and height, by the side of a square of equal area."""
+    return np.digitize(np.sqrt(sides.prod(axis=1)), NETWORK_SIDES)
 
 
 def object_sizes(index: ImageIndex, size: int) -> dict[str, Any]:
-    """Sizes and shapes of the objects (crowds apart) in the photographs' pixels and at the network; JSON data.
+    """Count objects by size and shape, in original pixels and at the network's resolution, crowds excluded.
 
-    coco: counts by COCO's sizes, of `areas` as the evaluation takes them; coco_network: the same limits on
-    boxes at the network. network: counts by SIZE_NAMES. shrunk: objects that are medium or large in the
-    photographs and small at the network. small_and_tiny: small in the photographs, and under SIDES[0] at the
-    network. side, side_network: quantiles (QUANTILES) of the side of a square
-    of equal area; ratio, ratio_network: of width by height. None where there are no objects.
-    histogram: counts in bins of a quarter of an octave, and their edges. shapes: up to SAMPLED (width, height)
-    at the network, evenly taken.
+    size: side of the network's input.
+    Returns JSON data:
+    coco: counts per COCO size, by the `areas` that the evaluation uses. coco_network: by box area at the network.
+    network: counts per SIDE_RANGES. shrunk: objects that are medium or large in the original and small at the
+        network. small_and_tiny: small in the original and under NETWORK_SIDES[0] at the network.
+    side, side_network: QUANTILES of the side of a square of equal area. ratio, ratio_network: of width divided
+        by height. None without objects.
+    histogram: counts of sides in bins of a quarter octave, with the bin edges.
+    shapes: up to SAMPLED (width, height) at the network, evenly spaced.
     """
     objects = ~index.crowd
     sides = (index.boxes[:, 2:] - index.boxes[:, :2])[objects]
     at_network = network_sides(index, size)[objects]
     areas = index.areas[objects]
-    network = size_bucket(at_network)
-    coco, coco_network = _coco_size(areas), _coco_size(at_network.prod(axis=1))
-    edges = 2.0 ** np.linspace(0, LARGEST_OCTAVE, LARGEST_OCTAVE * BINS_AN_OCTAVE + 1)
-    drawn = at_network[np.linspace(0, len(sides) - 1, min(len(sides), SAMPLED)).astype(np.int64)]
+    network = side_range(at_network)
+    coco, coco_network = size_of_area(areas), size_of_area(at_network.prod(axis=1))
+    edges = 2.0 ** np.linspace(0, OCTAVES, OCTAVES * BINS_PER_OCTAVE + 1)
+    shapes = at_network[np.linspace(0, len(sides) - 1, min(len(sides), SAMPLED)).astype(np.int64)]
     return {
         "objects": len(sides),
-        "coco": dict(zip(COCO_SIZES, np.bincount(coco, minlength=3).tolist(), strict=True)),
-        "coco_network": dict(zip(COCO_SIZES, np.bincount(coco_network, minlength=3).tolist(), strict=True)),
-        "network": dict(zip(SIZE_NAMES, np.bincount(network, minlength=len(SIZE_NAMES)).tolist(), strict=True)),
+        "coco": dict(zip(SIZES, np.bincount(coco, minlength=len(SIZES)).tolist(), strict=True)),
+        "coco_network": dict(zip(SIZES, np.bincount(coco_network, minlength=len(SIZES)).tolist(), strict=True)),
+        "network": dict(zip(SIDE_RANGES, np.bincount(network, minlength=len(SIDE_RANGES)).tolist(), strict=True)),
         "shrunk": int(((coco > 0) & (coco_network == 0)).sum()),
         "small_and_tiny": int(((coco == 0) & (network == 0)).sum()),
         "side": _quantiles(np.sqrt(sides.prod(axis=1))),
@@ -69,14 +71,15 @@ def object_sizes(index: ImageIndex, size: int) -> dict[str, Any]:
             "original": _histogram(np.sqrt(sides.prod(axis=1)), edges),
             "network": _histogram(np.sqrt(at_network.prod(axis=1)), edges),
         },
-        "shapes": drawn.round(2).tolist(),
+        "shapes": shapes.round(2).tolist(),
     }
 
 
 def class_counts(train: ImageIndex, val: ImageIndex, size: int) -> list[dict[str, Any]]:
-    """For each class its objects and images on both sides, and its median side at the network; JSON data.
+    """For each class: objects and images in training and validation, and the median side at the network.
 
-    Trained on are all but crowds; scored are those that are not `difficult` either.
+    Training counts exclude crowds; validation counts also exclude `difficult` objects, which are not scored.
+    Returns JSON data.
     """
     sides = np.concatenate([network_sides(index, size) for index in (train, val)])
     labels = np.concatenate([train.labels, val.labels])
@@ -100,22 +103,17 @@ def class_counts(train: ImageIndex, val: ImageIndex, size: int) -> list[dict[str
 
 
 def conditions(index: ImageIndex) -> dict[str, Any]:
-    """How many objects (crowds apart) are truncated and occluded where that is stated, and end at the border."""
+    """Count objects that are truncated or occluded (where annotated) or touch the border, crowds excluded."""
     objects = ~index.crowd
     limits = index.sizes[index.image_of_box][objects]
     boxes = index.boxes[objects]
     border = (boxes[:, :2] <= AT_BORDER).any(axis=1) | (boxes[:, 2:] >= limits - AT_BORDER).any(axis=1)
-    found: dict[str, Any] = {"objects": len(boxes), "at_border": int(border.sum())}
+    counts: dict[str, Any] = {"objects": len(boxes), "at_border": int(border.sum())}
     for name in ("truncated", "occluded"):
         flags = getattr(index, name)[objects]
-        found[f"{name}_stated"] = int((flags != UNKNOWN).sum())
-        found[name] = int((flags == 1).sum())
-    return found
-
-
-def _coco_size(areas: Floats) -> NDArray[np.int64]:
-    """(M,) place in COCO_SIZES."""
-    return np.digitize(areas, (32**2, 96**2))
+        counts[f"{name}_stated"] = int((flags != UNKNOWN).sum())
+        counts[name] = int((flags == 1).sum())
+    return counts
 
 
 def _quantiles(values: Floats) -> list[float] | None:
@@ -123,5 +121,5 @@ def _quantiles(values: Floats) -> list[float] | None:
 
 
 def _histogram(values: Floats, edges: Floats) -> list[int]:
-    """Counts; what is below the first edge counts there."""
+    """Counts per bin; values outside the edges count in the first or last bin."""
     return np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].tolist()

@@ -1,4 +1,4 @@
-"""The detections of any detector, from a file in COCO's results format, scored against the validation split."""
+"""Score the detections of any detector, a file in COCO's results format, on the validation split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.data.index import ImageIndex
 from bench.detector.prior_fitting import Coverage
-from bench.diagnosis.objects import SIZE_NAMES, network_sides, size_bucket
+from bench.diagnosis.objects import SIDE_RANGES, network_sides, side_range
 from bench.errors import UserError
 from bench.evaluation.coco import evaluate
 from bench.evaluation.detections import Detections, xywh
@@ -18,17 +18,18 @@ from bench.evaluation.error_types import KINDS, ap50, error_types, given_back, m
 from bench.evaluation.matches import Matches
 from bench.spec import DetectorSpec
 
-LARGEST = np.finfo(np.float32).max / 2  # of a coordinate: with a side it is still a number
-NAMED = 5  # unknown ids that an error names
-FORM = '[{"image_id": 1, "category_id": 1, "bbox": [left, top, width, height], "score": 0.9}, …]'
+MAX_COORDINATE = np.finfo(np.float32).max / 2  # adding a side cannot overflow
+NAMED = 5  # unknown ids named in an error
+FORMAT = '[{"image_id": 1, "category_id": 1, "bbox": [left, top, width, height], "score": 0.9}, …]'
 
 
 def score(path: Path, val: ImageIndex, detector: DetectorSpec) -> dict[str, Any]:
-    """The figures of the detections in `path` on `val`; JSON data. detector: of the input's size and the priors.
+    """Score the detections in the file `path` on `val`.
 
-    file, detections; elsewhere: detections on images that are not of the validation split, left out;
-    accuracy: as in a record (evaluation.Evaluation); errors: `costs_of_errors`; found: `found_objects`.
-    Raises UserError as `read_detections` does.
+    detector: gives the network's input size and the priors.
+    Returns JSON data. file: its name. detections: number scored. elsewhere: number skipped, on images outside
+    the validation split. accuracy: as in a record (coco.Evaluation). errors: `costs_of_errors`. found:
+    `found_objects`. Raises UserError as `read_detections` does.
     """
     detections, elsewhere = read_detections(path, val)
     evaluation = evaluate(val, detections, network_size=(detector.size, detector.size))
@@ -43,9 +44,9 @@ def score(path: Path, val: ImageIndex, detector: DetectorSpec) -> dict[str, Any]
 
 
 def costs_of_errors(matches: Matches, detections: Detections, val: ImageIndex) -> dict[str, dict[str, float | None]]:
-    """By type of error (error_types.KINDS): count, and dAP50, what AP50 would gain if all of them were mended.
+    """For each error type (error_types.KINDS): the count, and dAP50, the gain in AP50 if all of them were fixed.
 
-    dAP50: fraction of 1, None where there is no ground truth to ask about.
+    dAP50: fraction of 1; None without ground truth.
     """
     types = error_types(matches, xywh(detections.boxes[matches.detection]), xywh(val.boxes))
     before, counts = ap50(matches), types.counts()
@@ -58,19 +59,19 @@ def costs_of_errors(matches: Matches, detections: Detections, val: ImageIndex) -
 
 
 def found_objects(matches: Matches, val: ImageIndex, detector: DetectorSpec) -> dict[str, dict[str, int]]:
-    """Of the objects that are scored, how many some detection of whatever score finds with an IoU of 0.5.
+    """Count the scored objects that a detection of any score finds at an IoU of 0.5.
 
-    For all and by side at the network (SIZE_NAMES): objects and found; with_prior and with_prior_found, of
-    those that a prior of the detector matches at its threshold. Where an SSD finds those and not the others,
-    priors are what it lacks.
+    For all objects and per side range at the network (SIDE_RANGES): objects and found; with_prior and
+    with_prior_found count only objects that a prior of the detector matches at its threshold. If an SSD finds
+    those but not the others, its priors are the problem.
     """
     scored = ~(val.crowd | val.difficult)
     found = np.zeros(len(val.boxes), dtype=np.bool_)
-    answers = matches.truth[0]  # thresholds start at 0.5
-    found[answers[answers >= 0]] = True
+    truths = matches.truth[0]  # thresholds start at 0.5
+    found[truths[truths >= 0]] = True
     with_prior = Coverage.of(val.fractions(), detector).best >= detector.match_threshold
-    bucket = size_bucket(network_sides(val, detector.size))
-    groups = {"all": scored, **{name: scored & (bucket == row) for row, name in enumerate(SIZE_NAMES)}}
+    ranges = side_range(network_sides(val, detector.size))
+    groups = {"all": scored, **{name: scored & (ranges == row) for row, name in enumerate(SIDE_RANGES)}}
     return {
         name: {
             "objects": int(group.sum()),
@@ -83,11 +84,11 @@ def found_objects(matches: Matches, val: ImageIndex, detector: DetectorSpec) -> 
 
 
 def read_detections(path: Path, val: ImageIndex) -> tuple[Detections, int]:
-    """Detections on the images of `val`, and how many were on other images.
+    """Return the detections on images of `val`, and the number on other images.
 
-    image_id may be the id that ground_truth.json has, or a file's name, with or without its folder.
-    Raises UserError where the file is not of COCO's results format, names a class that the data do not have
-    or holds numbers that are not finite, and where not one image is of `val`.
+    An image_id may be the id in ground_truth.json or a file name, with or without its folder.
+    Raises UserError if the file is not in COCO's results format, has an unknown class or a number that is not
+    finite, or if none of its images is in `val`.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -97,17 +98,19 @@ def read_detections(path: Path, val: ImageIndex) -> tuple[Detections, int]:
         scores = np.array([entry["score"] for entry in content], dtype=np.float32)
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(
-            f"--detections {path}: not a file of detections ({type(error).__name__}: {error}). Its form is {FORM}"
+            f"--detections {path}: not a file of detections ({type(error).__name__}: {error}). Expected: {FORMAT}"
         ) from error
-    if len(boxes) != len(images) or not ((np.abs(boxes) < LARGEST).all() and np.isfinite(scores).all()):
-        raise UserError(f"--detections {path}: each bbox must be four finite numbers, each score one. Form: {FORM}")
+    if len(boxes) != len(images) or not ((np.abs(boxes) < MAX_COORDINATE).all() and np.isfinite(scores).all()):
+        raise UserError(
+            f"--detections {path}: each bbox must be four finite numbers and each score one. Expected: {FORMAT}"
+        )
     label_of = {category: label for label, category in enumerate(val.category_ids.tolist())}
     unknown = sorted(set(categories.tolist()) - label_of.keys())
     if unknown:
-        there = ", ".join(f"{category} {val.classes[label]}" for category, label in list(label_of.items())[:NAMED])
+        known = ", ".join(f"{category} {val.classes[label]}" for category, label in list(label_of.items())[:NAMED])
         raise UserError(
-            f"--detections {path}: category_id {', '.join(map(str, unknown[:NAMED]))} is not of these data, "
-            f"which have {len(label_of)} ({there}, …). Ids are those of the annotations, or count from 1."
+            f"--detections {path}: unknown category_id {', '.join(map(str, unknown[:NAMED]))}. The data have "
+            f"{len(label_of)} ({known}, …). Use the category ids of the annotations; without ids, count from 1."
         )
     row_of: dict[int | str, int] = {Path(name).name: row for row, name in enumerate(val.files)}
     row_of |= {name: row for row, name in enumerate(val.files)}
@@ -116,8 +119,9 @@ def read_detections(path: Path, val: ImageIndex) -> tuple[Detections, int]:
     kept = rows >= 0
     if len(rows) and not kept.any():
         raise UserError(
-            f"--detections {path}: none of its images ({', '.join(map(str, images[:NAMED]))}, …) is of the validation "
-            f"split, whose first is {val.image_ids[0]} or {val.files[0]}. Give image_id as one of these."
+            f"--detections {path}: none of its images ({', '.join(map(str, images[:NAMED]))}, …) is in the validation "
+            f"split. Set image_id to the id or file name of an image, for example {val.image_ids[0]} or "
+            f"{val.files[0]}."
         )
     corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
     labels = np.array([label_of[category] for category in categories.tolist()], dtype=np.int32)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bench.data.index import ImageIndex
-from bench.diagnosis import Diagnosis, diagnose, matchable
+from bench.diagnosis import matchable
+from bench.diagnosis.diagnose import Diagnosis, diagnose
 from bench.diagnosis.findings import SEVERITIES, Finding, findings
 from tests.made_index import LabelledBox, index_of
 from tests.tiny import specification
@@ -86,7 +87,7 @@ def test_numbers_are_those_counted_by_hand(hard: Diagnosis) -> None:
         "lost": 1,
     }
     assert found["tiny-objects"].sentence.startswith("45.4% of your 141 objects are under 16 pixels")
-    assert "AP_small near zero (100.0% of" in found["tiny-objects"].sentence
+    assert "AP_small near zero (100.0% of its objects" in found["tiny-objects"].sentence
     assert found["shrunk-objects"].numbers["shrunk"] == 32 / 141
     suppressed = found["lost-to-suppression"].numbers
     assert (suppressed["suppressed"], suppressed["objects"], suppressed["classes"]) == (6, 39, "cup")

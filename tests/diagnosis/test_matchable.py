@@ -15,7 +15,7 @@ from bench.detector.boxes import to_corners
 from bench.detector.prior_fitting import matchable_boxes, recall
 from bench.detector.priors import preset_shapes, prior_boxes
 from bench.diagnosis import matchable
-from bench.diagnosis.matchable import matched, training_views, whole_views
+from bench.diagnosis.matchable import match_views, training_views, whole_views
 from bench.spec import AugmentSpec
 from tests.made_index import LabelledBox, index_of
 from tests.tiny import specification
@@ -42,7 +42,7 @@ def scattered(images: int, seed: int = 0) -> ImageIndex:
 def test_whole_images_are_matched_as_the_closed_form_of_the_grid_says(preset: str) -> None:
     index = scattered(40)
     detector = replace(DETECTOR, priors=preset_shapes(preset))
-    found = matched(whole_views(index), detector)
+    found = match_views(whole_views(index), detector)
     expected = recall(matchable_boxes(index), detector)
     assert 0.2 < expected["matched"] < 0.9
     assert len(found.reached) == expected["boxes"]
@@ -53,7 +53,7 @@ def test_whole_images_are_matched_as_the_closed_form_of_the_grid_says(preset: st
 def test_priors_are_counted_object_by_object_as_a_plain_loop_does() -> None:
     index = scattered(12, seed=1)
     index = replace(index, crowd=np.zeros(len(index.boxes), bool))
-    found = matched(whole_views(index), DETECTOR)
+    found = match_views(whole_views(index), DETECTOR)
     priors = to_corners(prior_boxes(DETECTOR))
     fractions = index.fractions()
     for row in range(len(index)):
@@ -76,9 +76,9 @@ def test_priors_are_counted_object_by_object_as_a_plain_loop_does() -> None:
 
 def test_parts_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = whole_views(scattered(15, seed=2))
-    whole = matched(seen, DETECTOR)
-    monkeypatch.setattr(matchable, "ENTRIES", 10 * 8732)
-    parts = matched(seen, DETECTOR)
+    whole = match_views(seen, DETECTOR)
+    monkeypatch.setattr(matchable, "MAX_OVERLAPS", 10 * 8732)
+    parts = match_views(seen, DETECTOR)
     for name in ("labels", "size", "reached", "priors"):
         assert getattr(whole, name).tolist() == getattr(parts, name).tolist()
 
@@ -100,7 +100,7 @@ def test_views_are_those_that_training_draws() -> None:
 
 
 def test_large_sets_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matchable, "MOST_OBJECTS", 20)
+    monkeypatch.setattr(matchable, "MAX_OBJECTS", 20)
     index = index_of([[(row % 2, 1, 1, 20 + row, 30)] * 2 for row in range(40)])
     assert len(whole_views(index).boxes) == 20
     monkeypatch.setattr(matchable, "VIEWS", 30)

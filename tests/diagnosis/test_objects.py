@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.diagnosis.objects import SIZE_NAMES, class_counts, conditions, object_sizes
+from bench.diagnosis.objects import SIDE_RANGES, class_counts, conditions, object_sizes
 from tests.made_index import index_of
 
 
@@ -24,7 +24,7 @@ def test_sizes_are_counted_in_the_photographs_and_at_the_network() -> None:
     found = object_sizes(index, 300)
     # Sides at the network: 10 x 10, 20 x 40 (28.3), 300 x 300, 20 x 26 (22.8); the crowd is left out
     assert found["objects"] == 4
-    assert found["network"] == dict(zip(SIZE_NAMES, (1, 2, 0, 1), strict=True))
+    assert found["network"] == dict(zip(SIDE_RANGES, (1, 2, 0, 1), strict=True))
     # Areas in the photographs: 200, 1600, 180000 and 1040, of which 1024 is small's limit
     assert found["coco"] == {"small": 1, "medium": 2, "large": 1}
     assert found["coco_network"] == {"small": 3, "medium": 0, "large": 1}

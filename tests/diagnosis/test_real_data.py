@@ -15,7 +15,7 @@ import pytest
 from bench.data.index import ImageIndex
 from bench.data.sources import read_source
 from bench.data.split import own_lists
-from bench.diagnosis.objects import SIZE_NAMES, class_counts, conditions, object_sizes
+from bench.diagnosis.objects import SIDE_RANGES, class_counts, conditions, object_sizes
 from bench.diagnosis.overlaps import crowding, overlapping
 from bench.diagnosis.suspects import suspects
 from tests.tiny import specification
@@ -105,7 +105,7 @@ def agree(index: ImageIndex, objects: list[Plain]) -> None:
     sizes = object_sizes(index, 300)
     assert sizes["objects"] == len(objects) > 0
     sides = [(each.network[0] * each.network[1]) ** 0.5 for each in objects]
-    bucket = Counter(SIZE_NAMES[(side >= 16) + (side >= 32) + (side >= 96)] for side in sides)
+    bucket = Counter(SIDE_RANGES[(side >= 16) + (side >= 32) + (side >= 96)] for side in sides)
     assert {name: count for name, count in sizes["network"].items() if count} == bucket
     small = [each for each in objects if each.area < 32**2]
     assert sizes["coco"]["small"] == len(small)

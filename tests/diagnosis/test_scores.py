@@ -94,11 +94,11 @@ def test_no_detections_at_all_are_an_ap_of_nought(tmp_path: Path) -> None:
         ({"annotations": []}, "not a file of detections"),
         ([{"image_id": 1}], "category_id"),
         (perfect(bbox=[1, 2, 3]), "not a file of detections"),
-        (perfect(category_id=9), "category_id 9 is not of these data, which have 2 \\(1 class 0, 2 class 1"),
+        (perfect(category_id=9), "unknown category_id 9. The data have 2 \\(1 class 0, 2 class 1"),
         (perfect(score=np.nan), "finite"),
         (perfect(bbox=[1e39, 2, 3, 4]), "finite"),
         (perfect(category_id=10**30), "not a file of detections"),
-        (perfect(image_id="other.png")[:1], "none of its images .*first is 1 or 0.png"),
+        (perfect(image_id="other.png")[:1], "none of its images .*for example 1 or 0.png"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_with_the_reason(tmp_path: Path, content: Any, says: str) -> None:

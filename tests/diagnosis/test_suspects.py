@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.diagnosis.overlaps import overlapping
-from bench.diagnosis.suspects import KINDS, LISTED, alike_names, suspects
+from bench.diagnosis.suspects import KINDS, LISTED, similar_names, suspects
 from tests.made_index import LabelledBox, index_of
 
 
@@ -55,4 +55,4 @@ def test_a_box_suspicious_in_two_ways_is_one_box_and_long_lists_end() -> None:
 
 def test_spellings_of_one_class_are_found_and_different_classes_are_not() -> None:
     names = ("Car", "glass", "cars", "traffic light", "bus", "traffic-lights", "gas", "dog", "Dog", "buses", "+", "-")
-    assert alike_names(names) == [["Car", "cars"], ["Dog", "dog"], ["traffic light", "traffic-lights"]]
+    assert similar_names(names) == [["Car", "cars"], ["Dog", "dog"], ["traffic light", "traffic-lights"]]
