@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from bench.data.index import BOX_FIELDS
-from bench.data.readers.coco import read_coco
+from bench.data.paths import expanded
 from bench.data.readers.reading import Reading, counted_from_one
-from bench.data.readers.voc import read_voc
-from bench.data.readers.yolo import expanded, read_yolo
-from bench.data.scenes import SceneKnobs, read_scenes
 from bench.errors import UserError
+
+# Readers are imported where they are called: `check_source` must answer at once.
 
 FORMS = "scenes, scenes:KNOBS, voc:DIR, coco:DIR, yolo:DATA.yaml, voc2007 or voc0712"
 PREFIXES = ("scenes", "voc", "coco", "yolo")
@@ -46,8 +44,26 @@ def read_source(source: str, *, cache: Path) -> Reading:
         return _read_fetched(source, cache)
     prefix, argument = _parse(source)
     if prefix == "scenes":
+        from bench.data.scenes import SceneKnobs, read_scenes  # noqa: PLC0415
+
         return read_scenes(SceneKnobs.parse(argument), cache)
     return _read_place(prefix, expanded(argument))
+
+
+def check_source(source: str) -> None:
+    """Raise the same UserError as `read_source` if `source` has another form or names something that does not exist.
+
+    Reads nothing.
+    """
+    if source in FETCHED:
+        return
+    prefix, argument = _parse(source)
+    if prefix != "scenes":
+        _check_place(prefix, expanded(argument))
+    elif argument:
+        from bench.data.scenes import SceneKnobs  # noqa: PLC0415
+
+        SceneKnobs.parse(argument)
 
 
 def data_name(source: str) -> str:
@@ -91,18 +107,30 @@ def _parse(source: str) -> tuple[str, str]:
 
 
 def _read_place(prefix: str, path: Path) -> Reading:
+    _check_place(prefix, path)
+    if prefix == "voc":
+        from bench.data.readers.voc import read_voc  # noqa: PLC0415
+
+        return read_voc(path)
+    if prefix == "coco":
+        from bench.data.readers.coco import read_coco  # noqa: PLC0415
+
+        return read_coco(path)
+    from bench.data.readers.yolo import read_yolo  # noqa: PLC0415
+
+    return read_yolo(path)
+
+
+def _check_place(prefix: str, path: Path) -> None:
     if not path.exists():
         raise UserError(f"--data {prefix}:{path}: there is no {path}{_nearest(path)}. Correct the path.")
-    reader = _READERS[prefix]
     fits = path.is_file() if prefix == "yolo" else path.is_dir() and _holds(prefix, path)
     if not fits:
         form = _form_of(path)
         advice = f"It looks like {form}." if form else f"It holds {_contents(path)}."
         raise UserError(f"--data {prefix}:{path} is not {_WANTED[prefix]}. {advice}")
-    return reader(path)
 
 
-_READERS: dict[str, Callable[[Path], Reading]] = {"voc": read_voc, "coco": read_coco, "yolo": read_yolo}
 _WANTED = {
     "voc": "a folder with Annotations/*.xml",
     "coco": "a folder with annotations.json or annotations/*.json",
@@ -159,6 +187,8 @@ def _nearest(path: Path) -> str:
 
 def _read_fetched(source: str, cache: Path) -> Reading:
     """VOC as published detectors use it: trained on trainval of 2007 (and 2012), scored on 2007 test."""
+    from bench.data.readers.voc import read_voc  # noqa: PLC0415
+
     folder = fetch_voc(cache, "2007", "trainval")
     fetch_voc(cache, "2007", "test")
     own_lists = {"train": "trainval", "val": "test"}

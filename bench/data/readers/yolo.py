@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bench.data.decode import IMAGE_SUFFIXES
 from bench.data.index import UNKNOWN
+from bench.data.paths import expanded
 from bench.data.problems import Problem
 from bench.data.readers.reading import (
     LEFT_OUT,
@@ -257,14 +258,6 @@ def _report_orphans(folder: Path, images: list[Path], root: Path, problems: list
         if path not in expected and path.name.lower() not in NOT_LABELS:
             what = f"there is no image {path.stem} in {_relative(folder, root)}"
             problems.append(problem("missing-image", _relative(path, root), what))
-
-
-def expanded(text: str) -> Path:
-    """A path with the home folder for ~; as written where there is no such home."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        return Path(text)
 
 
 def _exists(path: Path) -> bool:
