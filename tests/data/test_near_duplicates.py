@@ -183,7 +183,7 @@ def test_a_leaking_list_is_kept_to_counted_and_told(folder: Path) -> None:
     assert "8 of 8 validation images (100.0%)" in line
     assert "JPEGImages/32.png is like JPEGImages/02.png" in line
     assert "and 5 more" in line
-    assert "20 images are near-duplicates; groups of them: 10" in summary(data.report)
+    assert "20 images are near-duplicates, in 10 groups" in summary(data.report)
     write_report(data.report, folder.parent / "preflight.json")
     content = json.loads((folder.parent / "preflight.json").read_text())
     assert content["counts"]["warning"] == {"near-duplicates-across-split": 1}

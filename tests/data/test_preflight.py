@@ -14,7 +14,7 @@ from bench.data.preflight import enforce, preflight, summary, write_report
 from bench.data.readers.reading import Reading
 from bench.data.readers.voc import read_voc
 from bench.errors import UserError
-from tests.data.readers.test_voc import Box, kinds, write_voc
+from tests.data.builders import Box, kinds, write_voc
 
 CAT: list[Box] = [("cat", 1, 1, 9, 9)]
 

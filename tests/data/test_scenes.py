@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.data import scenes
 from bench.data.readers.reading import Reading
-from bench.data.scenes import SceneKnobs, _is_validation, read_scenes
+from bench.data.scenes import reader
 from bench.data.scenes.camera import Photograph, annotate, photograph
-from bench.data.scenes.knobs import RANGES
+from bench.data.scenes.knobs import RANGES, SceneKnobs
 from bench.data.scenes.packages import PACKAGES
+from bench.data.scenes.reader import _is_validation, read_scenes
 from bench.detector.prior_fitting import fit_shapes, recall
 from bench.errors import UserError
 from tests import tiny
@@ -136,7 +136,7 @@ def test_a_set_is_drawn_once_and_again_only_when_damaged(tmp_path: Path, monkeyp
         drawn.append(number)
         return photograph(knobs, number)
 
-    monkeypatch.setattr(scenes, "photograph", counted)
+    monkeypatch.setattr(reader, "photograph", counted)
     knobs = SceneKnobs(images=4, **SMALL_PICTURES)
     first = read_scenes(knobs, tmp_path, jobs=1)
     second = read_scenes(knobs, tmp_path, jobs=1)
@@ -154,7 +154,7 @@ def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path: Path, monkeypatc
             raise KeyboardInterrupt
         return photograph(knobs, number)
 
-    monkeypatch.setattr(scenes, "photograph", interrupted)
+    monkeypatch.setattr(reader, "photograph", interrupted)
     with pytest.raises(KeyboardInterrupt):
         read_scenes(SceneKnobs(images=4, **SMALL_PICTURES), tmp_path, jobs=1)
     assert list(tmp_path.iterdir()) == []

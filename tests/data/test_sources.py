@@ -11,15 +11,14 @@ import pytest
 import torchvision.datasets
 
 from bench.data.index import BOX_FIELDS
+from bench.data.readers.pascal import VOC_CLASSES, concatenate, fetch_voc
 from bench.data.readers.reading import Reading
-from bench.data.sources import VOC_CLASSES, concatenate, data_name, fetch_voc, read_source
+from bench.data.sources import data_name, read_source
 from bench.data.split import make_split
 from bench.errors import UserError
 from bench.evaluation.coco import evaluate
 from bench.evaluation.detections import Detections
-from tests.data.readers.test_coco import instances, write_coco
-from tests.data.readers.test_voc import Box, write_voc
-from tests.data.readers.test_yolo import Images, write_yolo
+from tests.data.builders import Box, Images, instances, write_coco, write_voc, write_yolo
 
 CLASSES = ["cat", "dog", "emu"]
 
@@ -129,10 +128,10 @@ def test_places_that_are_not_there_or_hold_something_else(tmp_path: Path) -> Non
     (tmp_path / "photos" / "notes.md").touch()
     for given, message in (
         (f"voc:{tmp_path / 'photo'}", f"but {tmp_path / 'photos'}"),
-        (f"voc:{tmp_path / 'no' / 'where'}", f"nor {tmp_path / 'no'}"),
+        (f"voc:{tmp_path / 'no' / 'where'}", f"nor does {tmp_path / 'no'}"),
         (f"voc:{tmp_path / 'photos'}", "It holds notes.md."),
         (f"coco:{tmp_path / 'photos' / 'notes.md'}", "it is a file"),
-        (str(tmp_path / "photos"), "say of what form it is"),
+        (str(tmp_path / "photos"), "has no prefix; add one (scenes, "),
         ("voc:", "Write voc:DIR."),
         ("yolo", "Write yolo:DATA.yaml."),
         ("voc2077", "Did you mean voc2007?"),
@@ -233,7 +232,7 @@ def test_without_a_network_the_remedy_is_named_and_nothing_is_marked_done(
         raise failure
 
     monkeypatch.setattr(torchvision.datasets, "VOCDetection", refuse)
-    with pytest.raises(UserError, match=r"could not be fetched.*voc:DIR"):
+    with pytest.raises(UserError, match=r"could not be downloaded.*voc:DIR"):
         read_source("voc2007", cache=tmp_path)
     monkeypatch.setattr(torchvision.datasets, "VOCDetection", pascal(tmp_path))
     assert fetch_voc(tmp_path, "2007", "test").is_dir()

@@ -13,42 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from bench.data.index import ImageIndex
-from bench.data.readers.reading import Reading
 from bench.data.split import TRAIN, VAL, load, make_split, save, stratify
 from bench.errors import UserError
-
-
-def reading_of(labels_of: list[list[int]], lists: dict[str, list[int]] | None = None) -> Reading:
-    """An index of 100x100 images, one box for each label; class k is "class k"."""
-    labels = [label for labels in labels_of for label in labels]
-    count, boxes = len(labels_of), len(labels)
-    classes = max(labels, default=0) + 1
-    index = ImageIndex(
-        root=Path("nowhere"),
-        classes=tuple(f"class {label}" for label in range(classes)),
-        category_ids=np.arange(1, classes + 1),
-        files=tuple(f"{number:03d}.jpg" for number in range(count)),
-        image_ids=np.arange(1, count + 1),
-        sizes=np.full((count, 2), 100, dtype=np.int32),
-        offsets=np.cumsum([0, *(len(labels) for labels in labels_of)]),
-        boxes=np.tile([10.0, 20.0, 30.0, 40.0], (boxes, 1)),
-        labels=np.array(labels, dtype=np.int32),
-        areas=np.full(boxes, 400.0),
-        crowd=np.zeros(boxes, dtype=np.bool_),
-        difficult=np.zeros(boxes, dtype=np.bool_),
-        truncated=np.zeros(boxes, dtype=np.int8),
-        occluded=np.zeros(boxes, dtype=np.int8),
-    )
-    return Reading(
-        index=index,
-        lists={name: np.array(rows, dtype=np.int64) for name, rows in (lists or {}).items()},
-        problems=[],
-    )
-
-
-def one_class_each(count: int) -> Reading:
-    return reading_of([[number % 3] for number in range(count)])
+from tests.data.builders import one_class_each, reading_of
 
 
 def test_own_lists_are_used_as_they_are() -> None:

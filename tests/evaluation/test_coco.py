@@ -18,7 +18,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from bench.data.index import ImageIndex
-from bench.data.scenes import SceneKnobs, read_scenes
+from bench.data.scenes.knobs import SceneKnobs
+from bench.data.scenes.reader import read_scenes
 from bench.evaluation.coco import evaluate
 from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections

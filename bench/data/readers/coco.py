@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.index import UNKNOWN
-from bench.data.problems import Problem
-from bench.data.readers.reading import LEFT_OUT, RawAnnotations, Reading, build_reading, is_file, printable, problem
+from bench.data.problems import Problem, printable, problem
+from bench.data.readers.format import Format
+from bench.data.readers.reading import LEFT_OUT, MAX_IMAGE_SIDE, RawAnnotations, Reading, build_reading, is_file
 from bench.errors import UserError
 
 Entry = dict[str, Any]
@@ -28,7 +29,6 @@ Entry = dict[str, Any]
 # it is parsed, they cost neither the time nor the memory of millions of Python floats. A key inside a
 # JSON string would have its quotes escaped, and a list of numbers ends before the next quote.
 SEGMENTS = re.compile(rb'"(segmentation|counts|keypoints)"\s*:\s*\[[][0-9eE.,+\-\s]*\]')
-MAX_SIDE = 2**31 - 1  # of an image, as the index stores it
 MAX_ID = 2**63 - 1
 
 
@@ -279,7 +279,7 @@ def _image_folder(root: Path, path: Path, names: list[str]) -> str:
 
 def _sizes(images: list[Entry]) -> NDArray[np.int64]:
     sides = np.stack([_numbers([entry.get(key) for entry in images], 1)[:, 0] for key in ("width", "height")], axis=1)
-    stated = ((sides >= 1) & (sides <= MAX_SIDE)).all(axis=1, keepdims=True)
+    stated = ((sides >= 1) & (sides <= MAX_IMAGE_SIDE)).all(axis=1, keepdims=True)
     sizes: NDArray[np.int64] = np.where(stated, sides, 0).astype(np.int64)
     return sizes
 
@@ -369,3 +369,18 @@ def _pairs(ids: NDArray[np.int64], rows: NDArray[np.int64]) -> list[tuple[int, i
             pairs.append((first_of[identity], row))
         first_of.setdefault(identity, row)
     return pairs
+
+
+def _find(path: Path) -> Path | None:
+    found = (path / "annotations.json").is_file() or any((path / "annotations").glob("*.json"))
+    return path if found else None
+
+
+COCO = Format(
+    prefix="coco",
+    title="COCO",
+    argument="DIR",
+    expects="a folder with annotations.json or annotations/*.json",
+    find=_find,
+    read=read_coco,
+)

@@ -1,8 +1,8 @@
-"""What a reader returns, and the one way from raw arrays to a checked index.
+"""What a reader returns, and the checks from raw annotations to an index.
 
-VOC, COCO and YOLO differ only in how their files are parsed. Each reader fills a `RawAnnotations`;
-`build_reading` then checks images and boxes, keeps what is good, and names everything else. So the
-same photographs and boxes give the same index whatever format they were written in.
+VOC, COCO and YOLO differ only in how their files are parsed. Each reader fills a `RawAnnotations`; `build_reading`
+checks images and boxes, keeps the good ones and reports the rest. The same images and boxes therefore give the
+same index in every format.
 """
 
 from __future__ import annotations
@@ -18,79 +18,35 @@ from numpy.typing import NDArray
 
 from bench.data.decode import ImageError, header_size
 from bench.data.index import ImageIndex
-from bench.data.problems import Problem, Severity
+from bench.data.problems import Problem, printable, problem
 from bench.errors import UserError
 
-NOT_STATED = 0  # width and height that the annotation does not give: the image header is asked
+NOT_STATED = 0  # width and height missing from the annotation: read from the image header
 LEFT_OUT = -1  # a size, label or image row that the reader has already reported as a problem
 
-MAX_ANNOTATION_BYTES = 64 << 20  # of one image: a hundred thousand objects in VOC's form take a third of it
-LONGEST_SHOWN = 300  # letters of a name or a finding in a message
-LONGEST_CLASS = 100
+MAX_ANNOTATION_BYTES = 64 << 20  # of one image: three times what VOC needs for 100,000 objects
+MAX_CLASS_NAME = 100  # characters
+MAX_IMAGE_SIDE = 2**31 - 1  # pixels; the index stores sizes as int32
 
-# Thinner than any annotation format's own precision, and its logarithm would dominate the box loss.
+# Below the precision of all annotation formats; the logarithm of such a side would dominate the box loss.
 MIN_SIDE = 0.01  # pixels
-
-# Every kind of problem that annotations can have: how bad it is, and what to do about it.
-# (Files that cannot be decoded bring their own remedy: see decode.ImageError.)
-KINDS: dict[str, tuple[Severity, str]] = {
-    "duplicate-image": ("fatal", "give every image file exactly one annotation entry"),
-    "duplicate-image-id": ("fatal", "give every image an id of its own; their boxes cannot be told apart"),
-    "duplicate-annotation-id": ("fatal", "give every annotation an id of its own"),
-    "annotation-of-unknown-image": ("fatal", "add the image to 'images', or remove the annotation"),
-    "unreadable-name": ("fatal", "rename the file: its name is no text"),
-    "unreadable-annotation": ("fatal", "repair the file, or remove it together with its image"),
-    "listed-without-annotation": ("fatal", "add the annotation, or remove the name from the list"),
-    "image-in-two-lists": ("fatal", "remove it from one of the lists: it would be trained on and scored"),
-    "missing-image": ("fatal", "restore the image, or remove its annotation"),
-    "unknown-class": ("fatal", "correct the class, or add it to the classes of the data set"),
-    "non-finite-box": ("fatal", "give the box four finite numbers, or remove it"),
-    "inverted-box": ("fatal", "swap the corners (the first must be top left), or remove the box"),
-    "not-normalised": ("fatal", "divide by the image's width and height: YOLO coordinates go from 0 to 1"),
-    "bad-label-line": ("fatal", "write 'class cx cy w h', or 'class x1 y1 x2 y2 x3 y3 ...' for a polygon"),
-    "zero-area-box": ("drop", "remove the box, or give it an extent"),
-    "box-outside-image": ("drop", "check that the annotation belongs to this image"),
-    "image-without-annotation": ("drop", "annotate it; an image without objects needs an empty annotation"),
-    "annotation-in-no-list": ("drop", "add the names to a list if they should be used"),
-    "box-out-of-bounds": ("repair", "cut off at the image border; nothing to do if the excess is small"),
-    "polygon-to-box": ("repair", "the polygon's bounding box is used; nothing to do"),
-    "latin-1-annotation": ("repair", "read as Latin-1; save the file as UTF-8"),
-    "size-from-header": ("repair", "the image header's size is used; write the size into the annotation"),
-    "area-from-box": ("repair", "the box's area is used; export the segment's area for COCO's size buckets"),
-    "duplicate-list-entry": ("repair", "counted once; remove the repetition"),
-    "several-images-for-annotation": ("repair", "keep one image file for each annotation"),
-    "image-ids-renumbered": ("repair", "those of train are replaced; give train and val disjoint ids"),
-}
-
-
-def problem(kind: str, where: str, what: str) -> Problem:
-    """A `Problem` of one of the `KINDS`, with that kind's severity and remedy."""
-    severity, remedy = KINDS[kind]
-    return Problem(severity=severity, kind=kind, where=printable(where), what=printable(what), remedy=remedy)
-
-
-def printable(text: str) -> str:
-    """One line that any terminal and file takes, whatever a stranger's file name or class holds."""
-    escaped = text.encode("utf-8", "backslashreplace").decode()
-    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in escaped)
-    return line if len(line) <= LONGEST_SHOWN else f"{line[:LONGEST_SHOWN]}..."
 
 
 def read_annotation(path: Path) -> bytes:
-    """The bytes of the annotation of one image.
+    """The bytes of one image's annotation file.
 
-    Raises OSError where it cannot be read: also for pipes, which would wait for ever, and for files that are
-    larger than any annotation.
+    Raises OSError if it cannot be read, is larger than MAX_ANNOTATION_BYTES, or is not a regular file: reading a
+    pipe would block forever.
     """
     if not path.is_file():
-        raise OSError(f"{path.name} is no file")
+        raise OSError(f"{path.name} is not a file")
     if path.stat().st_size > MAX_ANNOTATION_BYTES:
-        raise OSError(f"its {path.stat().st_size} bytes are more than {MAX_ANNOTATION_BYTES}")
+        raise OSError(f"its {path.stat().st_size} bytes exceed the limit of {MAX_ANNOTATION_BYTES}")
     return path.read_bytes()
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file; not where the name is too long or holds what no name can."""
+    """Whether the file exists; False if its name is too long or invalid."""
     try:
         return path.is_file()
     except OSError:
@@ -98,12 +54,12 @@ def is_file(path: Path) -> bool:
 
 
 def check_classes(classes: tuple[str, ...], where: str) -> None:
-    """Raise UserError for a class name that no table can print: empty, of many lines, or no text."""
+    """Raise UserError for a class name that is empty, too long or not printable."""
     for name in classes:
-        if not name.strip() or not name.isprintable() or len(name) > LONGEST_CLASS:
+        if not name.strip() or not name.isprintable() or len(name) > MAX_CLASS_NAME:
             raise UserError(
-                f"{where}: the class name {printable(name)!r} is empty, longer than {LONGEST_CLASS} letters, or holds "
-                "what cannot be printed. Correct it."
+                f"{where}: the class name {printable(name)!r} is empty, longer than {MAX_CLASS_NAME} characters, or "
+                "not printable. Correct it."
             )
 
 
@@ -111,10 +67,10 @@ def check_classes(classes: tuple[str, ...], where: str) -> None:
 class Reading:
     """A data set as read.
 
-    index: the good images and boxes; what a fatal or drop problem concerns is not in it.
-    lists: the data's own split, rows of `index` in ascending order, under "train", "val", "test"
-        (and "trainval" where VOC gives that alone); empty where the data have none.
-    problems: everything that was found, in the order of finding.
+    index: the good images and boxes, without those of fatal and drop problems.
+    lists: the data's own split, ascending rows of `index`, under "train", "val", "test" (and "trainval" if VOC has
+        only that); empty if the data have no lists.
+    problems: all problems, in the order of detection.
     """
 
     index: ImageIndex
@@ -122,7 +78,7 @@ class Reading:
     problems: list[Problem]
 
     def keep(self, kept: NDArray[np.bool_]) -> Reading:
-        """Only the images where `kept` (N,) is true; lists follow, problems stay."""
+        """Only the images where `kept` (N,) is true; the lists are adapted, the problems kept."""
         new_row = np.where(kept, np.cumsum(kept) - 1, LEFT_OUT)
         return Reading(
             index=self.index.take(np.flatnonzero(kept)),
@@ -133,17 +89,17 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawAnnotations:
-    """N images and M boxes as parsed, unchecked; box rows in any order.
+    """N images and M boxes as parsed, unchecked; boxes in any order.
 
-    sizes: (N, 2) int64 width and height; NOT_STATED where the source gives none, LEFT_OUT for an
-        image that the reader has reported as a problem already.
-    image_ids: (N,) int64, or None where the source has no ids.
-    boxes: (M, 4) float64 xyxy in pixels, NaN where the source has no number.
-    image_of_box: (M,) int64 image row; labels: (M,) int32; both LEFT_OUT where already reported.
-    areas: (M,) float64, NaN where the source gives none.
+    sizes: (N, 2) int64 width and height; NOT_STATED if the source has none, LEFT_OUT for an image that the reader
+        has already reported.
+    image_ids: (N,) int64, or None if the source has no ids.
+    boxes: (M, 4) float64 xyxy in pixels, NaN if the source has no number.
+    image_of_box: (M,) int64 image row; labels: (M,) int32; both LEFT_OUT if already reported.
+    areas: (M,) float64, NaN if the source has none.
     crowd, difficult: (M,) bool; truncated, occluded: (M,) int8 (see ImageIndex).
-    image_where, box_where: the file and id of a row, for messages.
-    problems: what the reader found so far; `build_reading` adds to a copy.
+    image_where, box_where: file and id of a row, for messages.
+    problems: those that the reader found; `build_reading` adds to a copy.
     """
 
     root: Path
@@ -167,7 +123,10 @@ class RawAnnotations:
 
 
 def build_reading(raw: RawAnnotations) -> Reading:
-    """Check images, then boxes, then lists; keep the good ones, sorted by file name."""
+    """Check images, then boxes, then lists; keep the good ones, sorted by file name.
+
+    Raises UserError for an unprintable class name.
+    """
     problems = list(raw.problems)
     check_classes(raw.classes, str(raw.root))
     good, sizes = check_images(raw, problems)
@@ -184,7 +143,7 @@ def build_reading(raw: RawAnnotations) -> Reading:
     usable = np.isin(verdicts, USABLE_VERDICTS)
     kept_boxes, clamped = candidates[usable], clamped[usable]
 
-    # One order for all formats, so that equal data have equal fingerprints and equal splits.
+    # One order for all formats, so that the same data have the same fingerprint and split.
     images = np.array(
         sorted(
             np.flatnonzero(good).tolist(),
@@ -203,9 +162,9 @@ def build_reading(raw: RawAnnotations) -> Reading:
     index = ImageIndex(
         root=raw.root,
         classes=raw.classes,
-        category_ids=counted_from_one(len(raw.classes)) if raw.category_ids is None else raw.category_ids,
+        category_ids=numbered_from_one(len(raw.classes)) if raw.category_ids is None else raw.category_ids,
         files=tuple(raw.files[row] for row in images.tolist()),
-        image_ids=counted_from_one(len(images)) if raw.image_ids is None else raw.image_ids[images],
+        image_ids=numbered_from_one(len(images)) if raw.image_ids is None else raw.image_ids[images],
         sizes=sizes[images].astype(np.int32),
         offsets=np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64))),
         boxes=clamped,
@@ -220,7 +179,7 @@ def build_reading(raw: RawAnnotations) -> Reading:
     for name, rows in raw.lists.items():
         moved = new_row[rows]
         lists[name] = np.unique(moved[moved != LEFT_OUT])
-    return Reading(index=index, lists=_apart(lists, index, problems), problems=problems)
+    return Reading(index=index, lists=_disjoint(lists, index, problems), problems=problems)
 
 
 BOX_VERDICTS = (
@@ -235,37 +194,37 @@ USABLE_VERDICTS = (0, BOX_VERDICTS.index("box-out-of-bounds"))
 
 
 def check_boxes(boxes: NDArray[np.float64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Boxes cut off at their images' borders, and a verdict on each.
+    """Clip boxes to their images and judge each.
 
     boxes: (M, 4) xyxy in pixels. sizes: (M, 2) width and height of each box's image.
-    Returns (M, 4) clamped boxes and (M,) rows of `BOX_VERDICTS`; a box is usable where its verdict
-    is one of `USABLE_VERDICTS`. Boxes that lie inside come back unchanged.
+    Returns (M, 4) clipped boxes and (M,) indices into `BOX_VERDICTS`; a box is usable if its verdict is one of
+    `USABLE_VERDICTS`. Boxes inside their image are returned unchanged.
     """
     finite = np.asarray(np.isfinite(boxes).all(axis=1), dtype=np.bool_)
     numbers = np.where(finite[:, None], boxes, 0.0)
     limits = np.concatenate((sizes, sizes), axis=1).astype(np.float64)
     clamped = np.clip(numbers, 0.0, limits) + 0.0  # + 0.0 turns a written "-0" into 0
     extent = numbers[:, 2:] - numbers[:, :2]
-    left = clamped[:, 2:] - clamped[:, :2]
+    visible = clamped[:, 2:] - clamped[:, :2]
     conditions = [
         ~finite,
         (extent < 0).any(axis=1),
         (extent < MIN_SIDE).any(axis=1),
-        (left < MIN_SIDE).any(axis=1),
+        (visible < MIN_SIDE).any(axis=1),
         (clamped != numbers).any(axis=1),
     ]
     return clamped, np.select(conditions, list(range(1, len(BOX_VERDICTS))), default=0).astype(np.int64)
 
 
 def check_images(raw: RawAnnotations, problems: list[Problem]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """(N,) which images can be used and (N, 2) their sizes; adds what is wrong to `problems`."""
+    """(N,) usable images and (N, 2) their sizes; adds the problems of the others to `problems`."""
     good = np.asarray((raw.sizes != LEFT_OUT).all(axis=1), dtype=np.bool_)
     rows_of_file: dict[str, list[int]] = {}
     for row in np.flatnonzero(good).tolist():
         rows_of_file.setdefault(raw.files[row], []).append(row)
     for file, rows in rows_of_file.items():
         if len(rows) > 1:
-            # All of them go: each holds a part of the boxes, and a part would train as background.
+            # Drop all of them: each has only some of the boxes, and the missing ones would train as background.
             good[rows] = False
             places = " and ".join(raw.image_where(row) for row in rows)
             problems.append(problem("duplicate-image", file, f"described {len(rows)} times: {places}"))
@@ -285,7 +244,7 @@ def check_images(raw: RawAnnotations, problems: list[Problem]) -> tuple[NDArray[
         problem(
             "size-from-header",
             raw.image_where(row),
-            f"no size; the image has {sizes[row, 0]}x{sizes[row, 1]}",
+            f"no size; the image is {sizes[row, 0]}x{sizes[row, 1]}",
         )
         for row in unsized.tolist()
         if good[row]
@@ -304,7 +263,7 @@ def _is_text(name: str) -> bool:
 def header_sizes(root: Path, files: list[str], problems: list[Problem]) -> NDArray[np.int64]:
     """(N, 2) width and height from the image headers, after EXIF orientation, without decoding.
 
-    LEFT_OUT where there is no readable image; that is added to `problems`.
+    LEFT_OUT for unreadable images, which are added to `problems`.
     """
     sizes = np.full((len(files), 2), LEFT_OUT, dtype=np.int64)
     for row, file in enumerate(files):
@@ -316,19 +275,19 @@ def header_sizes(root: Path, files: list[str], problems: list[Problem]) -> NDArr
 
 
 def problem_of_image(error: ImageError, file: str) -> Problem:
-    """The fatal problem that an undecodable image file is."""
+    """The fatal problem of an image file that cannot be decoded."""
     return Problem(
         severity="fatal", kind=error.kind, where=printable(file), what=printable(error.what), remedy=error.remedy
     )
 
 
-def counted_from_one(count: int) -> NDArray[np.int64]:
-    """(count,) the ids of things whose source has none."""
+def numbered_from_one(count: int) -> NDArray[np.int64]:
+    """(count,) ids for images or classes whose source has none."""
     return np.arange(1, count + 1, dtype=np.int64)
 
 
 def _missing_files(raw: RawAnnotations, good: NDArray[np.bool_]) -> list[int]:
-    # One listing a folder instead of one question a file: 118k files on a network disk.
+    # List each folder once instead of checking each file: COCO has 118k files, perhaps on a network disk.
     listings: dict[str, set[str]] = {}
     missing = []
     for row in np.flatnonzero(good).tolist():
@@ -337,18 +296,18 @@ def _missing_files(raw: RawAnnotations, good: NDArray[np.bool_]) -> list[int]:
             path = raw.root / folder
             try:
                 listings[folder] = {entry.name for entry in os.scandir(path)}
-            except (OSError, ValueError):  # no folder, or no name that a folder can have
+            except (OSError, ValueError):  # missing folder, or an invalid name
                 listings[folder] = set()
-        # File systems that ignore case or Unicode forms open names that the listing spells otherwise.
+        # File systems that ignore case or Unicode normalisation open files listed under another spelling.
         if name not in listings[folder] and not is_file(raw.root / raw.files[row]):
             missing.append(row)
     return missing
 
 
-def _apart(
+def _disjoint(
     lists: dict[str, NDArray[np.int64]], index: ImageIndex, problems: list[Problem]
 ) -> dict[str, NDArray[np.int64]]:
-    """Lists in which no image that is evaluated on is trained on."""
+    """The lists with train cleared of the images that are in val or test; reports those."""
     if "train" not in lists:
         return lists
     train = lists["train"]

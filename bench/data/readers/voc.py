@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 
 from bench.data.decode import IMAGE_SUFFIXES
 from bench.data.index import UNKNOWN
-from bench.data.problems import Problem
-from bench.data.readers.reading import LEFT_OUT, RawAnnotations, Reading, build_reading, problem, read_annotation
+from bench.data.problems import Problem, problem
+from bench.data.readers.format import Format
+from bench.data.readers.reading import LEFT_OUT, MAX_IMAGE_SIDE, RawAnnotations, Reading, build_reading, read_annotation
 from bench.errors import UserError
-
-MAX_SIDE = 2**31 - 1  # of an image, as the index stores it
 
 
 def read_voc(root: Path, *, classes: Sequence[str] | None = None, lists: Mapping[str, str] | None = None) -> Reading:
@@ -230,7 +229,7 @@ def _parse_either_encoding(data: bytes, where: str, problems: list[Problem]) -> 
 
 def _stated_size(annotation: Element) -> NDArray[np.int64]:
     sides = [_number(annotation.findtext(f"size/{side}")) for side in ("width", "height")]
-    if not all(1 <= side <= MAX_SIDE for side in sides):
+    if not all(1 <= side <= MAX_IMAGE_SIDE for side in sides):
         return np.zeros(2, dtype=np.int64)
     return np.array(sides).astype(np.int64)
 
@@ -245,3 +244,17 @@ def _number(text: str | None) -> float:
 def _flag(thing: Element, name: str) -> int:
     text = (thing.findtext(name) or "").strip()
     return int(text) if text in ("0", "1") else UNKNOWN
+
+
+def _find(path: Path) -> Path | None:
+    return path if any((path / "Annotations").glob("*.xml")) else None
+
+
+VOC = Format(
+    prefix="voc",
+    title="VOC",
+    argument="DIR",
+    expects="a folder with Annotations/*.xml",
+    find=_find,
+    read=read_voc,
+)

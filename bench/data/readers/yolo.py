@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from bench.data.decode import IMAGE_SUFFIXES
 from bench.data.index import UNKNOWN
 from bench.data.paths import expanded
-from bench.data.problems import Problem
+from bench.data.problems import Problem, printable, problem
+from bench.data.readers.format import Format
 from bench.data.readers.reading import (
     LEFT_OUT,
     RawAnnotations,
@@ -30,8 +32,6 @@ from bench.data.readers.reading import (
     build_reading,
     header_sizes,
     is_file,
-    printable,
-    problem,
     read_annotation,
 )
 from bench.errors import UserError
@@ -273,3 +273,22 @@ def _is_folder(path: Path) -> bool:
 
 def _relative(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
+
+
+def _find(path: Path) -> Path | None:
+    """Any file, or the first YAML file of a folder that has 'names:'."""
+    if path.is_file():
+        return path
+    files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
+    described = (each for each in files if re.search(r"^names\s*:", each.read_text(errors="replace"), re.MULTILINE))
+    return next(described, None)
+
+
+YOLO = Format(
+    prefix="yolo",
+    title="YOLO",
+    argument="DATA.yaml",
+    expects="a data.yaml file",
+    find=_find,
+    read=read_yolo,
+)

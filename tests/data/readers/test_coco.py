@@ -3,51 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
 from bench.data.readers.coco import read_coco
 from bench.errors import UserError
-from tests.data.readers.test_voc import Box, kinds
-
-Document = dict[str, Any]
-
-
-def instances(images: Mapping[str, tuple[tuple[int, int], Sequence[Box]]], classes: Sequence[str]) -> Document:
-    """An instances document: file name -> ((width, height), boxes); image ids from 1."""
-    boxes = [(image, box) for image, (_, boxes) in enumerate(images.values(), start=1) for box in boxes]
-    return {
-        "images": [
-            {"id": image, "file_name": name, "width": size[0], "height": size[1]}
-            for image, (name, (size, _)) in enumerate(images.items(), start=1)
-        ],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": classes.index(name) + 1,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": (x2 - x1) * (y2 - y1),
-                "iscrowd": 0,
-                "segmentation": [[x1, y1, x2, y1, x2, y2]],
-            }
-            for number, (image, (name, x1, y1, x2, y2)) in enumerate(boxes, start=1)
-        ],
-        "categories": [{"id": label, "name": name} for label, name in enumerate(classes, start=1)],
-    }
-
-
-def write_coco(path: Path, document: Document, image_folder: Path) -> None:
-    """The document as a file, and a grey picture for each of its images."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image_folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document))
-    for image in document["images"]:
-        Image.new("RGB", (image["width"], image["height"]), "grey").save(image_folder / image["file_name"])
+from tests.data.builders import Box, Document, instances, kinds, write_coco
 
 
 def two_images() -> Document:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bench.data.index import BOX_FIELDS
 from bench.data.readers.reading import BOX_VERDICTS, MIN_SIDE, USABLE_VERDICTS, check_boxes
-from tests.data.test_split import one_class_each
+from tests.data.builders import one_class_each
 
 COORDINATES = st.one_of(
     st.floats(-50, 150), st.sampled_from([0.0, -0.0, 40.0, 60.0, float("nan"), float("inf"), float("-inf")])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,38 +11,7 @@ from PIL import Image
 from bench.data.index import UNKNOWN
 from bench.data.readers.voc import read_voc
 from bench.errors import UserError
-
-Box = tuple[str, float, float, float, float]
-
-
-def write_voc(
-    root: Path, images: Mapping[str, tuple[tuple[int, int], Sequence[Box]]], lists: dict[str, list[str]]
-) -> Path:
-    """A VOC folder of grey pictures: stem -> ((width, height), boxes), and ImageSets/Main lists."""
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    for stem, (size, boxes) in images.items():
-        Image.new("RGB", size, "grey").save(root / "JPEGImages" / f"{stem}.jpg")
-        (root / "Annotations" / f"{stem}.xml").write_text(annotation(size, boxes), encoding="utf-8")
-    for name, stems in lists.items():
-        (root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(stems) + "\n")
-    return root
-
-
-def annotation(size: tuple[int, int], boxes: Sequence[Box], extra: str = "") -> str:
-    objects = "".join(
-        f"<object><name>{name}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
-        f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>{extra}</object>"
-        for name, x1, y1, x2, y2 in boxes
-    )
-    return (
-        f"<annotation><filename>elsewhere</filename><size><width>{size[0]}</width>"
-        f"<height>{size[1]}</height><depth>3</depth></size>{objects}</annotation>"
-    )
-
-
-def kinds(problems: Sequence[object]) -> Counter[str]:
-    return Counter(str(getattr(each, "kind")) for each in problems)  # noqa: B009
+from tests.data.builders import Box, annotation, kinds, write_voc
 
 
 def test_boxes_flags_and_classes_are_as_written(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,7 @@ from PIL import Image
 
 from bench.data.readers.yolo import label_file, read_yolo
 from bench.errors import UserError
-from tests.data.readers.test_voc import Box, kinds
-
-Images = dict[str, tuple[tuple[int, int], Sequence[Box]]]
-
-
-def write_yolo(root: Path, lists: dict[str, Images], classes: Sequence[str]) -> Path:
-    """A YOLO folder of grey pictures, list -> file name -> ((width, height), boxes); returns data.yaml."""
-    for name, images in lists.items():
-        for kind in ("images", "labels"):
-            (root / kind / name).mkdir(parents=True, exist_ok=True)
-        for file, (size, boxes) in images.items():
-            Image.new("RGB", size, "grey").save(root / "images" / name / file)
-            lines = [
-                f"{classes.index(of)} {(x1 + x2) / 2 / size[0]:.6f} {(y1 + y2) / 2 / size[1]:.6f} "
-                f"{(x2 - x1) / size[0]:.6f} {(y2 - y1) / size[1]:.6f}\n"
-                for of, x1, y1, x2, y2 in boxes
-            ]
-            label_file(root / "images" / name / file).write_text("".join(lines))
-    description = {"nc": len(classes), "names": list(classes), **{name: f"images/{name}" for name in lists}}
-    (root / "data.yaml").write_text(yaml.safe_dump(description))
-    return root / "data.yaml"
+from tests.data.builders import Images, kinds, write_yolo
 
 
 def one_image(root: Path, labels: str) -> Path:

@@ -1,0 +1,27 @@
+"""What an annotation format has to provide to be read by `--data PREFIX:PATH`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.data.readers.reading import Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One annotation format; each reader module defines one, and `sources.FORMATS` lists them.
+
+    prefix: of --data. title: for messages. argument: what follows the prefix, "DIR" or a file.
+    expects: what must be there, for messages.
+    find: the path to write after the prefix if a data set of this format is at `path`, else None. It must be fast.
+    read: read the data set at a path that `find` returned.
+    """
+
+    prefix: str
+    title: str
+    argument: str
+    expects: str
+    find: Callable[[Path], Path | None]
+    read: Callable[[Path], Reading]

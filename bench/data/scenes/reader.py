@@ -1,0 +1,150 @@
+"""The built-in data: shelves in a shop, drawn here, photographed here, annotated by the drawing itself.
+
+They need no download and have known answers: the knobs say how small, how oblong and how hidden the
+objects are, so that one can see whether the suite finds the remedy that must help. Nothing in them is
+taken from anywhere: form, print and light are all in this package.
+
+A set is drawn once, into a folder of the cache that is named after its knobs and after this package's
+own source, and only read afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.data.index import ImageIndex
+from bench.data.readers.reading import Reading
+from bench.data.scenes.camera import Objects, photograph
+from bench.data.scenes.knobs import SceneKnobs
+from bench.data.scenes.packages import PACKAGES
+from bench.errors import UserError
+
+__all__ = ["SceneKnobs", "read_scenes"]
+
+QUALITY = 90  # of the JPEG files
+ANNOTATIONS = "annotations.npz"
+AT_ONCE = 8  # pictures to a task: starting a worker process costs as much as drawing a dozen
+
+
+def read_scenes(knobs: SceneKnobs, cache: Path, *, jobs: int | None = None) -> Reading:
+    """The pictures of `knobs` with their own lists "train" and "val" (three to one), drawn if need be.
+
+    They lie in ``cache/scenes-<hash>/``, which appears complete or not at all. `jobs` processes draw
+    (all available cores by default); pictures and boxes do not depend on how many.
+    Raises UserError where the cache cannot be written.
+    """
+    folder = cache / f"scenes-{_key(knobs)}"
+    if not _is_complete(folder, knobs):
+        try:
+            _draw_into(folder, knobs, jobs or joblib.cpu_count())
+        except OSError as error:
+            raise UserError(
+                f"scenes: cannot write the pictures to {folder}: {error}; choose another folder with --cache"
+            ) from error
+    index = _load(folder, knobs)
+    validation = _is_validation(len(index))
+    return Reading(
+        index=index,
+        lists={"train": np.flatnonzero(~validation), "val": np.flatnonzero(validation)},
+        problems=[],
+    )
+
+
+def _is_validation(images: int) -> NDArray[np.bool_]:
+    """(images,) which pictures are for validation: in every four in a row, one that a hash chooses.
+
+    So the share is a quarter at any number, and a picture keeps its side when the set grows.
+    """
+    numbers = range(images)
+    chosen = [hashlib.sha256(b"scene %d" % (number // 4)).digest()[0] % 4 for number in numbers]
+    return np.array([number % 4 == choice for number, choice in zip(numbers, chosen, strict=True)], dtype=bool)
+
+
+def _key(knobs: SceneKnobs) -> str:
+    """Hash of the knobs and of the drawing code: another drawing never passes for this one."""
+    digest = hashlib.sha256(json.dumps(asdict(knobs), sort_keys=True).encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _is_complete(folder: Path, knobs: SceneKnobs) -> bool:
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return names >= {ANNOTATIONS, *_names(knobs)}
+
+
+def _names(knobs: SceneKnobs) -> tuple[str, ...]:
+    return tuple(f"scene-{number:05d}.jpg" for number in range(knobs.images))
+
+
+def _draw_into(folder: Path, knobs: SceneKnobs, jobs: int) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        numbers = range(knobs.images)
+        batches = [numbers[start : start + AT_ONCE] for start in range(0, len(numbers), AT_ONCE)]
+        drawn = joblib.Parallel(n_jobs=min(jobs, len(batches)))(
+            joblib.delayed(_draw_some)(knobs, batch, unfinished) for batch in batches
+        )
+        objects: list[Objects] = [one for batch in drawn for one in batch]
+        np.savez(
+            unfinished / ANNOTATIONS,
+            counts=np.array([len(one.labels) for one in objects], dtype=np.int64),
+            boxes=np.concatenate([one.boxes for one in objects]),
+            labels=np.concatenate([one.labels for one in objects]),
+            truncated=np.concatenate([one.truncated for one in objects]),
+            occluded=np.concatenate([one.occluded for one in objects]),
+        )
+        unfinished.chmod(0o755)  # mkdtemp's folders are private; a cache may be shared
+        if folder.exists():
+            shutil.rmtree(folder)  # incomplete: someone removed files from it
+        unfinished.rename(folder)
+    except OSError:
+        # Another run may have put the same set there in the meantime: either copy will do.
+        if not _is_complete(folder, knobs):
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _draw_some(knobs: SceneKnobs, numbers: range, folder: Path) -> list[Objects]:
+    names = _names(knobs)
+    objects = []
+    for number in numbers:
+        photo = photograph(knobs, number)
+        Image.fromarray(photo.picture).save(folder / names[number], quality=QUALITY)
+        objects.append(photo.objects)
+    return objects
+
+
+def _load(folder: Path, knobs: SceneKnobs) -> ImageIndex:
+    with np.load(folder / ANNOTATIONS) as stored:
+        counts, boxes, labels = stored["counts"], stored["boxes"], stored["labels"]
+        truncated, occluded = stored["truncated"], stored["occluded"]
+    nothing = np.zeros(len(boxes), dtype=np.bool_)
+    return ImageIndex(
+        root=folder,
+        classes=tuple(package.name for package in PACKAGES[: knobs.classes]),
+        category_ids=np.arange(1, knobs.classes + 1, dtype=np.int64),
+        files=_names(knobs),
+        image_ids=np.arange(1, knobs.images + 1, dtype=np.int64),
+        sizes=np.tile(np.array([knobs.width, knobs.height], dtype=np.int32), (knobs.images, 1)),
+        offsets=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)]),
+        boxes=boxes,
+        labels=labels,
+        areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        crowd=nothing,
+        difficult=nothing.copy(),
+        truncated=truncated,
+        occluded=occluded,
+    )
