@@ -1,9 +1,8 @@
-"""Pascal VOC: one XML file an image, and text files that name the images of each split.
+"""Read Pascal VOC: one XML file per image, and text files that list the images of each split.
 
     ROOT/Annotations/*.xml   ROOT/JPEGImages/*   ROOT/ImageSets/Main/{train,val,test,trainval}.txt
 
-Coordinates are taken as written: VOC counts pixels from 1, most tools that write this format do not,
-and one pixel is not worth a guess.
+Coordinates are used as written. VOC counts pixels from 1, but most tools that write this format count from 0.
 """
 
 from __future__ import annotations
@@ -27,18 +26,16 @@ from bench.errors import UserError
 
 
 def read_voc(root: Path, *, classes: Sequence[str] | None = None, lists: Mapping[str, str] | None = None) -> Reading:
-    """Read a folder in the form of VOCdevkit/VOC2007.
+    """Read a folder with the layout of VOCdevkit/VOC2007.
 
-    classes: in this order; an object of any other class is a fatal problem. Without it the names that
-        occur, sorted.
-    lists: from "train", "val", "test" to the list files (without .txt) that stand for them. Without it
-        train.txt and val.txt (and test.txt) are used where both exist, and then only images in these
-        lists are read; otherwise all annotations are.
-    Raises UserError if `root` has no annotations or a list of `lists` is not there.
+    classes: the class names in order; objects of other classes are fatal problems. By default, all names found, sorted.
+    lists: maps "train", "val", "test" to list files (without .txt). By default, train.txt and val.txt (and test.txt)
+        if both exist, and then only listed images are read; otherwise all annotations are read.
+    Raises UserError if `root` has no annotations or one of `lists` does not exist.
     """
     annotations = {path.stem: path for path in sorted((root / "Annotations").glob("*.xml"))}
     if not annotations:
-        raise UserError(f"{root / 'Annotations'} holds no .xml file. Give the folder that contains Annotations.")
+        raise UserError(f"{root / 'Annotations'} has no .xml files. Give the folder that contains Annotations.")
     problems: list[Problem] = []
     list_stems = _read_lists(root, lists, annotations, problems)
     images = _images_by_stem(root / "JPEGImages")
@@ -54,7 +51,7 @@ def read_voc(root: Path, *, classes: Sequence[str] | None = None, lists: Mapping
     for row, (stem, annotation) in enumerate(zip(stems, parsed, strict=True)):
         files.append(f"JPEGImages/{_image_name(stem, annotation, images, problems)}")
         sizes[row] = LEFT_OUT if annotation is None else _stated_size(annotation)
-        # Direct children only: the boxes of an object's <part>s are not objects.
+        # Direct children only: an object's <part>s have boxes, too.
         for number, thing in enumerate([] if annotation is None else annotation.findall("object"), start=1):
             image_of_box.append(row)
             number_in_file.append(number)
@@ -103,7 +100,7 @@ def read_voc(root: Path, *, classes: Sequence[str] | None = None, lists: Mapping
 def _read_lists(
     root: Path, wanted: Mapping[str, str] | None, annotations: Mapping[str, Path], problems: list[Problem]
 ) -> dict[str, list[str]]:
-    """Stems of each list that is used, without those that have no annotation."""
+    """The stems of each list that is used, without those that lack an annotation."""
     folder = root / "ImageSets" / "Main"
     if wanted is None:
         present = {name: name for name in ("train", "val", "test", "trainval") if (folder / f"{name}.txt").is_file()}
@@ -114,8 +111,8 @@ def _read_lists(
     for name, list_name in wanted.items():
         path = folder / f"{list_name}.txt"
         if not path.is_file():
-            found = ", ".join(sorted(other.name for other in folder.glob("*.txt"))[:10]) or "no list"
-            raise UserError(f"There is no list {path}; {folder} holds {found}.")
+            found = ", ".join(sorted(other.name for other in folder.glob("*.txt"))[:10]) or "no lists"
+            raise UserError(f"The list {path} does not exist; {folder} has {found}. Add the list.")
         lists[name] = _read_list(path, annotations, problems)
     return lists
 
@@ -126,7 +123,7 @@ def _read_list(path: Path, annotations: Mapping[str, Path], problems: list[Probl
         entry = line.strip().removeprefix("\ufeff")
         if not entry:
             continue
-        # Some tools write "name.jpg", and VOC's lists of one class "name -1".
+        # Some tools write "name.jpg", and VOC's lists for a single class write "name -1".
         without_flag = re.sub(r"\s+(-1|0|1)$", "", entry)
         spellings = (entry, without_flag, PurePosixPath(without_flag).stem)
         stem = next((spelling for spelling in spellings if spelling in annotations), None)
@@ -159,7 +156,7 @@ def _used_stems(
 
 
 def _images_by_stem(folder: Path) -> dict[str, list[str]]:
-    """File names by stem, in the order of IMAGE_SUFFIXES."""
+    """File names by stem, ordered by IMAGE_SUFFIXES."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     by_stem: dict[str, list[str]] = {}
     ranked = [(IMAGE_SUFFIXES.index(suffix), name) for name in names if (suffix := _suffix(name)) in IMAGE_SUFFIXES]
@@ -173,7 +170,7 @@ def _suffix(name: str) -> str:
 
 
 def _image_name(stem: str, annotation: Element | None, images: Mapping[str, list[str]], problems: list[Problem]) -> str:
-    """The image of an annotation: that of its own stem, else the one that <filename> names."""
+    """The image file of an annotation: the one with its stem, otherwise the one in <filename>."""
     written = "" if annotation is None else (annotation.findtext("filename") or "").strip()
     written = re.split(r"[/\\]", written)[-1]
     if stem in images:
@@ -186,7 +183,7 @@ def _image_name(stem: str, annotation: Element | None, images: Mapping[str, list
     for spelling in (written, PurePosixPath(written).stem):
         if spelling in images:
             return images[spelling][0]
-    # Named after the annotation, not after <filename>: tools write the same wrong one into many files.
+    # Report the annotation's stem, not <filename>: some tools write the same wrong name into many files.
     return f"{stem}.jpg"
 
 
@@ -200,7 +197,7 @@ def _parse(path: Path, root: Path, problems: list[Problem]) -> Element | None:
     try:
         annotation = _parse_either_encoding(data, where, problems)
     except DefusedXmlException as error:
-        what = f"it declares XML entities, which are refused ({type(error).__name__})"
+        what = f"it declares XML entities, which are not allowed ({type(error).__name__})"
         problems.append(problem("unreadable-annotation", where, what))
         return None
     except (ParseError, ValueError, LookupError) as error:
@@ -220,9 +217,9 @@ def _parse_either_encoding(data: bytes, where: str, problems: list[Problem]) -> 
         try:
             data.decode("utf-8")
         except UnicodeDecodeError:
-            # Not UTF-8 whatever it declares: Latin-1 accepts all bytes, and is what old tools wrote.
+            # Not UTF-8, whatever it declares. Old tools wrote Latin-1, which accepts all bytes.
             annotation = fromstring(data.decode("latin-1"))
-            problems.append(problem("latin-1-annotation", where, "its text is not UTF-8, as XML must be"))
+            problems.append(problem("latin-1-annotation", where, "its text is not UTF-8"))
             return annotation
         raise first_error
 

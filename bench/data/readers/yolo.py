@@ -1,4 +1,4 @@
-"""YOLO: a data.yaml that names image folders, and a text file of normalised boxes for each image.
+"""Read YOLO: a data.yaml that names image folders, and a text file of normalised boxes for each image.
 
     path: ../my-data        # optional; relative to the yaml file
     train: images/train     # a folder, a list of folders, or a .txt file that lists images
@@ -37,16 +37,16 @@ from bench.data.readers.reading import (
 from bench.errors import UserError
 
 LISTS = ("train", "val", "test")
-NOT_LABELS = frozenset({"classes.txt", "labels.txt", "notes.txt", "readme.txt"})  # exporters leave them there
-LARGEST_NORMALISED = 10.0  # a box may stick far out of its image; coordinates beyond this are pixels
+NOT_LABELS = frozenset({"classes.txt", "labels.txt", "notes.txt", "readme.txt"})  # written by exporters
+MAX_NORMALISED = 10.0  # a box may extend far beyond its image, but larger coordinates are pixels
 
 
 def read_yolo(yaml_file: Path) -> Reading:
     """Read a YOLO data set; image sizes come from the image headers, after EXIF orientation.
 
-    An image without a label file has no boxes. A polygon becomes its bounding box (a counted repair).
-    Coordinates are rounded to hundredths of a pixel, which is what six decimals are worth.
-    Raises UserError if the yaml file lacks what is needed or names folders that are not there.
+    An image without a label file has no boxes. A polygon becomes its bounding box (a counted repair). Coordinates are
+    rounded to hundredths of a pixel, the precision of six decimals.
+    Raises UserError if the yaml file is incomplete or names folders that do not exist.
     """
     description = _load(yaml_file)
     classes = _classes(description, yaml_file)
@@ -60,13 +60,13 @@ def read_yolo(yaml_file: Path) -> Reading:
             lists[name] = np.array([row_of.setdefault(image, len(row_of)) for image in images], dtype=np.int64)
     images = list(row_of)
     files = [Path(os.path.relpath(image, root)).as_posix() for image in images]
-    read = [_read_labels(label_file(image), root, len(classes), problems) for image in images]
-    lines_of = [of_image or [] for of_image in read]
-    lines = [line for of_image in lines_of for line in of_image]
+    labels_of = [_read_labels(label_file(image), root, len(classes), problems) for image in images]
+    lines_of = [labels or [] for labels in labels_of]
+    lines = [line for own in lines_of for line in own]
 
     sizes = header_sizes(root, files, problems)
-    sizes[[row for row, of_image in enumerate(read) if of_image is None]] = LEFT_OUT
-    image_of_box = np.repeat(np.arange(len(images)), [len(of_image) for of_image in lines_of])
+    sizes[[row for row, labels in enumerate(labels_of) if labels is None]] = LEFT_OUT
+    image_of_box = np.repeat(np.arange(len(images)), [len(own) for own in lines_of])
     scale = np.tile(sizes[image_of_box], 2).astype(np.float64)
     label_names = [_relative(label_file(image), root) for image in images]
     return build_reading(
@@ -94,19 +94,19 @@ def read_yolo(yaml_file: Path) -> Reading:
 
 
 def label_file(image: Path) -> Path:
-    """Where the labels of an image are: its path with the last folder `images` replaced by `labels`."""
+    """The label file of an image: its path with the last folder `images` replaced by `labels`, suffix .txt."""
     head, found, tail = image.as_posix().rpartition("/images/")
     return Path(f"{head}/labels/{tail}" if found else image).with_suffix(".txt")
 
 
 class _Line(NamedTuple):
-    number: int  # in its file, from 1
+    number: int  # line number, from 1
     label: int
     corners: tuple[float, float, float, float]  # normalised xyxy
 
 
 def _read_labels(path: Path, root: Path, class_count: int, problems: list[Problem]) -> list[_Line] | None:
-    """The good lines of a label file, none if there is no file; None if it cannot be read."""
+    """The valid lines of a label file, [] if it does not exist, None if it cannot be read."""
     try:
         if not os.path.lexists(path):
             return []
@@ -128,7 +128,7 @@ def _read_labels(path: Path, root: Path, class_count: int, problems: list[Proble
         elif not (values[0].is_integer() and 0 <= values[0] < class_count):
             what = f"class {line.split()[0]} is not one of 0 to {class_count - 1}"
             problems.append(problem("unknown-class", where, what))
-        elif np.isfinite(coordinates).all() and np.abs(coordinates).max() > LARGEST_NORMALISED:
+        elif np.isfinite(coordinates).all() and np.abs(coordinates).max() > MAX_NORMALISED:
             what = f"it has the coordinate {coordinates[np.abs(coordinates).argmax()]:g}"
             problems.append(problem("not-normalised", where, what))
         else:
@@ -144,13 +144,13 @@ def _corners(coordinates: list[float]) -> tuple[float, float, float, float]:
         cx, cy, width, height = coordinates
         return (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
     if not all(map(math.isfinite, coordinates)):
-        return (math.nan,) * 4  # min and max would pass over it
+        return (math.nan,) * 4  # min and max would ignore NaN
     xs, ys = coordinates[0::2], coordinates[1::2]
     return (min(xs), min(ys), max(xs), max(ys))
 
 
 def _line_values(line: str) -> NDArray[np.float64]:
-    """The numbers of a label line; empty if one of its words is no number."""
+    """The numbers of a label line; empty if a word is not a number."""
     try:
         return np.array(line.split(), dtype=np.float64)
     except ValueError:
@@ -165,7 +165,7 @@ def _load(yaml_file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{yaml_file} cannot be read as YAML: {error}") from error
     if not isinstance(description, dict) or not any(description.get(name) for name in LISTS):
-        raise UserError(f"{yaml_file} names no images. It needs 'train:', and better 'val:' too, and 'names:'.")
+        raise UserError(f"{yaml_file} names no images. It needs 'train:' and 'names:', and should have 'val:'.")
     return description
 
 
@@ -177,16 +177,16 @@ def _classes(description: dict[str, Any], yaml_file: Path) -> tuple[str, ...]:
         names = [names[label] for label in range(len(names))]
     if not isinstance(names, list) or not names:
         raise UserError(f"{yaml_file} has no 'names'. List the class names, in the order of their numbers.")
-    if not all(isinstance(name, str | int | float) for name in names):  # nested aliases may be endless as text
-        raise UserError(f"{yaml_file}: 'names' holds something else than words. List the class names alone.")
+    if not all(isinstance(name, str | int | float) for name in names):  # nested YAML aliases may expand endlessly
+        raise UserError(f"{yaml_file}: 'names' must contain only class names.")
     classes = tuple(str(name) for name in names)
     if len(set(classes)) != len(classes):
         repeated = next(name for name in classes if classes.count(name) > 1)
         raise UserError(f"{yaml_file}: the class name {repeated!r} occurs more than once. Make the names unique.")
     number = description.get("nc", len(classes))
     if number != len(classes):
-        stated = printable(str(number)) if isinstance(number, str | int | float) else "no number"
-        raise UserError(f"{yaml_file}: nc is {stated}, but there are {len(classes)} names. Correct one.")
+        stated = printable(str(number)) if isinstance(number, str | int | float) else "not a number"
+        raise UserError(f"{yaml_file}: nc is {stated}, but there are {len(classes)} names. Correct one of them.")
     return classes
 
 
@@ -194,12 +194,12 @@ def _root(description: dict[str, Any], yaml_file: Path) -> Path:
     folder = yaml_file.parent.resolve()
     entry = description.get("path")
     stated = folder / expanded(entry if isinstance(entry, str) else ".")
-    # Ultralytics resolves `path` against a folder of its own, so many files state one that is not there.
+    # Ultralytics resolves `path` against its own data folder, so many files name a folder that does not exist.
     return stated.resolve() if _is_folder(stated) else folder
 
 
 def _images(entry: object, name: str, root: Path, yaml_file: Path, problems: list[Problem]) -> list[Path]:
-    """Image files of one list, without repetitions; also reports label files that have no image."""
+    """The image files of one list, without repetitions; also reports label files without an image."""
     images: dict[Path, None] = {}
     stated = entry if isinstance(entry, list) else [entry]
     parts = [part for part in stated if isinstance(part, str)]
@@ -214,8 +214,8 @@ def _images(entry: object, name: str, root: Path, yaml_file: Path, problems: lis
             found = _listed_images(place, root)
         else:
             raise UserError(
-                f"{yaml_file}: '{name}' is {printable(part)}, but there is no folder {printable(str(place))}. "
-                "Correct it, or 'path'; both count from the yaml file's folder."
+                f"{yaml_file}: '{name}' is {printable(part)}, but the folder {printable(str(place))} does not exist. "
+                "Correct it or 'path'; both are relative to the yaml file's folder."
             )
         for image in found:
             if image in images:
@@ -223,16 +223,14 @@ def _images(entry: object, name: str, root: Path, yaml_file: Path, problems: lis
             images[image] = None
     if not images:
         places = printable(", ".join(parts))
-        raise UserError(
-            f"{yaml_file}: '{name}' is {places}, where no image was found. Add images, or remove the entry."
-        )
+        raise UserError(f"{yaml_file}: '{name}' is {places}, which has no images. Add images, or remove the entry.")
     return list(images)
 
 
 def _place(part: str, root: Path) -> Path:
     place = root / expanded(part)
     if not _exists(place) and part.startswith("../"):
-        # Roboflow writes ../train/images for a folder that lies beside the yaml file.
+        # Roboflow writes ../train/images for a folder next to the yaml file.
         beside = root / part.removeprefix("../")
         place = beside if _exists(beside) else place
     return Path(os.path.normpath(place))

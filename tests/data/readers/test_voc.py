@@ -162,7 +162,7 @@ def test_a_missing_size_is_read_from_the_image(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_annotations_is_the_users_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no \.xml file"):
+    with pytest.raises(UserError, match=r"has no \.xml files"):
         read_voc(tmp_path)
 
 

@@ -123,8 +123,8 @@ def test_lists_may_be_folders_lists_of_folders_or_text_files(tmp_path: Path) -> 
         ("train: images/train\nnames: [a, b]\nnc: 3", "nc is 3, but there are 2 names"),
         ("train: images/train\nnames: [a, a]", "'a' occurs more than once"),
         ("train: images/train\nnames: {1: a, 2: b}", "must be 0 to 1"),
-        ("train: images/nowhere\nnames: [a]", "there is no folder"),
-        ("train: labels\nnames: [a]", "no image was found"),
+        ("train: images/nowhere\nnames: [a]", "does not exist"),
+        ("train: labels\nnames: [a]", "which has no images"),
     ],
 )
 def test_a_wrong_data_yaml_is_the_users_error(tmp_path: Path, text: str, message: str) -> None:
