@@ -1,12 +1,13 @@
-"""The options of the commands: what can be asked for, in which form, and the right option for a wrong one."""
+"""The command line of every command: its options, with hints for misspelt ones."""
 
 from __future__ import annotations
 
 import argparse
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar, get_type_hints
 
 from bench.errors import UserError, nearest
 
@@ -15,10 +16,139 @@ PURPOSE = "Train and compare every combination of remedies for a low SSD-300 mAP
 COMMANDS = ("preflight", "diagnose", "report", "predict", "throughput")
 VAL_FRACTION = 0.2
 PROFILES = ("smoke", "quick", "standard", "paper")
+PRIOR_PRESETS = ("coco", "voc")
+BACKENDS = ("loky", "dask", "ray")
+KERNEL_CHOICES = ("auto", "on", "off")
+
+KernelChoice = Literal["auto", "on", "off"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which data. source: as after ``--data``; empty in `throughput` for the data of ``--run``, else the scenes."""
+
+    source: str
+    cache: Path
+    skip_invalid: bool
+    val_fraction: float
+    eval_list: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineOptions:
+    """What the baseline is made from. None: the default of the profile, or of the device for the backbone."""
+
+    profile: str
+    weights: str
+    backbone: str | None = None
+    priors: str | None = None
+    steps: int | None = None
+    batch: int | None = None
+    rate: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of the main job.
+
+    axes: names divided by commas, "none", or None for the default matrix. out: None for the default folder.
+    hung_after: minutes without progress. images: keep thumbnails of validation images. plan: run nothing.
+    """
+
+    data: DataOptions
+    baseline: BaselineOptions
+    axes: str | None
+    axis_files: tuple[Path, ...]
+    controls: str
+    seeds: int
+    first_seed: int
+    out: Path | None
+    device: str
+    cpu_kernels: KernelChoice
+    jobs: int
+    backend: str
+    retries: int
+    hung_after: float
+    mix_versions: bool
+    images: bool
+    plan: bool
+
+    @property
+    def may_use_cpu_kernels(self) -> bool:
+        """False if it is certain before reading the data that the cells will not use CPU kernels."""
+        if self.cpu_kernels != "auto":
+            return self.cpu_kernels == "on"
+        return self.device != "cuda" and self.baseline.profile != "smoke"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreflightOptions:
+    """Options of ``preflight``."""
+
+    data: DataOptions
+    out: Path | None
+    sheet: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseOptions:
+    """Options of ``diagnose``."""
+
+    data: DataOptions
+    baseline: BaselineOptions
+    detections: Path | None
+    out: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of ``report``."""
+
+    runs: tuple[Path, ...]
+    out: Path | None
+    cache: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """Options of ``predict``."""
+
+    run: Path
+    images: tuple[Path, ...]
+    variant: str | None
+    threshold: float
+    out: Path | None
+    cache: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThroughputOptions:
+    """Options of ``throughput``. seconds: for stages, steps and each part of the comparison."""
+
+    data: DataOptions
+    baseline: BaselineOptions
+    run: Path | None
+    variant: str | None
+    device: str
+    cpu_kernels: KernelChoice
+    precision: str | None
+    batches: tuple[int, ...]
+    compare: str | None
+    seconds: float
+    out: Path | None
+
+
+def parse_options(kind: type[T], parser: Parser, words: Sequence[str]) -> T:
+    """Parse the words of a command line into `kind`, one of the dataclasses above.
+
+    Raises UserError for a wrong option or value.
+    """
+    return _filled(kind, parse(parser, words))
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that names the nearest right option for a wrong one."""
+    """argparse that raises UserError and suggests the nearest option for a misspelt one."""
 
     def __init__(self, program: str, description: str) -> None:
         super().__init__(prog=program, description=description, allow_abbrev=False)
@@ -39,72 +169,80 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_parser() -> Parser:
-    """Options of the main job."""
+    """The parser of the main job."""
     parser = Parser("run_all.py", f"{PURPOSE} Other commands: {', '.join(COMMANDS)}.")
-    add_data_options(parser)
+    _add_data_options(parser)
     add = parser.add_argument
-    add("--profile", choices=PROFILES, default="quick", help="how much training (default: quick)")
+    add("--profile", choices=PROFILES, default="quick", help="length of training (default: quick)")
     add(
         "--backbone",
-        default=None,
         metavar="NAME",
         help="vgg16, efficientnet_lite0 or a timm network (default: vgg16 on a GPU, else efficientnet_lite0)",
     )
     add("--weights", default="pretrained", metavar="PATH|pretrained|none", help="weights of the backbone")
-    add("--axes", default=None, metavar="A,B|none", help="axes to cross (default: fpn,anchors,unfreezing)")
-    add("--axis-file", type=resolved, action="append", default=[], metavar="FILE.py", help="an axis of your own")
+    add("--axes", metavar="A,B|none", help="axes to cross (default: fpn,anchors,unfreezing)")
+    add(
+        "--axis-file",
+        dest="axis_files",
+        type=resolved,
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="an axis of your own; may be repeated",
+    )
     add("--controls", default="none", metavar="A,B|none", help="lateral-only, half-data, double-steps")
-    add("--priors", default=None, metavar="coco|voc|FILE", help="default: coco; voc in profile paper")
-    add("--seeds", type=positive, default=1, metavar="N", help="trainings of each variant (default: 1)")
-    add("--first-seed", type=natural, default=0, metavar="K", help="seeds K, K + 1, ...: others than another run's")
-    add("--steps", type=positive, help="training steps, instead of the profile's")
-    add("--batch", type=positive, help="images a step, instead of the profile's")
-    add("--lr", type=positive_number, help="peak learning rate, instead of the profile's")
+    add("--priors", metavar="coco|voc|FILE", help="default: coco; voc in profile paper")
+    add("--seeds", type=positive, default=1, metavar="N", help="trainings per variant (default: 1)")
+    add("--first-seed", type=natural, default=0, metavar="K", help="use the seeds K, K + 1, ... (default: 0)")
+    add("--steps", type=positive, help="training steps (default: set by the profile)")
+    add("--batch", type=positive, help="images per step (default: set by the profile)")
+    add("--lr", dest="rate", type=positive_number, help="peak learning rate (default: set by the profile)")
     add("--out", type=Path, metavar="DIR", help="default: results/<data>-<backbone>-<profile>")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--jobs", type=positive, default=1, metavar="N", help="cells at a time (default: 1)")
-    add("--backend", default="loky", metavar="loky|dask|ray", help="what schedules the cells (default: loky)")
+    _add_device_options(parser)
+    add("--jobs", type=positive, default=1, metavar="N", help="cells to run in parallel (default: 1)")
+    add("--backend", default="loky", metavar="|".join(BACKENDS), help="scheduler of the cells (default: loky)")
     add(
         "--retry",
+        dest="retries",
         type=natural,
         default=0,
         metavar="N",
-        help="times that a failed cell is tried again at once",
+        help="retry a failed cell up to N times (default: 0)",
     )
     add(
         "--hung-after",
         type=positive_number,
         default=30.0,
         metavar="MINUTES",
-        help="without progress, after which a cell has failed (default: 30)",
+        help="end a cell that makes no progress for this long; it has failed (default: 30)",
     )
-    add("--mix-versions", action="store_true", help="go on with a run that other software has begun")
-    add("--no-images", action="store_true", help="keep no thumbnails of validation images for the page")
+    add("--mix-versions", action="store_true", help="resume despite version differences")
+    add("--no-images", dest="images", action="store_false", help="keep no thumbnails of validation images for the page")
     add("--plan", action="store_true", help="print the cells and the expected cost, run nothing")
     return parser
 
 
 def preflight_parser() -> Parser:
-    """Options of the command that reads the data and no more."""
-    parser = Parser("run_all.py preflight", "Read all of the data once and list every problem.")
-    add_data_options(parser)
+    """The parser of ``preflight``."""
+    parser = Parser("run_all.py preflight", "Read all data once and list every problem.")
+    _add_data_options(parser)
     add = parser.add_argument
-    add("--out", type=Path, help="folder for preflight.json (default: results/<data>-preflight)")
-    add("--sheet", action="store_true", help="also draw 20 images, and 20 training views, with boxes")
+    add("--out", type=Path, metavar="DIR", help="folder for preflight.json (default: results/<data>-preflight)")
+    add("--sheet", action="store_true", help="also draw 20 images and 20 training views with their boxes")
     return parser
 
 
 def diagnose_parser() -> Parser:
-    """Options of the command that says what the data alone say."""
-    parser = Parser("run_all.py diagnose", "What the data alone say about a low mAP, before anything is trained.")
-    add_data_options(parser)
+    """The parser of ``diagnose``."""
+    parser = Parser("run_all.py diagnose", "Look for causes of a low mAP in the data, without training.")
+    _add_data_options(parser)
     add = parser.add_argument
-    add("--priors", default="coco", metavar="coco|voc|FILE", help="what the objects are matched with (default: coco)")
+    add("--priors", default="coco", metavar="coco|voc|FILE", help="priors to match the objects with (default: coco)")
     add(
         "--detections",
         type=Path,
         metavar="FILE",
-        help="also score these: COCO's results format, on the validation side, of any detector",
+        help="also score these detections of any detector on the validation split (COCO results format)",
     )
     add(
         "--weights",
@@ -113,89 +251,108 @@ def diagnose_parser() -> Parser:
         help="also score this state dict of torchvision's ssd300_vgg16 (classes by name, COCO's or VOC's)",
     )
     add("--out", type=Path, metavar="DIR", help="default: results/<data>-diagnosis")
-    # The rest of what a baseline is made from
-    parser.set_defaults(backbone="vgg16", profile="quick", steps=None, batch=None, lr=None)
+    parser.set_defaults(backbone="vgg16", profile="quick")
     return parser
 
 
 def report_parser() -> Parser:
-    """Options of the command that writes tables and plots again."""
+    """The parser of ``report``."""
     parser = Parser(
-        "run_all.py report", "Rebuild tables, plots and page of a run from its records; several become one."
+        "run_all.py report", "Rebuild the tables, plots and page of a run from its records, or merge several runs."
     )
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, results/NAME; several are merged")
-    add("--out", type=Path, metavar="DIR", help="of a merged run (default: results/merged-NAME-NAME...)")
+    add("--out", type=Path, metavar="DIR", help="folder of the merged run (default: results/merged-NAME-NAME...)")
     add("--cache", type=Path, default=HOME / ".cache", help=argparse.SUPPRESS)
     return parser
 
 
 def predict_parser() -> Parser:
-    """Options of the command that draws detections."""
+    """The parser of ``predict``."""
     parser = Parser("run_all.py predict", "Draw the detections of a trained variant on images.")
     add = parser.add_argument
     add("run", type=Path, help="folder of the run, results/NAME")
     add("images", type=Path, nargs="+", metavar="IMAGE")
-    add("--variant", default=None, help="row of the table (default: that of the highest AP)")
-    add("--threshold", type=float, default=0.4, help="lowest score that is drawn (default: 0.4)")
-    add("--out", type=Path, help="folder for the drawings (default: results/NAME/predictions)")
+    add("--variant", help="row of the table (default: the one with the highest AP)")
+    add("--threshold", type=float, default=0.4, help="lowest score to draw (default: 0.4)")
+    add("--out", type=Path, metavar="DIR", help="folder for the drawings (default: results/NAME/predictions)")
     add("--cache", type=Path, default=HOME / ".cache", help=argparse.SUPPRESS)
     return parser
 
 
 def throughput_parser() -> Parser:
-    """Options of the command that measures speed alone."""
-    parser = Parser("run_all.py throughput", "Measure inference stage by stage, and steps of training.")
-    add_data_options(parser)
+    """The parser of ``throughput``."""
+    parser = Parser("run_all.py throughput", "Measure each stage of inference, and training steps.")
+    _add_data_options(parser)
     add = parser.add_argument
     add("--backbone", default="efficientnet_lite0", metavar="NAME", help="vgg16, efficientnet_lite0 or a timm network")
     add("--weights", default="pretrained", metavar="PATH|pretrained|none", help="weights of the backbone")
-    add("--priors", default=None, metavar="coco|voc|FILE", help="default: coco")
-    add("--run", type=Path, metavar="DIR", help="trained weights, data and split of this run, results/NAME")
-    add("--variant", default=None, help="row of that run's table (default: that of the highest AP)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--batches", type=batch_sizes, metavar="1,8,32", help="images at once in inference (default: 1,8,32)")
-    add("--batch", type=positive, default=8, help="images of a training step (default: 8)")
+    add("--priors", metavar="coco|voc|FILE", help="default: coco")
+    add("--run", type=Path, metavar="DIR", help="use the trained weights, data and split of this run, results/NAME")
+    add("--variant", help="row of that run's table (default: the one with the highest AP)")
+    _add_device_options(parser)
+    add(
+        "--batches",
+        type=batch_sizes,
+        default=(1, 8, 32),
+        metavar="1,8,32",
+        help="batch sizes of inference (default: 1,8,32)",
+    )
+    add("--batch", type=positive, default=8, help="images per training step (default: 8)")
     add(
         "--precision",
         choices=("float32", "bfloat16", "both"),
-        default=None,
-        help="default: both where the device computes in bfloat16, else float32",
+        help="default: both if the device computes in bfloat16, else float32",
     )
-    add("--compare", choices=("torchvision",), default=None, help="set its SSD beside ours")
+    add("--compare", choices=("torchvision",), help="measure torchvision's SSD too")
     add(
         "--seconds",
         type=positive_number,
         default=60.0,
         metavar="S",
-        help="for stages, steps and each part of the comparison; at least three rounds are made (default: 60)",
+        help="time for the stages, for the steps, and for each part of the comparison; "
+        "every measurement has at least three rounds (default: 60)",
     )
     add("--out", type=Path, metavar="DIR", help="default: results/<data>-throughput")
-    # The rest of what a baseline is made from; the number of steps only scales the schedule
-    parser.set_defaults(data=None, profile="quick", steps=None, lr=None)
+    parser.set_defaults(source="", profile="quick")
     return parser
 
 
-def add_data_options(parser: Parser) -> None:
-    """Options that say which data, shared by the commands that read them."""
+def _add_data_options(parser: Parser) -> None:
     add = parser.add_argument
-    add("--data", default="scenes", metavar="SOURCE", help="scenes[:knob=value,...], voc:DIR, coco:DIR, "
-        "yolo:DATA.yaml, voc2007 or voc0712 (default: scenes)")  # fmt: skip
-    add("--eval-list", default=None, metavar="NAME", help="score on this list of the data, e.g. test")
+    add(
+        "--data",
+        dest="source",
+        default="scenes",
+        metavar="SOURCE",
+        help="scenes[:knob=value,...], voc:DIR, coco:DIR, yolo:DATA.yaml, voc2007 or voc0712 (default: scenes)",
+    )
+    add("--eval-list", metavar="NAME", help="evaluate on this list of the data, e.g. test")
     add(
         "--val-fraction",
         type=fraction,
         default=VAL_FRACTION,
         metavar="F",
-        help=f"where the data have no lists (default: {VAL_FRACTION})",
+        help=f"share of the validation split in data without lists (default: {VAL_FRACTION})",
     )
-    add("--skip-invalid", action="store_true", help="leave out what has fatal problems")
+    add("--skip-invalid", action="store_true", help="leave out images and boxes with fatal problems")
     add("--cache", type=Path, default=HOME / ".cache", metavar="DIR", help="default: .cache in the clone")
-    add("--config", type=Path, metavar="FILE.toml", help="options from a file; the command line comes first")
+    add("--config", type=Path, metavar="FILE.toml", help="read options from a file; the command line takes precedence")
+
+
+def _add_device_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add(
+        "--cpu-kernels",
+        choices=KERNEL_CHOICES,
+        default="auto",
+        help="compiled kernels on a CPU; auto uses them if the work outweighs their compilation (default: auto)",
+    )
 
 
 def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
-    """Options from the words, with those of --config beneath them."""
+    """Parse the words of a command line; options in a ``--config`` file serve as defaults."""
     first, _ = parser.parse_known_args(words) if "--config" in " ".join(words) else (None, None)
     config = getattr(first, "config", None)
     file_words: list[str] = []
@@ -219,13 +376,25 @@ def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
 
 
 def _in_words(option: str, value: Any, *, repeated: bool) -> list[str]:
-    """A value of a file as on the command line: a list is parted by commas, or the option is given for each."""
+    """An option of a file as words of a command line: a list is joined by commas, or the option is repeated."""
     values = [str(each) for each in value] if isinstance(value, list) else [str(value)]
     return [word for each in values for word in (option, each)] if repeated else [option, ",".join(values)]
 
 
+def _filled(kind: type[T], values: argparse.Namespace) -> T:
+    """Fill a dataclass from parsed values of the same names; nested dataclasses too."""
+    types, content = get_type_hints(kind), {}
+    for name in (field.name for field in fields(kind)):  # type: ignore[arg-type]
+        if is_dataclass(types[name]):
+            content[name] = _filled(types[name], values)
+        elif hasattr(values, name):
+            value = getattr(values, name)
+            content[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**content)
+
+
 def read_config(path: Path) -> dict[str, Any]:
-    """The options in a TOML file."""
+    """The options in a TOML file, by name."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -233,12 +402,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def resolved(text: str) -> Path:
-    """An absolute path: cells run in processes of their own."""
+    """An absolute path: cells run in other processes, maybe in another folder."""
     return Path(text).resolve()
 
 
 def positive(text: str) -> int:
-    """A whole number above zero."""
+    """An integer above 0."""
     value = natural(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
@@ -246,14 +415,14 @@ def positive(text: str) -> int:
 
 
 def natural(text: str) -> int:
-    """A whole number, zero included."""
+    """An integer, 0 or above."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
 def batch_sizes(text: str) -> tuple[int, ...]:
-    """Rising whole numbers above zero, divided by commas."""
+    """Integers above 0, separated by commas, in rising order."""
     return tuple(sorted({positive(part.strip()) for part in text.split(",")}))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.device.process_settings import wait_briefly
+from bench.device.process_settings import limit_openmp_spin
 
 
 def keep_to_own_cores() -> None:
@@ -33,7 +33,7 @@ def keep_bytecode() -> None:
 
 keep_to_own_cores()
 keep_bytecode()
-wait_briefly()  # before a test imports torch
+limit_openmp_spin()  # before a test imports torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

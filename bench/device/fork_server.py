@@ -1,4 +1,4 @@
-"""The server from which the cells' processes are forked, with all that they need imported."""
+"""The fork server: a process that has torch imported, from which the processes of all cells are forked."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 
 from bench.options import HOME
 
-_starting = threading.Lock()  # cells are started from several threads, and the environment is one
+_starting = threading.Lock()  # cells start from several threads, but the environment belongs to the process
 
 
-def fresh_processes(*, cpu_kernels: bool) -> ForkServerContext | SpawnContext:
-    """A way to start fresh processes: from a server that has torch loaded; anew where forking is unsafe.
+def start_fork_server(*, cpu_kernels: bool) -> ForkServerContext | SpawnContext:
+    """Start the fork server if it does not run yet; the context in which to start processes.
 
-    The first call starts the server and does not wait for it, so that it imports while its caller reads data.
+    Does not wait for the server: it imports while the caller reads the data. On macOS, where forking is unsafe, every
+    process starts from scratch instead.
 
-    cpu_kernels: whether the cells use CPU kernels; the server then starts their compiler.
+    cpu_kernels: whether cells use CPU kernels; the server then starts their compiler too.
     """
     if sys.platform == "darwin":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["bench.run.preload" if cpu_kernels else "bench.run.cell"])
-    with _starting, _importable(), _deaf():
+    with _starting, _home_on_path(), _sigint_blocked():
         forkserver.ensure_running()
     return context
 
 
 @contextmanager
-def _importable() -> Iterator[None]:
-    """Let a new interpreter find our packages wherever it was started.
+def _home_on_path() -> Iterator[None]:
+    """Let a new interpreter find our packages, in whatever folder it starts.
 
-    Before Python 3.13 the server does not get its parent's path, and leaves out in silence what it cannot import.
+    Before Python 3.13 the server does not get its parent's path, and silently skips modules that it cannot import.
     """
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HOME), *([before] if before else [])])
@@ -51,9 +52,9 @@ def _importable() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """A process started in here does not hear Ctrl-C: it is its parent that ends it."""
-    resource_tracker.ensure_running()  # where that is to be started first, it ends with Ctrl-C let through
+def _sigint_blocked() -> Iterator[None]:
+    """Processes started in this context ignore Ctrl-C; their parent ends them."""
+    resource_tracker.ensure_running()  # starting it unblocks SIGINT, so start it first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,39 +1,39 @@
-"""Settings of the process that training on a CPU needs, from the C allocator and from OpenMP."""
+"""Settings of the C allocator and of OpenMP that training on a CPU needs."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h
-_SET_BY_US = "SSD_ABLATION_HAS_SET"  # names of variables, for processes that inherit them too
+from bench.device.private_interfaces import (
+    MALLOC_ARENA_MAX,
+    MALLOC_MMAP_MAX,
+    MALLOC_TOP_PAD,
+    MALLOC_TRIM_THRESHOLD,
+    set_malloc_options,
+)
+
+_SET_BY_US = "SSD_ABLATION_HAS_SET"  # names of the variables that we set, for child processes that inherit them
 
 
-def keep_pages() -> bool:
-    """Tell glibc to keep freed memory in this process; False where the C library is another.
+def disable_malloc_trim() -> bool:
+    """Make glibc keep freed memory in this process. False, without effect, with another C library.
 
-    It gives every large tensor back to the system at once, and fetches it again, zeroed page by page, at
-    the next step. Keeping the pages halves a training step of the light backbone on two cores.
+    By default glibc returns every large tensor to the kernel at once; the next step gets the pages back zeroed, one
+    page fault each. Keeping them halves the time of a training step of the light backbone on two cores.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # musl
-        return False
-    settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 256 << 20, _M_ARENA_MAX: 1}
-    return all(mallopt(name, value) == 1 for name, value in settings.items())
+    return set_malloc_options(
+        {MALLOC_MMAP_MAX: 0, MALLOC_TRIM_THRESHOLD: 2**31 - 1, MALLOC_TOP_PAD: 256 << 20, MALLOC_ARENA_MAX: 1}
+    )
 
 
-def wait_briefly() -> None:
-    """Let idle OpenMP threads sleep soon, in this process and those it starts; before torch is imported.
+def limit_openmp_spin() -> None:
+    """Let idle OpenMP threads of this process and its children sleep soon. Call it before importing torch.
 
-    They spin for long by default. Where anything else runs on the machine, they then take the cores from the
-    very thread that they wait for. Asleep at once, they wake too late for the next of many short layers.
-    GNU's runtime takes the number of rounds; others know the policy alone. What the user has set stays.
+    By default they spin for long. On a busy machine they then take cores from the very thread that they wait for.
+    If they slept at once, they would wake too late for the next of many short layers. GNU's runtime takes a spin
+    count; others only know the policy. Does not overwrite the user's own settings.
     """
     if "OMP_WAIT_POLICY" in os.environ:
         return
@@ -43,8 +43,8 @@ def wait_briefly() -> None:
 
 
 @contextmanager
-def as_found() -> Iterator[None]:
-    """The environment without what `wait_briefly` has set in it; a process that starts in here is as the user's."""
+def user_environment() -> Iterator[None]:
+    """Undo `limit_openmp_spin` in the environment, for a child process with the user's settings only."""
     names = [*os.environ.get(_SET_BY_US, "").split(), _SET_BY_US]
     ours = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:

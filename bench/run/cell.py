@@ -1,12 +1,10 @@
 """One cell, from its specification to its record: prepare, train, evaluate, measure speed.
 
-Runs in a process of its own (see `runner`). Everything it writes lies in the cell's folder.
+A cell runs in its own process (see `scheduler`) and writes only into its own folder.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,15 +25,14 @@ from bench.detector.prior_fitting import matchable_boxes, recall
 from bench.detector.priors import write_priors
 from bench.detector.ssd import SSD
 from bench.device.memory import peak_memory_mib
-from bench.errors import UserError, writing
+from bench.errors import UserError
 from bench.evaluation.coco import evaluate
 from bench.evaluation.coco_format import detections_coco
 from bench.evaluation.detections import xywh
 from bench.evaluation.error_types import error_types
 from bench.evaluation.inference import detect_all
 from bench.evaluation.voc import with_voc
-from bench.run.numerics import configure
-from bench.spec import Cell, Numerics, Specification
+from bench.spec import Cell, Specification
 from bench.speed.inference import (
     SpeedSettings,
     count_flops,
@@ -44,22 +41,34 @@ from bench.speed.inference import (
     measure_inference,
 )
 from bench.storage.atomic import replacing, write_json
+from bench.storage.cell_log import CellLog
 from bench.storage.provenance import environment
 from bench.storage.records import SCHEMA, failed_record, now, read_log
-from bench.storage.run_folder import CHECKPOINT, cell_folder
+from bench.storage.run_folder import (
+    CHECKPOINT,
+    DETECTIONS,
+    ERROR_TYPES,
+    LOG,
+    MATCHES,
+    PRIORS,
+    RECORD,
+    WEIGHTS,
+    cell_folder,
+)
 from bench.training.checkpoints import remove_checkpoints
-from bench.training.trainer import BatchTooLarge, NotFinite, Progress, Trained, Trainer, autocast
+from bench.training.setup import autocast, build, configure
+from bench.training.trainer import BatchTooLarge, NotFinite, Progress, Trained, Trainer
 
 SPEED_IMAGES = 64
-SHARE_STREAM = 2  # first word of the seed of `data_share`, apart from those of order and augmentation
+SHARE_STREAM = 2  # keeps the random numbers of `data_share` apart from those of order and augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellJob:
     """All that a process needs to run a cell.
 
-    run: the run's folder. pixels: the file of decoded pixels, None to decode on demand.
-    axes_package, axis_files: where the axes are found. hung_after: seconds without progress.
+    run: the run's folder. pixels: the file of decoded images, None to decode on demand.
+    axis_files: the user's files of axes. hung_after: seconds without progress until the cell has failed.
     """
 
     cell: Cell
@@ -67,7 +76,6 @@ class CellJob:
     train: ImageIndex
     val: ImageIndex
     pixels: Path | None
-    axes_package: str
     axis_files: tuple[Path, ...]
     speed: SpeedSettings
     hung_after: float = 1800.0
@@ -81,45 +89,12 @@ class CellJob:
         return self.folder / CHECKPOINT
 
 
-class CellLog:
-    """Lines of JSON in the cell's log; what happened after the checkpoint that training goes on from is cut."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._end_torn_line()
-
-    def write(self, **line: Any) -> None:
-        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def touch(self) -> None:
-        """A sign of life that says nothing; see `runner.supervise`."""
-        os.utime(self.path)
-
-    def cut_after(self, step: int) -> None:
-        """Forget the figures of steps beyond `step`: they will be written again."""
-        lines = list(read_log(self.path))
-        kept = [line for line in lines if line.get("step", 0) <= step]
-        if len(kept) < len(lines):
-            with replacing(self.path) as file:
-                file.write("".join(f"{json.dumps(line)}\n" for line in kept).encode())
-
-    def _end_torn_line(self) -> None:
-        """A killed writer may have left half a line, which would take the next one with it."""
-        with writing(self.path), self.path.open("ab+") as file:
-            size = file.tell()
-            file.seek(max(0, size - 1))
-            if file.read(1) not in (b"", b"\n"):
-                file.write(b"\n")
-
-
 def run_cell(job: CellJob) -> dict[str, Any]:
-    """Run the cell and write its record, of a success or of a failure; returns the record."""
+    """Run the cell and write its record, whether it succeeds or fails; returns the record."""
     job.folder.mkdir(parents=True, exist_ok=True)
     identity = identity_of(job.cell)
     try:
-        record = {**identity, "status": "done", "failure": None, **_figures(job), "finished": now()}
+        record = {**identity, "status": "done", "failure": None, **_results(job), "finished": now()}
     except (UserError, NotFinite) as error:
         record = failed_record(identity, cause=str(error), folder=job.folder, traceback=traceback.format_exc())
     except BatchTooLarge as error:
@@ -129,16 +104,16 @@ def run_cell(job: CellJob) -> dict[str, Any]:
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         record = failed_record(identity, cause=cause, folder=job.folder, traceback=traceback.format_exc())
-    record["warnings"] = [text for line in read_log(job.folder / "log.jsonl") for text in line.get("warnings", ())]
-    write_json(job.folder / "record.json", record)
+    record["warnings"] = [text for line in read_log(job.folder / LOG) for text in line.get("warnings", ())]
+    write_json(job.folder / RECORD, record)
     if record["status"] == "done":
-        # Not before: killed between the two, the cell would be trained again from its first step
+        # After the record: a cell killed between the two steps must not lose its training
         remove_checkpoints(job.checkpoint)
     return record
 
 
 def identity_of(cell: Cell) -> dict[str, Any]:
-    """The part of a record that is known before the cell runs."""
+    """The part of the record that is known before the cell runs."""
     return {
         "schema": SCHEMA,
         "id": cell.id,
@@ -151,18 +126,18 @@ def identity_of(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _figures(job: CellJob) -> dict[str, Any]:
-    """Everything of the record that has to be worked for."""
+def _results(job: CellJob) -> dict[str, Any]:
+    """The part of the record that only running the cell gives."""
     cell, numerics = job.cell, job.cell.numerics
     configure(numerics)
-    log = CellLog(job.folder / "log.jsonl")
+    log = CellLog(job.folder / LOG)
     log.write(phase="preparing")
-    train = shared_part(job.train, cell.base.training.data_share)
-    axes = find_axes(job.axes_package, job.axis_files)
+    train = share_of(job.train, cell.base.training.data_share)
+    axes = find_axes("variants", job.axis_files)
     spec, prepared = derive(cell.base, [axes[name].axis for name in cell.active], train)
     matchable = {"train": matchable_boxes(train), "val": matchable_boxes(job.val)}
-    write_priors(job.folder / "priors.json", spec.detector, matchable)
-    model = build(spec, cell.seed, numerics)
+    write_priors(job.folder / PRIORS, spec.detector, matchable)
+    model = build(spec.detector, cell.seed, numerics)
     trained = _train(job, train, model, spec, log)
     peak_memory = peak_memory_mib(torch.device(numerics.device))
 
@@ -172,17 +147,17 @@ def _figures(job: CellJob) -> dict[str, Any]:
     detections = detect_all(model, job.val, pixels, numerics, alive=log.touch)
     side = spec.detector.size
     evaluation = evaluate(job.val, detections, network_size=(side, side))
-    write_json(job.folder / "detections.json", detections_coco(detections, job.val), indent=None)
+    write_json(job.folder / DETECTIONS, detections_coco(detections, job.val), indent=None)
     matches = evaluation.matches
-    matches.save(job.folder / "matches.npz")
+    matches.save(job.folder / MATCHES)
     types = error_types(matches, xywh(detections.boxes[matches.detection]), xywh(job.val.boxes))
-    types.save(job.folder / "error_types.npz")
+    types.save(job.folder / ERROR_TYPES)
 
     log.write(phase="measuring speed")
     speed, flops = _speed(job, model, pixels)
     steps = trained.step_seconds
     device = device_description(torch.device(numerics.device))
-    with replacing(job.folder / "weights.pt") as file:
+    with replacing(job.folder / WEIGHTS) as file:
         torch.save({"priors": model.priors_fingerprint(), "model": model.state_dict()}, file)
     return {
         "accuracy": with_voc(evaluation.accuracy, job.val, detections),
@@ -218,24 +193,18 @@ def _figures(job: CellJob) -> dict[str, Any]:
     }
 
 
-def build(spec: Specification, seed: int, numerics: Numerics) -> SSD:
-    """The detector, where and how the run computes."""
-    model = SSD(spec.detector, seed=seed).to(numerics.device)
-    return model.to(memory_format=torch.channels_last) if numerics.channels_last else model
-
-
 def prior_recall(
     base: Specification, spec: Specification, boxes: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, dict[str, Any]]:
-    """For each split its `recall` before the axes were applied and after; measured, nothing is fitted."""
+    """By split, the priors' `recall` before and after the axes were applied; not used for fitting."""
     return {
         split: {"before": recall(own, base.detector), "after": recall(own, spec.detector)}
         for split, own in boxes.items()
     }
 
 
-def shared_part(train: ImageIndex, share: float) -> ImageIndex:
-    """A random `share` of the training images, the same for every seed; all of them at 1."""
+def share_of(train: ImageIndex, share: float) -> ImageIndex:
+    """A random `share` of the training images, the same for every seed."""
     if share >= 1:
         return train
     order = np.random.default_rng((SHARE_STREAM, len(train))).permutation(len(train))
@@ -255,7 +224,6 @@ def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log
         size=spec.detector.size,
         fill=(mean[0], mean[1], mean[2]),
         workers=numerics.threads,
-        cpu_kernels=numerics.cpu_kernels,
         device=numerics.device,
     )
 
@@ -274,7 +242,7 @@ def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log
 
 
 def _speed(job: CellJob, model: SSD, pixels: PixelSource) -> tuple[Mapping[str, Any], int]:
-    """Speed on real validation images with the trained weights, and FLOPs of a forward pass of one."""
+    """Speed on validation images with the trained weights, and FLOPs of a forward pass of one image."""
     numerics = job.cell.numerics
     count = min(SPEED_IMAGES, len(job.val))
     images = whole_images(pixels, range(count), model.spec.size, workers=numerics.threads).to(numerics.device)

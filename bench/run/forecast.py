@@ -1,4 +1,4 @@
-"""What a run would cost, before it runs: ``--plan``."""
+"""The expected cost of a run: ``--plan``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bench.run.numerics import step_seconds
 from bench.run.plan import Request
 from bench.spec import Cell
 
-EVALUATION_SECONDS = 15.0  # start-up and the measuring of speed, beside what grows with the images
-WEIGHT_BYTES_A_PARAMETER = 4  # kept at the end
-CHECKPOINT_BYTES_A_PARAMETER = 12  # weights and two moments of AdamW
-CHECKPOINTS_AT_ONCE = 3  # the last, the one before, and the one that is being written
+EVALUATION_SECONDS = 15.0  # start and speed measurement; the rest grows with the number of images
+WEIGHT_BYTES_PER_PARAMETER = 4  # of a finished cell
+CHECKPOINT_BYTES_PER_PARAMETER = 12  # weights and two moments of AdamW
+CHECKPOINTS_AT_ONCE = 3  # the latest, the one before it, and the one that is being written
 
 
 def print_forecast(
@@ -28,10 +28,10 @@ def print_forecast(
     validation: int,
     jobs: int,
 ) -> None:
-    """Print the cells, and time and disk in `out` that the ones which are not done would take.
+    """Print the cells, and the time and disk space in `out` that the unfinished ones would take.
 
-    The time is that of a measured step of the baseline on this machine, for every cell; a feature
-    pyramid makes it longer, frozen stages make it shorter.
+    The time assumes for every cell a step of the baseline, measured on this machine. A feature pyramid takes longer,
+    frozen stages take less.
     """
     seconds, parameters = step_seconds(request.base, request.numerics)
     waiting = {cell.id for cell in todo}
@@ -47,11 +47,11 @@ def print_forecast(
         steps = str(cell.base.training.steps)
         table.add_row(cell.id, cell.variant, str(cell.seed), steps, f"{cost / 60:.1f}", state)
     console.print(table)
-    training = min(jobs, len(todo)) * CHECKPOINTS_AT_ONCE * CHECKPOINT_BYTES_A_PARAMETER
-    megabytes = parameters * (len(todo) * WEIGHT_BYTES_A_PARAMETER + training) / 2**20
+    training = min(jobs, len(todo)) * CHECKPOINTS_AT_ONCE * CHECKPOINT_BYTES_PER_PARAMETER
+    megabytes = parameters * (len(todo) * WEIGHT_BYTES_PER_PARAMETER + training) / 2**20
     console.print(
         f"about {total / 60 / jobs:.0f} minutes on {request.numerics.device} with {request.numerics.threads} threads "
-        f"and {jobs} at a time ({seconds:.2f} s a step measured), and at most {megabytes:.0f} MiB of disk in {out}",
+        f"and {jobs} at a time ({seconds:.2f} s per step measured), and at most {megabytes:.0f} MiB of disk in {out}",
         markup=False,
         highlight=False,
     )

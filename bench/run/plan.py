@@ -1,10 +1,10 @@
-"""The plan of a run: which cells there are, in which order, and which of them are done."""
+"""The plan of a run: its cells, their order, and which of them are done."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from bench.spec import BASELINE, Cell, Numerics, Specification
 from bench.storage.atomic import write_json
 from bench.storage.provenance import software_changes
 from bench.storage.records import SCHEMA, read_json, read_record
+from bench.storage.run_folder import PLAN
 
 DIFFERENCES_SHOWN = 5
 
@@ -22,11 +23,11 @@ Control = Callable[[Specification], Specification]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a run is asked for, once everything in it has been checked.
+    """A checked request for a run.
 
-    description: what the tables say of it (data, backbone, profile).
-    controls: the rows beside the matrix, by name.
-    seeds: how many, from `first_seed` on.
+    description: what the tables say of the run (data, backbone, profile).
+    controls: rows beside the matrix, by name.
+    seeds: number of seeds, from `first_seed` on.
     """
 
     description: Mapping[str, Any]
@@ -44,9 +45,9 @@ class Request:
 
 
 def plan_cells(request: Request) -> list[Cell]:
-    """All cells: each combination of the axes in the order of a paper's table, the controls, every seed.
+    """All cells: every combination of the axes, fewest axes first, then the controls; all of them for every seed.
 
-    Raises UserError where two axes of one slot are crossed, or an axis refuses this baseline.
+    Raises UserError if two axes have the same slot, or an axis refuses this baseline.
     """
     check_axes(request.axes, request.base)
     names = [found.axis.name for found in request.axes]
@@ -73,15 +74,20 @@ def plan_cells(request: Request) -> list[Cell]:
 
 
 def check_axes(axes: Sequence[FoundAxis], base: Specification) -> None:
-    """Raise UserError where two axes of one slot are crossed, or one refuses this baseline."""
-    sentence = clashing([found.axis for found in axes])
-    if sentence:
-        names = ",".join(found.axis.name for found in axes)
-        raise UserError(f"--axes {names}: {sentence}, so they cannot be crossed; leave one out")
+    """Raise UserError if two axes have the same slot, or an axis refuses this baseline."""
+    check_clashes(axes)
     for found in axes:
         refusal = found.axis.refusal(base)
         if refusal:
             raise UserError(f"the axis {found.axis.name!r} cannot be part of this run: {refusal}")
+
+
+def check_clashes(axes: Sequence[FoundAxis]) -> None:
+    """Raise UserError if two axes have the same slot."""
+    sentence = clashing([found.axis for found in axes])
+    if sentence:
+        names = ",".join(found.axis.name for found in axes)
+        raise UserError(f"--axes {names}: {sentence}, so they cannot be crossed; leave one out")
 
 
 def plan_content(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -111,19 +117,29 @@ def plan_content(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def planned_numerics(run: Path) -> Numerics | None:
-    """The numerics of the plan that `run` holds: they were decided once."""
-    plan = read_json(run / "plan.json")
-    return Numerics(**plan["numerics"]) if isinstance(plan, dict) and "numerics" in plan else None
+    """The numerics of the plan in `run`, which are decided once; None if there is no plan.
+
+    Raises UserError if another version of this program wrote the plan with other numerics.
+    """
+    plan = read_json(run / PLAN)
+    if not isinstance(plan, dict) or "numerics" not in plan:
+        return None
+    names = {field.name for field in fields(Numerics)}
+    if set(plan["numerics"]) != names:
+        differing = ", ".join(sorted(names ^ set(plan["numerics"])))
+        raise UserError(
+            f"{run} was begun by another version of this program (its plan has other numerics: {differing}). Resume it "
+            "with that version, which environment.json names, or start a new run with another --out. `report` and "
+            "`predict` can read it"
+        )
+    return Numerics(**plan["numerics"])
 
 
 def settle_plan(run: Path, content: Mapping[str, Any]) -> None:
-    """Write plan.json, or check that the one that is there is the same.
-
-    Raises UserError naming what differs.
-    """
-    old = read_json(run / "plan.json")
+    """Write plan.json, or check that the existing one is the same. Raises UserError naming the differences."""
+    old = read_json(run / PLAN)
     if old is None:
-        write_json(run / "plan.json", content)
+        write_json(run / PLAN, content)
         return
     before, after = dict(_flat(old)), dict(_flat(content))
     differing = [
@@ -137,49 +153,49 @@ def settle_plan(run: Path, content: Mapping[str, Any]) -> None:
     if len(differing) > DIFFERENCES_SHOWN:
         shown.append(f"  and {len(differing) - DIFFERENCES_SHOWN} more")
     raise UserError(
-        f"{run} holds another plan than the one asked for:\n" + "\n".join(shown or ["  its cells"]) + "\n"
-        "Ask for the same again to go on with it, or give this one a folder of its own: --out results/NAME"
+        f"{run} holds another plan than the one requested:\n" + "\n".join(shown or ["  its cells"]) + "\n"
+        "Request the same plan to resume it, or choose another folder: --out results/NAME"
     )
 
 
 def with_more_micro_batches(run: Path, request: Request) -> tuple[Request, list[Cell]]:
-    """The same request with its batches in twice as many pieces, in all arms, and its cells; replaces plan.json.
+    """Double the micro-batches in all arms and replace plan.json; the new request and its cells.
 
-    What was done in larger pieces is not part of the new plan: its cells would differ in the last digits.
+    Cells that are already done are not part of the new plan: their figures differ in the last digits.
     """
     micro_batches = min(2 * request.numerics.micro_batches, request.base.training.batch)
     smaller = replace(request, numerics=replace(request.numerics, micro_batches=micro_batches))
     cells = plan_cells(smaller)
-    write_json(run / "plan.json", plan_content(smaller, cells))
+    write_json(run / PLAN, plan_content(smaller, cells))
     return smaller, cells
 
 
-def settle_software(run: Path, *, mixed: bool, say: Callable[[str], None]) -> None:
-    """Check that what `run` holds was computed by the software that is to go on with it.
+def settle_software(run: Path, *, mixed: bool, warn: Callable[[str], None]) -> None:
+    """Check that the current software computed the finished cells of `run`. Raises UserError naming the differences.
 
-    mixed: go on all the same; `say` is told what differs. Raises UserError with the differences otherwise.
+    mixed: pass the differences to `warn` instead.
     """
     changes = software_changes(run)
     if not changes:
         return
     listed = "\n".join(f"  {line}" for line in changes)
     if mixed:
-        say(f"warning: the cells of {run} are not all computed by the same software:\n{listed}")
+        warn(f"warning: the cells of {run} are not all computed by the same software:\n{listed}")
         return
     raise UserError(
-        f"{run} was begun with other software than this:\n{listed}\n"
-        "Go back to that software; or start anew in a folder of its own: --out results/NAME; or accept cells of both "
-        "in one table: --mix-versions (each record names its own)"
+        f"{run} was begun with other software:\n{listed}\n"
+        "Go back to that software; or start a new run: --out results/NAME; or accept cells of both versions in one "
+        "table: --mix-versions (each record names its own)"
     )
 
 
 def pending(run: Path, cells: Sequence[Cell]) -> list[Cell]:
-    """The cells without a record of success: failures are tried again, what is done is never repeated."""
+    """The cells that are not done. Failed cells are among them."""
     return [cell for cell in cells if (read_record(run, cell.id) or {}).get("status") != "done"]
 
 
 def _flat(content: Any, place: str = "") -> list[tuple[str, Any]]:
-    """Leaves of nested JSON with their dotted places; lists of plain values stay whole."""
+    """Leaves of nested JSON with their dotted paths; lists of plain values stay whole."""
     if isinstance(content, Mapping):
         return [leaf for key, value in content.items() for leaf in _flat(value, f"{place}.{key}" if place else key)]
     if isinstance(content, list | tuple) and any(isinstance(item, Mapping) for item in content):
@@ -188,5 +204,5 @@ def _flat(content: Any, place: str = "") -> list[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as the lists that JSON makes of them."""
+    """Tuples as lists, as JSON stores them."""
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

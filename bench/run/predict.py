@@ -1,4 +1,4 @@
-"""Draw what a trained cell sees on images."""
+"""Draw the detections of a trained cell on images."""
 
 from __future__ import annotations
 
@@ -18,46 +18,52 @@ from bench.data.drawing import draw_boxes
 from bench.data.warp import warp
 from bench.detector.ssd import SSD
 from bench.errors import UserError, nearest
+from bench.options import PredictOptions
 from bench.spec import detector_from
 from bench.storage.records import read_json
+from bench.storage.run_folder import GROUND_TRUTH, WEIGHTS
 
 
-def draw_predictions(
-    run_folder: Path, images: Sequence[Path], *, variant: str | None, threshold: float, folder: Path
-) -> list[Path]:
-    """Write each image with its detections of at least `threshold` as PNG into `folder`; the files.
+def draw_predictions(options: PredictOptions) -> list[Path]:
+    """Write each image with its detections as PNG; the files.
 
-    variant: a row of the table; by default that of the highest AP. Of several seeds the first is taken.
+    By default the variant with the highest AP detects; of several seeds the first.
     Raises UserError if the run has no such finished cell, or an image cannot be read.
     """
-    run = load_run(run_folder)
-    cell_id = finished_cell(run, variant)
+    run = load_run(options.run)
+    cell_id = finished_cell(run, options.variant)
     model = load_detector(run, cell_id)
-    truth = read_json(run_folder / "ground_truth.json") or {"categories": []}
+    truth = read_json(options.run / GROUND_TRUTH) or {"categories": []}
     classes = [category["name"] for category in truth["categories"]]
+    folder = options.out or options.run / "predictions"
     folder.mkdir(parents=True, exist_ok=True)
     written, names = [], Counter[str]()
-    for path in images:
-        pixels = decode(path)
-        warped = torch.from_numpy(warp(pixels, WHOLE, model.spec.size)[0]).permute(2, 0, 1)[None]
-        with torch.inference_mode():
-            found = model.detect(warped)
-        shown = found.scores >= threshold
-        scale = np.tile(np.array(pixels.shape[1::-1]), 2)
-        picture = Image.fromarray(pixels)
-        labels, scores = found.labels[shown].tolist(), found.scores[shown].tolist()
-        texts = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
-        draw_boxes(picture, found.boxes[shown].numpy() * scale, texts, labels)
+    for path in options.images:
         names[path.stem] += 1
-        number = f"-{names[path.stem]}" if names[path.stem] > 1 else ""  # images of one name in several folders
+        number = f"-{names[path.stem]}" if names[path.stem] > 1 else ""  # images of the same name in several folders
         target = folder / f"{path.stem}{number}.{run.records[cell_id]['variant']}.png"
-        picture.save(target)
+        _drawn(path, model, classes, options.threshold).save(target)
         written.append(target)
     return written
 
 
+def _drawn(path: Path, model: SSD, classes: Sequence[str], threshold: float) -> Image.Image:
+    """The image in `path` with the boxes that have at least the score `threshold`."""
+    pixels = decode(path)
+    warped = torch.from_numpy(warp(pixels, WHOLE, model.spec.size)[0]).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        found = model.detect(warped)
+    shown = found.scores >= threshold
+    scale = np.tile(np.array(pixels.shape[1::-1]), 2)
+    image = Image.fromarray(pixels)
+    labels, scores = found.labels[shown].tolist(), found.scores[shown].tolist()
+    texts = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    draw_boxes(image, found.boxes[shown].numpy() * scale, texts, labels)
+    return image
+
+
 def finished_cell(run: Run, variant: str | None) -> str:
-    """The id of the finished cell that was asked for, or of the best one."""
+    """The id of the first finished cell of `variant`, by default of the variant with the highest mean AP."""
     done = [(cell, record) for cell, record in run.done() if variant in (None, cell.variant)]
     if not done:
         finished = sorted({cell.variant for cell, _ in run.done()}) or ["none"]
@@ -66,25 +72,27 @@ def finished_cell(run: Run, variant: str | None) -> str:
             f"{run.folder} has no finished cell of {variant or 'any variant'}{hint}; finished: {', '.join(finished)}"
         )
     if variant is None:
-        found: dict[str, list[float]] = {}
+        by_variant: dict[str, list[float]] = {}
         for cell, record in done:
-            found.setdefault(cell.variant, []).append(record["accuracy"]["AP"] or 0.0)
-        variant = max(found, key=lambda name: fmean(found[name]))
+            by_variant.setdefault(cell.variant, []).append(record["accuracy"]["AP"] or 0.0)
+        variant = max(by_variant, key=lambda name: fmean(by_variant[name]))
     return next(cell.id for cell, _ in done if cell.variant == variant)
 
 
 def load_detector(run: Run, cell_id: str) -> SSD:
     """The detector of a finished cell with its trained weights, in evaluation mode, on the CPU.
 
-    Raises UserError where the weights are gone or belong to other priors.
+    Raises UserError if the weights are missing or were trained with other priors.
     """
-    path = run.folder_of(cell_id) / "weights.pt"
+    path = run.folder_of(cell_id) / WEIGHTS
     if not path.is_file():
-        raise UserError(f"{path} is missing: the cell's weights were removed; run it again")
+        raise UserError(
+            f"{path} is missing: this cell's weights were deleted. Delete its record.json and resume the run"
+        )
     spec = detector_from(run.records[cell_id]["detector"])
     model = SSD(spec, seed=0)
     content = torch.load(path, map_location="cpu", weights_only=True)
     if content["priors"] != model.priors_fingerprint():
-        raise UserError(f"{path}: was trained with other priors than its record says")
+        raise UserError(f"{path}: these weights were trained with other priors than the record states")
     model.load_state_dict(content["model"])
     return model.eval()

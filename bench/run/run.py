@@ -1,193 +1,174 @@
-"""A run from its plan to its report: what lies in its folder, and in which order it gets there."""
+"""Run the cells of a plan that are not done, then report."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from bench.data import split as splits
-from bench.data.dataset import IMAGE_FILES, Dataset
+from bench.data.dataset import Dataset
 from bench.data.image_files import save_image_files
 from bench.data.preflight import write_report
 from bench.data.thumbnails import remove_thumbnails, write_thumbnails
+from bench.device.hardware import available_cores
 from bench.evaluation.coco_format import ground_truth_coco
+from bench.options import RunOptions
 from bench.report import build_report
 from bench.report.terminal.display import CellLine, LiveDisplay, print_ablation, print_verdict
 from bench.run.cell import CellJob
-from bench.run.compile_kernels import compile_loops
-from bench.run.numerics import available_cores
+from bench.run.compile_kernels import compile_kernels
 from bench.run.plan import Request, pending, plan_cells, with_more_micro_batches
-from bench.run.progress import Watch
+from bench.run.progress import ProgressReader
 from bench.run.scheduler import run_jobs
 from bench.spec import Cell
 from bench.speed.inference import SpeedSettings, device_description
 from bench.storage.atomic import remove_leftovers, write_json
 from bench.storage.provenance import environment
 from bench.storage.records import read_record
-from bench.storage.run_folder import CHECKPOINT, cell_folder
+from bench.storage.run_folder import (
+    CHECKPOINT,
+    ENVIRONMENT,
+    GROUND_TRUTH,
+    IMAGE_FILES,
+    PLOTS,
+    PREFLIGHT,
+    SPLIT,
+    TABLES,
+    cell_folder,
+    cell_folders,
+)
 from bench.training.checkpoints import remove_checkpoints
 
-WORTH_TELLING = 5.0  # seconds in which nothing seems to happen
+SILENT_SECONDS = 5.0  # report a compilation that took longer
+SMOKE_SPEED = SpeedSettings(budget_seconds=1.5)  # of profile smoke
 
 
-class _TooLarge(Exception):
-    """A cell has failed for want of memory, and smaller pieces of its batches may help."""
+class _OutOfMemory(Exception):
+    """A cell ran out of memory, and more micro-batches may help."""
 
 
-def start(
-    out: Path,
-    request: Request,
-    data: Dataset,
-    *,
-    axes_package: str,
-    axis_files: tuple[Path, ...],
-    speed: SpeedSettings,
-    parallel: int,
-    backend: str,
-    retries: int,
-    hung_after: float,
-    images: bool,
-    console: Console,
-) -> int:
-    """Run the cells that are not done, then write tables, plots and page; 0, or 1 if a cell has failed.
+def run_cells(out: Path, request: Request, data: Dataset, options: RunOptions, console: Console) -> int:
+    """Run the cells that are not done, then write tables, plots and page. Returns 0, or 1 if a cell failed.
 
-    Where memory does not hold a batch in one arm, all arms begin again with smaller pieces of it.
+    If one arm runs out of memory, all arms restart with gradient accumulation.
 
-    request: the one that `out` holds the plan of.
-    hung_after: seconds without progress after which a cell has failed.
-    images: keep thumbnails of some validation images for the page.
+    out: the folder of the run, which holds the plan of `request`.
     """
     cells = plan_cells(request)
-    _describe(out, data, request.numerics.device if pending(out, cells) else None)
-    if images:
+    _write_shared_files(out, data, request.numerics.device if pending(out, cells) else None)
+    if options.images:
         write_thumbnails(out, data.val, data.pixels)
     else:
         remove_thumbnails(out)
-
-    def jobs_of(todo: Sequence[Cell]) -> list[CellJob]:
-        return [
-            CellJob(
-                cell=cell,
-                run=out,
-                train=data.train,
-                val=data.val,
-                pixels=data.pixels,
-                axes_package=axes_package,
-                axis_files=axis_files,
-                speed=speed,
-                hung_after=hung_after,
-            )
-            for cell in todo
-        ]
-
     while True:
         todo = pending(out, cells)
-        kept = {cell.id for cell in cells} - {cell.id for cell in todo}
-        _tidy(out, cells, kept)
-        if kept:
-            console.print(f"{len(kept)} of {len(cells)} cells are done and kept", highlight=False)
-        if todo:
-            _compile(request, console)
-        try:
-            _run_cells(out, cells, jobs_of(todo), kept, console, parallel=parallel, backend=backend, retries=retries)
+        done = {cell.id for cell in cells} - {cell.id for cell in todo}
+        _clean_up(out, cells, done)
+        if done:
+            console.print(f"{len(done)} of {len(cells)} cells are already done", highlight=False)
+        if not todo:
             break
-        except _TooLarge as cause:
+        _compile_kernels(request, console)
+        try:
+            _run_jobs(out, cells, [_job_of(cell, out, data, options) for cell in todo], options, console)
+            break
+        except _OutOfMemory as cause:
             request, cells = with_more_micro_batches(out, request)
             console.print(
-                f"{cause}; all cells begin again, with batches in {request.numerics.micro_batches} pieces, whose gradients "
-                "are added up",
+                f"{cause}; all cells restart with {request.numerics.micro_batches} micro-batches per step "
+                "(gradient accumulation)",
                 markup=False,
                 highlight=False,
             )
     for cell in todo:
         for warning in (read_record(out, cell.id) or {}).get("warnings", ()):
             console.print(f"warning: {cell.variant}, seed {cell.seed}: {warning}", markup=False, highlight=False)
-    built = build_report(out)
-    print_ablation(built.run, console)
-    print_verdict(built.verdict, console)
-    console.print(f"{len(built.files)} tables and plots in {out}", markup=False, highlight=False)
-    return 1 if any(True for _ in built.run.failures()) else 0
+    report = build_report(out)
+    print_ablation(report.run, console)
+    print_verdict(report.verdict, console)
+    console.print(f"{len(report.files)} tables and plots in {out}", markup=False, highlight=False)
+    return 1 if any(True for _ in report.run.failures()) else 0
 
 
-def _run_cells(
-    out: Path,
-    cells: list[Cell],
-    jobs: list[CellJob],
-    kept: set[str],
-    console: Console,
-    *,
-    parallel: int,
-    backend: str,
-    retries: int,
-) -> None:
-    """Run the jobs, and show how all cells stand. Raises _TooLarge where smaller pieces of a batch may help."""
-    if not jobs:
-        return
-    watch = Watch(out, cells, kept)
-    with LiveDisplay(
-        [CellLine(id=cell.id, variant=cell.variant, seed=cell.seed) for cell in cells], console
-    ) as display:
-
-        def show() -> None:
-            for cell_id, state in watch.look().items():
-                display.update(
-                    cell_id,
-                    state=state.state,
-                    step=state.step,
-                    steps=state.steps,
-                    loss=state.loss,
-                    images_per_second=state.images_per_second,
-                    phase=state.phase,
-                    ap=state.ap,
-                )
-            for cell in cells:
-                if watch.states[cell.id].state == "failed":
-                    _check_size(out, cell)
-
-        run_jobs(jobs, parallel=parallel, backend=backend, retries=retries, watch=show)
-
-
-def _compile(request: Request, console: Console) -> None:
-    """Have what all cells compute with compiled before the first of them."""
-    try:
-        seconds = compile_loops(request.base, request.numerics)
-    except RuntimeError as error:
-        console.print(f"{error}; the first cell will compile them, and seem to train more slowly", highlight=False)
-    else:
-        if seconds > WORTH_TELLING:
-            console.print(f"loops compiled for this machine in {seconds:.0f} s, once", highlight=False)
-
-
-def _check_size(out: Path, failed: Cell) -> None:
-    """Raise _TooLarge if the cell failed for want of memory and its batch can be divided further."""
-    failure = (read_record(out, failed.id) or {}).get("failure") or {}
-    if failure.get("batch_too_large") and failed.numerics.micro_batches < failed.base.training.batch:
-        raise _TooLarge(f"{failed.variant}, seed {failed.seed}: {failure['cause']}")
-
-
-def _describe(out: Path, data: Dataset, device: str | None) -> None:
-    """The files that say what all cells share, and the machine that they run on; None where none is left to run."""
-    if not (out / "split.json").is_file():
-        splits.save(data.split, data.index, out / "split.json")
+def _write_shared_files(out: Path, data: Dataset, device: str | None) -> None:
+    """Write the files that describe what all cells share. device: None if no cell is left to run."""
+    if not (out / SPLIT).is_file():
+        splits.save(data.split, data.index, out / SPLIT)
     if not (out / IMAGE_FILES).is_file():
         save_image_files(data.index, out / IMAGE_FILES, workers=available_cores())
-    write_report(data.report, out / "preflight.json")
-    write_json(out / "ground_truth.json", ground_truth_coco(data.val), indent=None)
+    write_report(data.report, out / PREFLIGHT)
+    write_json(out / GROUND_TRUTH, ground_truth_coco(data.val), indent=None)
     if device is not None:
-        write_json(out / "environment.json", environment(device_description(torch.device(device))))
+        write_json(out / ENVIRONMENT, environment(device_description(torch.device(device))))
 
 
-def _tidy(out: Path, cells: Sequence[Cell], kept: set[str]) -> None:
-    """Delete cells of a plan that was given up, unfinished files of killed processes, checkpoints of done cells."""
+def _clean_up(out: Path, cells: Sequence[Cell], done: Collection[str]) -> None:
+    """Delete cells that are no longer planned, temporary files of killed processes, and checkpoints of done cells."""
     planned = {cell_folder(out, cell.id) for cell in cells}
-    for folder in set(out.glob("cells/*")) - planned:
-        if folder.is_dir():
-            shutil.rmtree(folder)
-    for folder in (out, out / "tables", out / "plots", *out.glob("cells/*")):
+    for folder in set(cell_folders(out)) - planned:
+        shutil.rmtree(folder)
+    for folder in (out, out / TABLES, out / PLOTS, *cell_folders(out)):
         remove_leftovers(folder)
-    for cell_id in kept:
+    for cell_id in done:
         remove_checkpoints(cell_folder(out, cell_id) / CHECKPOINT)
+
+
+def _compile_kernels(request: Request, console: Console) -> None:
+    """Compile the kernels first, so that the first cell does not seem to train more slowly than the others."""
+    try:
+        seconds = compile_kernels(request.base, request.numerics)
+    except RuntimeError as error:
+        console.print(f"{error}; the first cell will compile them and seem to train more slowly", highlight=False)
+    else:
+        if seconds > SILENT_SECONDS:
+            console.print(f"CPU kernels compiled for this machine in {seconds:.0f} s", highlight=False)
+
+
+def _job_of(cell: Cell, out: Path, data: Dataset, options: RunOptions) -> CellJob:
+    return CellJob(
+        cell=cell,
+        run=out,
+        train=data.train,
+        val=data.val,
+        pixels=data.pixels,
+        axis_files=options.axis_files,
+        speed=SMOKE_SPEED if options.baseline.profile == "smoke" else SpeedSettings(),
+        hung_after=60 * options.hung_after,
+    )
+
+
+def _run_jobs(out: Path, cells: Sequence[Cell], jobs: Sequence[CellJob], options: RunOptions, console: Console) -> None:
+    """Run the jobs and show the progress of all cells. Raises _OutOfMemory if more micro-batches may help."""
+    kept = {cell.id for cell in cells} - {job.cell.id for job in jobs}
+    progress = ProgressReader(out, cells, kept)
+    lines = [CellLine(id=cell.id, variant=cell.variant, seed=cell.seed) for cell in cells]
+    with LiveDisplay(lines, console) as display:
+
+        def watch() -> None:
+            for cell_id, each in progress.update().items():
+                display.update(
+                    cell_id,
+                    state=each.state,
+                    step=each.step,
+                    steps=each.steps,
+                    loss=each.loss,
+                    images_per_second=each.images_per_second,
+                    phase=each.phase,
+                    ap=each.ap,
+                )
+            for cell in cells:
+                if progress.cells[cell.id].state == "failed":
+                    _raise_if_out_of_memory(out, cell)
+
+        run_jobs(jobs, parallel=options.jobs, backend=options.backend, retries=options.retries, watch=watch)
+
+
+def _raise_if_out_of_memory(out: Path, failed: Cell) -> None:
+    """Raise _OutOfMemory if the cell ran out of memory and its micro-batches can be smaller."""
+    failure = (read_record(out, failed.id) or {}).get("failure") or {}
+    if failure.get("batch_too_large") and failed.numerics.micro_batches < failed.base.training.batch:
+        raise _OutOfMemory(f"{failed.variant}, seed {failed.seed}: {failure['cause']}")

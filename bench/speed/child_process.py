@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from bench.device.process_settings import as_found
+from bench.device.process_settings import user_environment
 from bench.speed.inference import timed_call
 from bench.speed.interleaved import Contender, Key
 
@@ -37,7 +37,7 @@ def in_own_process(make: Callable[[], Mapping[Key, Contender]], *, threads: int)
     ours, theirs = context.Pipe()
     # As bytes: sent as they are, tensors would be moved into shared memory, here too
     process = context.Process(target=_serve, args=(theirs, pickle.dumps(make), threads))
-    with as_found():
+    with user_environment():
         process.start()
     theirs.close()
     try:

@@ -13,10 +13,10 @@ from tests.conftest import REPOSITORY
 STARTED_ELSEWHERE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from bench.device.fork_server import fresh_processes
+from bench.device.fork_server import start_fork_server
 if __name__ == "__main__":
     found = "import os, sys; os._exit(7 if 'bench.run.cell' in sys.modules else 3)"
-    process = fresh_processes(cpu_kernels=False).Process(target=exec, args=(found,))
+    process = start_fork_server(cpu_kernels=False).Process(target=exec, args=(found,))
     process.start()
     process.join()
     sys.exit(process.exitcode)

@@ -8,18 +8,18 @@ import sys
 
 import pytest
 
-from bench.device.process_settings import as_found
+from bench.device.process_settings import user_environment
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 # A process that sets what it needs, as do those that it starts, and shows what one that is as a user's would find
 NESTED = """
 import os, subprocess, sys
-from bench.device.process_settings import as_found, wait_briefly
-wait_briefly()
+from bench.device.process_settings import user_environment, limit_openmp_spin
+limit_openmp_spin()
 if len(sys.argv) > 1:
     subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
     raise SystemExit
-with as_found():
+with user_environment():
     print([os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")])
 print([os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")])
 """
@@ -37,7 +37,7 @@ print([os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")])
 def test_what_the_user_has_not_set_is_set_and_taken_back(
     given: list[str | None], set_: list[str | None], further: list[str]
 ) -> None:
-    with as_found():
+    with user_environment():
         environment = {name: value for name, value in os.environ.items() if name not in NAMES}
     environment |= {name: value for name, value in zip(NAMES, given, strict=True) if value is not None}
     command = [sys.executable, "-c", NESTED, *further]
@@ -47,6 +47,6 @@ def test_what_the_user_has_not_set_is_set_and_taken_back(
 
 def test_the_environment_is_there_again() -> None:
     before = dict(os.environ)
-    with as_found():
+    with user_environment():
         pass
     assert dict(os.environ) == before

@@ -106,7 +106,7 @@ def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(words: list[str], tmp_
             os.kill(started.pid, signal.SIGTERM)
     printed, _ = started.communicate(timeout=30)
     assert started.returncode == 130
-    assert "go on with: python run_all.py" in printed
+    assert "resume with: python run_all.py" in printed
     assert "Traceback" not in printed
 
 

@@ -110,14 +110,14 @@ def test_the_same_software_is_no_change_and_reporting_is_no_part_of_it(tmp_path:
 def test_another_torch_and_other_sources_are_named_with_the_choices(tmp_path: Path) -> None:
     run = run_of(tmp_path, environment({}), with_torch("1.0.0"), {**environment({}), "sources": "sources 0"})
     with pytest.raises(UserError) as raised:
-        settle_software(run, mixed=False, say=print)
+        settle_software(run, mixed=False, warn=print)
     text = str(raised.value)
     assert "torch: was 1.0.0, is " in text
     assert "this program: was sources 0, is sources " in text
     assert "--out results/NAME" in text
     assert "--mix-versions" in text
     said: list[str] = []
-    settle_software(run, mixed=True, say=said.append)
+    settle_software(run, mixed=True, warn=said.append)
     assert "torch: was 1.0.0, is " in said[0]
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from bench.detector.ssd import SSD
-from bench.run.cell import CellLog
 from bench.spec import Specification
 from bench.storage.atomic import remove_leftovers, replacing
+from bench.storage.cell_log import CellLog
 from bench.storage.records import read_log
 from bench.training.checkpoints import (
     DamagedCheckpoint,

@@ -17,9 +17,10 @@ from bench.axis import find_axes
 from bench.data.dataset import open_dataset
 from bench.run.cell import CellJob
 from bench.run.plan import Request, plan_cells
-from bench.run.scheduler import STOPPING, run_jobs, supervise
+from bench.run.scheduler import run_jobs, supervise
 from bench.speed.inference import SpeedSettings
 from bench.storage.records import read_record
+from bench.storage.run_folder import STOP
 from tests import tiny
 
 HANGING = """
@@ -62,7 +63,6 @@ def jobs(pictures: Path, tmp_path: Path) -> list[CellJob]:
             train=data.train,
             val=data.val,
             pixels=data.pixels,
-            axes_package="variants",
             axis_files=(axis,),
             speed=SpeedSettings(budget_seconds=0.1),
             hung_after=600.0,
@@ -108,7 +108,7 @@ def test_whatever_schedules_cells_they_run_and_are_stopped(jobs: list[CellJob], 
         run_jobs(jobs, parallel=2, backend=backend, retries=0, watch=interrupt)
     assert read_record(hanging.run, hanging.cell.id) is None
     assert cell_processes(hanging) == []
-    assert not (hanging.run / STOPPING).exists()
+    assert not (hanging.run / STOP).exists()
 
 
 def test_a_run_that_was_stopped_and_continued_has_not_hung(

@@ -1,4 +1,4 @@
-"""Memory that does not hold a batch: smaller pieces of it in all arms, never a smaller batch."""
+"""If one arm runs out of memory, all arms restart with gradient accumulation; the batch size stays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.storage.records import read_json
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-# Where this axis is on, memory holds so many images and no more.
+# With this axis, memory holds this many images.
 HUNGRY = """
 import torch
 from bench.axis import Axis
@@ -45,14 +45,14 @@ def asked(words: list[str], folder: Path, *, largest: int) -> list[str]:
     return [*words, "--axis-file", str(path)]
 
 
-def test_all_arms_begin_again_in_smaller_pieces(
+def test_all_arms_restart_with_gradient_accumulation(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = asked(words, tmp_path, largest=1)
     assert run_all.main(request) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "hungry, seed 0: memory ran out at step 1 of 4, with 4 images at once; all cells begin again" in printed
-    assert "with 4 images in 2 pieces; all cells begin again, with batches in 4 pieces" in printed
+    assert "hungry, seed 0: memory ran out at step 1 of 4, with 4 images at once; all cells restart" in printed
+    assert "with 4 images in 2 pieces; all cells restart with 4 micro-batches per step" in printed
     plan = read_json(tmp_path / "run/plan.json")
     assert plan["numerics"]["micro_batches"] == 4
     assert plan["base"]["training"]["batch"] == 4
@@ -63,12 +63,12 @@ def test_all_arms_begin_again_in_smaller_pieces(
     assert records[0]["accuracy"] == records[1]["accuracy"]  # the axis changes nothing else
     note = "batches of training went through the network in 4 pieces"
     assert note in (tmp_path / "run/tables/ablation.md").read_text()
-    # The same command again goes on with the plan in pieces
+    # The same command resumes the plan with micro-batches
     assert run_all.main(request) == 0
-    assert "2 of 2 cells are done and kept" in capsys.readouterr().out
+    assert "2 of 2 cells are already done" in capsys.readouterr().out
 
 
-def test_where_not_even_one_image_fits_the_cell_has_failed(words: list[str], tmp_path: Path) -> None:
+def test_a_cell_fails_if_not_even_one_image_fits(words: list[str], tmp_path: Path) -> None:
     assert run_all.main(asked(words, tmp_path, largest=0)) == 1
     records = [read_json(path) for path in (tmp_path / "run").glob("cells/*/record.json")]
     outcomes = {record["variant"]: (record["failure"] or {}).get("cause") for record in records}

@@ -90,7 +90,6 @@ def look(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
                 train=index.take(np.arange(10)),
                 val=index.take(np.arange(10, 16)) if val is None else val,
                 pixels=None,
-                axes_package="variants",
                 axis_files=(),
                 speed=SpeedSettings.quick(),
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.run.progress import Watch
+from bench.run.progress import ProgressReader
 from bench.spec import Cell
 from bench.storage.run_folder import cell_folder
 from tests import tiny
@@ -33,13 +33,13 @@ def _write(run: Path, *, lines: list[dict[str, str]], status: str | None) -> Non
 
 
 def test_a_cell_that_failed_and_is_tried_again_is_seen_to_run_and_to_be_done(tmp_path: Path) -> None:
-    watch = Watch(tmp_path, [CELL], set())
-    assert watch.look()[CELL.id].state == "waiting"
+    progress = ProgressReader(tmp_path, [CELL], set())
+    assert progress.update()[CELL.id].state == "waiting"
     first = [{"phase": "preparing"}, {"phase": "training"}]
     _write(tmp_path, lines=first, status="failed")
-    assert [watch.look()[CELL.id].state for _ in range(2)] == ["failed"] * 2
+    assert [progress.update()[CELL.id].state for _ in range(2)] == ["failed"] * 2
     again = [*first, {"phase": "preparing"}]
     _write(tmp_path, lines=again, status=None)
-    assert watch.look()[CELL.id].state == "running"
+    assert progress.update()[CELL.id].state == "running"
     _write(tmp_path, lines=[*again, {"phase": "evaluating"}], status="done")
-    assert (watch.look()[CELL.id].state, watch.look()[CELL.id].ap) == ("done", 0.5)
+    assert (progress.update()[CELL.id].state, progress.update()[CELL.id].ap) == ("done", 0.5)

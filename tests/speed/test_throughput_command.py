@@ -13,7 +13,9 @@ from PIL import Image
 
 import run_all
 from bench.detector.ssd import SSD
-from bench.spec import Numerics
+from bench.options import BaselineOptions
+from bench.run.specification import base_specification
+from bench.spec import Numerics, Specification
 from bench.speed.measurements import chosen_precisions, find_nothing
 from bench.speed.memory import measure_memory
 from bench.speed.miniature_cell import STEPS
@@ -57,7 +59,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("bench.speed.measurements.HEADS_BATCH", 2)  # 91 classes of many images take torchvision long
     # No worker processes, and no threads beside those of the other tests
-    monkeypatch.setattr("bench.run.numerics.available_cores", lambda: 1)
+    for module in ("bench.run.data", "bench.run.commands.throughput"):
+        monkeypatch.setattr(f"{module}.available_cores", lambda: 1)
     weights = weights_file(tmp_path / "tiny.pth")
     return [
         *("--data", f"coco:{photographs}", "--backbone", "test_efficientnet", "--weights", str(weights)),
@@ -133,14 +136,13 @@ def test_trained_weights_of_a_run(words: list[str], tmp_path: Path, monkeypatch:
     training = ["--profile", "smoke", "--steps", "2", "--batch", "2", "--axes", "none", "--out", str(run)]
     assert run_all.main([*words, *training]) == 0
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    specified = run_all.base_specification
     backbones = []
 
-    def base_specification(options: Any, **rest: Any) -> Any:
+    def recording(options: BaselineOptions, source: str, **rest: Any) -> Specification:
         backbones.append(options.backbone)
-        return specified(options, **rest)
+        return base_specification(options, source, **rest)
 
-    monkeypatch.setattr(run_all, "base_specification", base_specification)
+    monkeypatch.setattr("bench.run.commands.throughput.base_specification", recording)
     # The command line's last word on an option counts: one batch size is enough here
     assert (
         run_all.main([*speed_only(words[6:], out), "--run", str(run), "--variant", "baseline", "--batches", "1"]) == 0

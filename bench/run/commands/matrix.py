@@ -1,0 +1,132 @@
+"""The main job: plan the cells, run those that are not done, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.axis import FoundAxis
+from bench.data.dataset import Dataset
+from bench.detector.ssd import SSD
+from bench.detector.transfer import check_taken
+from bench.device.hardware import choose_device
+from bench.errors import UserError
+from bench.options import HOME, VAL_FRACTION, RunOptions
+from bench.run.checks import CheckedRun, check_cpu_kernels
+from bench.run.data import open_data
+from bench.run.forecast import print_forecast
+from bench.run.numerics import decide
+from bench.run.plan import (
+    Request,
+    check_axes,
+    pending,
+    plan_cells,
+    plan_content,
+    planned_numerics,
+    settle_plan,
+    settle_software,
+)
+from bench.run.run import run_cells
+from bench.run.specification import base_specification
+from bench.spec import Numerics, Specification
+from bench.storage.lock import lock_run_folder
+from variants.baseline import default_backbone
+
+KERNELS = {"auto": None, "on": True, "off": False}
+
+
+def run_matrix(options: RunOptions, checked: CheckedRun) -> int:
+    """Run the request; returns the exit status: 0, or 1 if a cell failed. Raises UserError if the request is wrong."""
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    device = choose_device(options.device)
+    check_cpu_kernels(options.cpu_kernels, device)
+    backbone = options.baseline.backbone or default_backbone(device)
+    options = replace(options, baseline=replace(options.baseline, backbone=backbone))
+    out = options.out or HOME / "results" / f"{checked.data_name}-{backbone}-{options.baseline.profile}"
+    _check_model(options, checked.axes)  # first: reading the data may take an hour
+    with ExitStack() as stack:
+        if not options.plan:
+            stack.enter_context(lock_run_folder(out, say))
+        planned = planned_numerics(out)
+        data = open_data(options.data, out, console)
+        base = _base(options, data)
+        numerics = planned or decide(base, device, jobs=options.jobs, cpu_kernels=KERNELS[options.cpu_kernels])
+        _check_numerics(numerics, options, device, out)
+        request = Request(
+            description=_description(options, checked.data_name, data),
+            base=base,
+            axes=checked.axes,
+            controls=checked.controls,
+            seeds=options.seeds,
+            first_seed=options.first_seed,
+            split=data.split.fingerprint,
+            numerics=numerics,
+        )
+        cells = plan_cells(request)
+        todo = pending(out, cells)
+        if todo:
+            choose_device(numerics.device)  # a run begun on another machine may need a device that is missing here
+        if options.plan:
+            print_forecast(request, cells, todo, console, out=out, validation=len(data.val), jobs=options.jobs)
+            return 0
+        settle_plan(out, plan_content(request, cells))
+        if todo:
+            settle_software(out, mixed=options.mix_versions, warn=say)
+        return run_cells(out, request, data, options, console)
+
+
+def _check_model(options: RunOptions, axes: Sequence[FoundAxis]) -> None:
+    """Raise UserError if the backbone or its weights do not load, or an axis refuses the baseline."""
+    stand_in = base_specification(options.baseline, options.data.source, classes=("object",), train_images=1)
+    SSD(stand_in.detector, seed=0)
+    check_axes(axes, stand_in)
+
+
+def _base(options: RunOptions, data: Dataset) -> Specification:
+    """The baseline for these data. Raises UserError if an SSD checkpoint does not fit it."""
+    base = base_specification(
+        options.baseline, options.data.source, classes=data.index.classes, train_images=len(data.split.train)
+    )
+    if base.detector.class_outputs:
+        model = SSD(base.detector, seed=0)
+        if model.taken_over:
+            check_taken(model, model.taken_over, base.detector.weights)
+    return base
+
+
+def _check_numerics(numerics: Numerics, options: RunOptions, device: str, out: Path) -> None:
+    """Raise UserError if the options ask for another device or other kernels than the run in `out` has."""
+    if numerics.device != device and options.device != "auto":
+        raise UserError(f"{out} was run with --device {numerics.device}; give --device {device} an --out of its own")
+    wanted = KERNELS[options.cpu_kernels]
+    if wanted not in (None, numerics.cpu_kernels):
+        before = "on" if numerics.cpu_kernels else "off"
+        raise UserError(
+            f"{out} was run with --cpu-kernels {before}; give --cpu-kernels {options.cpu_kernels} an --out of its own"
+        )
+
+
+def _description(options: RunOptions, name: str, data: Dataset) -> dict[str, Any]:
+    """What plan.json and the tables say of the run."""
+    description = {
+        "data": name,
+        "source": options.data.source,
+        "backbone": options.baseline.backbone,
+        "profile": options.baseline.profile,
+        "split_origin": data.split.origin,
+    }
+    # Compared with the plan of an earlier start, whose split is kept
+    if options.data.eval_list is not None:
+        description["eval_list"] = options.data.eval_list
+    if options.data.val_fraction != VAL_FRACTION:
+        description["val_fraction"] = options.data.val_fraction
+    return description

@@ -1,0 +1,26 @@
+"""Rebuild the report of a run, or merge runs. Needs no torch."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from bench.analysis.merging import merge_runs
+from bench.errors import UserError
+from bench.options import HOME, ReportOptions
+from bench.report import build_report
+from bench.report.terminal.display import print_ablation, print_verdict
+
+
+def run_report(options: ReportOptions) -> int:
+    """Write tables, plots and page from the records alone, and print the table and the verdict."""
+    folder = options.runs[0]
+    if len(options.runs) > 1:
+        names = "-".join(dict.fromkeys(run.resolve().name for run in options.runs))
+        folder = merge_runs(list(options.runs), options.out or HOME / "results" / f"merged-{names}")
+    elif options.out is not None:
+        raise UserError("--out is only for merged runs; the report of one run is written into its own folder")
+    report, console = build_report(folder), Console()
+    print_ablation(report.run, console)
+    print_verdict(report.verdict, console)
+    console.print(f"{len(report.files)} files in {folder}", markup=False)
+    return 0
