@@ -1,7 +1,7 @@
-"""What an axis of the ablation is, and how axes are found.
+"""The axes of the ablation, and how they are found.
 
-An axis is one file: a class derived from `Axis` in a module of the `variants` package, or in any
-file that a user names with ``--axis-file``. It turns one specification into another and trains nothing.
+An axis is a class derived from `Axis`, in a module of the `variants` package or in a file named by ``--axis-file``. It
+turns one specification into another and trains nothing.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from bench.data.index import ImageIndex
 from bench.errors import UserError
 from bench.spec import BASELINE, Specification
 
-RESERVED = (BASELINE, "none", "variant", "seeds", "status")  # words of the tables and of --axes
+RESERVED = (BASELINE, "none", "variant", "seeds", "status")  # have another meaning in tables or in --axes
 SLOTS = ("resolution", "neck", "anchors", "box_loss", "class_loss", "schedule")
 
 
 class Axis(ABC):
-    """A remedy that can be switched on: off is the baseline to the last bit.
+    """A remedy that can be switched on. If it is off, the specification is exactly that of the baseline.
 
-    The docstring of a concrete axis says what the remedy is, what it costs, and its source.
+    The docstring of a concrete axis states the remedy, its cost, and its source.
 
     name: the column in the tables and the word in ``--axes``.
-    slot: what it changes, one of `SLOTS`; axes are applied in this order, and two active axes in one
-        slot are an error.
-    in_default_matrix: whether a plain run crosses it with the others.
+    slot: the part that it changes, one of `SLOTS`. Axes are applied in this order; two active axes with the same slot
+        are an error.
+    in_default_matrix: whether a run without ``--axes`` includes it.
     """
 
     name: ClassVar[str]
@@ -42,24 +42,24 @@ class Axis(ABC):
     in_default_matrix: ClassVar[bool] = False
 
     def refusal(self, base: Specification) -> str | None:
-        """Why the axis cannot be crossed with this baseline, and what to do; None where it can."""
+        """Why the axis cannot be used with this baseline, and what to do; None if it can."""
         return None
 
     def prepare(self, train_index: ImageIndex, spec: Specification) -> dict[str, Any]:
-        """What must be learnt from the *training* split; JSON data, kept in the record.
+        """Fit on the *training* split what `apply` needs. Returns JSON data, which the record keeps.
 
-        `spec` has the axes of earlier slots applied. Nothing of the validation split is in it.
+        spec: with the axes of earlier slots applied.
         """
         return {}
 
     @abstractmethod
     def apply(self, spec: Specification, prepared: Mapping[str, Any]) -> Specification:
-        """The specification with the remedy in it. A pure function."""
+        """The specification with the remedy. A pure function."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundAxis:
-    """An axis and where it came from; `fingerprint` is the hash of its source file."""
+    """An axis and its source file. fingerprint: hash of that file."""
 
     axis: Axis
     file: Path
@@ -67,9 +67,9 @@ class FoundAxis:
 
 
 def find_axes(package: str, files: Iterable[Path] = ()) -> dict[str, FoundAxis]:
-    """All axes of a package's modules and of the user's files, by name, in the order of their slots.
+    """All axes in the modules of a package and in the user's files, by name, in the order of their slots.
 
-    Raises UserError on a file that cannot be loaded, has no axis, or repeats a name.
+    Raises UserError if a file cannot be loaded, has no axis, or repeats a name.
     """
     found: dict[str, FoundAxis] = {}
     spec = importlib.util.find_spec(package)
@@ -94,7 +94,7 @@ def find_axes(package: str, files: Iterable[Path] = ()) -> dict[str, FoundAxis]:
 def derive(
     base: Specification, axes: Sequence[Axis], train_index: ImageIndex
 ) -> tuple[Specification, dict[str, dict[str, Any]]]:
-    """The base specification with `axes` applied in the order of their slots, and what they prepared."""
+    """The base specification with `axes` applied in the order of their slots, and what each of them prepared."""
     spec, prepared = base, {}
     for axis in sorted(axes, key=lambda axis: SLOTS.index(axis.slot)):
         prepared[axis.name] = axis.prepare(train_index, spec)
@@ -103,7 +103,7 @@ def derive(
 
 
 def clashing(axes: Sequence[Axis]) -> str | None:
-    """A sentence that names two active axes of one slot, or None."""
+    """A sentence that names two axes with the same slot, or None."""
     taken: dict[str, str] = {}
     for axis in axes:
         if axis.slot in taken:
@@ -113,12 +113,12 @@ def clashing(axes: Sequence[Axis]) -> str | None:
 
 
 def _axes_of(module: ModuleType) -> list[Axis]:
-    """Instances of the concrete axes that the module itself defines."""
+    """Instances of the concrete axes that the module defines."""
     axes = []
     for _, kind in inspect.getmembers(module, inspect.isclass):
         if not issubclass(kind, Axis) or inspect.isabstract(kind) or kind.__module__ != module.__name__:
             continue
-        if getattr(kind, "slot", None) not in SLOTS or not _may_be_called(getattr(kind, "name", "")):
+        if getattr(kind, "slot", None) not in SLOTS or not _is_valid_name(getattr(kind, "name", "")):
             raise UserError(
                 f"{module.__file__}: the axis {kind.__name__} needs a `name` (letters, digits, underscores; "
                 f"not {', '.join(RESERVED)}) and a `slot`, one of {', '.join(SLOTS)}"
@@ -127,7 +127,7 @@ def _axes_of(module: ModuleType) -> list[Axis]:
     return axes
 
 
-def _may_be_called(name: str) -> bool:
+def _is_valid_name(name: str) -> bool:
     return name.isidentifier() and name not in RESERVED and not name.startswith("AP")
 
 
@@ -138,14 +138,14 @@ def _with_source(axis: Axis, module: ModuleType) -> FoundAxis:
 
 
 def _load(file: Path) -> ModuleType:
-    """Run a user's file as a module; its own mistakes are told with their line, not as our traceback."""
+    """Import a user's file. An error in it becomes a UserError, without a traceback through our code."""
     if not file.is_file():
         raise UserError(f"--axis-file {file}: there is no such file")
     spec = importlib.util.spec_from_file_location(f"axis_file_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise UserError(f"--axis-file {file}: not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
+    sys.modules[spec.name] = module  # dataclasses look up their module there
     try:
         spec.loader.exec_module(module)
     except Exception as error:

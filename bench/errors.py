@@ -1,8 +1,7 @@
-"""The one error that a user's own mistake may raise, and the one that a disk may.
+"""Errors that are not bugs: mistakes in a request, and disks that cannot be written to.
 
-Everything that is wrong with a request (options, data, weights, a device that is not there) is a
-`UserError`: the command line prints its text without a traceback and ends with exit status 2. So does a
-disk that is full or may not be written to. Any other exception is a defect of ours and keeps its traceback.
+The command line prints the text of a `UserError` without a traceback and exits with status 2. Any other exception is a
+bug in this program and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MAKE_ROOM = "Make room and give the same command again: it goes on from what is there"
+MAKE_ROOM = "Free some space and repeat the command: it resumes"
 ELSEWHERE = "Change its permissions, or write elsewhere (--out and --cache)"
 STORAGE = {
     errno.ENOSPC: ("its disk is full", MAKE_ROOM),
@@ -23,11 +22,11 @@ STORAGE = {
     errno.EPERM: ("its permissions forbid it", ELSEWHERE),
     errno.EIO: ("its disk reports an error", "Check the disk, or write elsewhere (--out and --cache)"),
 }
-NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)  # a file is where a folder should be
+NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)  # there is a file in place of a folder
 
 
 class UserError(Exception):
-    """A mistake in the request: what was found, where, and what to do about it."""
+    """A mistake in the request: its text says what was found, where, and what to do."""
 
 
 class StorageError(UserError):
@@ -36,7 +35,7 @@ class StorageError(UserError):
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError of the kinds in `STORAGE` into a StorageError that names `path` and what to do."""
+    """Turn an OSError in `STORAGE` into a StorageError that names `path` and the remedy."""
     try:
         yield
     except OSError as error:
@@ -46,13 +45,13 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def unwritable(path: Path | str, error: OSError) -> StorageError:
-    """The sentence about a `path` that an error of the kinds in `STORAGE` has kept from being written."""
+    """The error for a `path` that cannot be written. error: one of `STORAGE`."""
     reason, remedy = STORAGE[error.errno or 0]
     return StorageError(f"{path} cannot be written: {reason}. {remedy}")
 
 
 def unusable(path: Path | str, error: OSError) -> UserError:
-    """The same where it is not known whether it was to be read or written, or that it can be no folder."""
+    """The error for a `path` that cannot be read, written, or used as a folder. error: of `STORAGE` or `NO_FOLDER`."""
     if error.errno in NO_FOLDER:
         return no_folder(path, error)
     reason, remedy = STORAGE[error.errno or 0]
@@ -60,11 +59,11 @@ def unusable(path: Path | str, error: OSError) -> UserError:
 
 
 def no_folder(path: Path | str, error: OSError) -> UserError:
-    """The sentence about a `path` that is none and cannot become one."""
+    """The error for a `path` that is not a folder and cannot become one."""
     return UserError(f"{path} cannot be a folder ({error.strerror}). Write elsewhere (--out and --cache)")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """For a message: a hint at the known word that is most like this one, or nothing."""
+    """A hint for a message, " (did you mean ...?)", with the most similar known word; empty without a similar one."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -1,7 +1,7 @@
-"""What a cell is, as frozen data: the detector, its training, its numerics, and their content hash.
+"""A cell as frozen data: detector, training, numerics, and their content hash.
 
-A specification is complete: two cells with equal specifications, seed, split and numerics train the
-same network on the same batches. Axes turn one specification into another; nothing else varies.
+A specification is complete: two cells with the same specification, seed, split and numerics train the same network on
+the same batches. Axes turn one specification into another; nothing else varies.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Shape = tuple[float, float]  # width and height of a prior, as fractions of the 
 class ExtraLevel:
     """One extra feature map: a 1x1 convolution to `squeeze` channels, then 3x3 to `channels`, each with ReLU.
 
-    norm_groups: of a GroupNorm behind each convolution, which keeps the signal of new layers alive and
-        does not depend on the batch; 0 for none, as in the paper.
+    norm_groups: groups of the GroupNorm after each convolution, which keeps the signal of untrained layers alive and
+        does not depend on the batch; 0 for no norm, as in the paper.
     """
 
     squeeze: int
@@ -36,9 +36,9 @@ class ExtraLevel:
 
 @dataclass(frozen=True, kw_only=True)
 class NeckSpec:
-    """What stands between the feature maps and the heads; `kind` names a builder in `detector.neck`.
+    """The layers between the feature maps and the heads. kind: names a builder in `detector.neck`.
 
-    levels: how many, from the finest on, are joined from the top down; the coarser ones have the same convolutions.
+    levels: number of levels, from the finest on, in the top-down pathway; coarser levels only get the convolutions.
     """
 
     kind: str
@@ -50,21 +50,21 @@ class NeckSpec:
 class DetectorSpec:
     """A single-shot detector over several feature maps (Liu et al. 2016).
 
-    classes: C, the number of object classes, background not counted.
+    classes: C, the number of object classes without background.
     size: side of the square input in pixels.
     weights: "pretrained", "none", or the path of a file.
-    weights_fingerprint: hash of that file, empty otherwise.
-    class_outputs: where that file is an SSD, the output of its classifier for each class, 0 for none.
-    feature_maps: side of each level's map; the first ones come from the backbone, `extras` make the others.
-    steps: distance between prior centres of each level, in input pixels.
-    level_norms: root mean square over the channels that an L2Norm gives each of the backbone's maps at
-        the start; 0 for no L2Norm (the paper's scale of 20 over conv4_3's 512 channels is 0.88).
-    priors: for each level the shapes at every cell, as fractions of the input, in order.
-    variances: of box coding, centre and size (0.1 and 0.2 are weights 10 and 5 elsewhere).
-    match_threshold: a prior of at least this IoU with a ground truth is positive.
-    negatives_per_positive: hard negatives kept for each positive of an image.
-    initialisation: of new layers. "prior": Glorot's, heads small and the classifier biased so that objects as a
-        whole start at `object_probability` (Lin et al. 2017); "caffe": uniform by the fan-in, biases zero.
+    weights_fingerprint: hash of that file, otherwise empty.
+    class_outputs: if that file is an SSD, its classifier's output for each class, 0 for none.
+    feature_maps: side of each level's map; the backbone makes the first ones, `extras` the others.
+    steps: distance between the prior centres of each level, in input pixels.
+    level_norms: initial root mean square over the channels that an L2Norm gives each map of the backbone;
+        0 for no L2Norm (the paper's scale of 20 over conv4_3's 512 channels is 0.88).
+    priors: for each level, the (width, height) of the shapes at every position, as fractions of the input, in order.
+    variances: of the box coding, for centre and size (0.1 and 0.2 correspond to weights 10 and 5 elsewhere).
+    match_threshold: a prior is positive if its IoU with a ground truth is at least this.
+    negatives_per_positive: hard negatives per positive of an image.
+    initialisation: of new layers. "prior": Glorot, small heads, and a classifier bias that gives all objects together
+        the initial probability `object_probability` (Lin et al. 2017); "caffe": uniform by fan-in, zero biases.
     """
 
     classes: int
@@ -94,7 +94,7 @@ class DetectorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Until this share of the steps, so much of the backbone (from the top down) is trainable."""
+    """Up to the share `until` of the steps, the top share `trainable` of the backbone is trainable."""
 
     until: float
     trainable: float
@@ -120,20 +120,19 @@ class AugmentSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """One training run; every quantity that changes with the step is a pure function of it (`schedule`).
+    """One training run. Every quantity that changes during training is a pure function of the step (`schedule`).
 
-    rate: peak learning rate of the heads; warmup_share of the steps leads up to it linearly.
+    rate: peak learning rate of the heads, after a linear warm-up over `warmup_share` of the steps.
     decay: "cosine" from `decay_start` (a share of the steps) to `final_rate_share` of the rate, or
-        "steps": a tenth at each of `drops`.
-    bias_rate: factor of the learning rate of biases, which then have no weight decay either (Caffe: 2).
+        "steps": divided by ten at each of `drops` (shares of the steps).
+    bias_rate: factor of the learning rate of biases; if it is not 1, they have no weight decay (Caffe: 2).
     backbone_rate: factor of the learning rate of the whole backbone, in every arm.
-    frozen_stride: pretrained stages up to this stride stay as they came, in every arm (4 is the
-        stem and the first stage, the field's default for pretrained detectors; 0 trains everything).
-    phases: what of the backbone is trainable when; stage_rate_decay divides the rate of each group of
-        stages that a later phase opens, so the rates fall downwards.
-    checkpoints: how many are written on the way; what an interruption costs is at most one part of so many
-        (or a single step).
-    data_share: of the training images that is used.
+    frozen_stride: pretrained stages up to this stride are never trained, in every arm (4: the stem and the first
+        stage, the usual default for pretrained detectors; 0: everything is trained).
+    phases: which share of the backbone is trainable when. stage_rate_decay: divides the learning rate once more for
+        each group of stages that a later phase opens, so lower stages learn more slowly.
+    checkpoints: number of checkpoints; an interruption costs at most the steps between two of them.
+    data_share: share of the training images that is used.
     """
 
     steps: int
@@ -168,13 +167,13 @@ class Specification:
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
-    """Decided once per run and the same in all arms: it changes the figures in the last digits.
+    """How a run computes. Decided once per run and the same in all arms, since it changes the last digits of figures.
 
-    micro_batches: in which a batch of training goes through the network, one after the other; above 1 where
-        memory does not hold all of it. The loss is that of the whole batch.
-    cpu_kernels: depthwise convolutions, what can be joined with them, VGG16's 3 x 3 convolutions, and the photometric
-        part of augmentation in our own compiled loops (a CPU); their compiler takes some seconds in a new environment,
-        and one or two in every run.
+    precision: of the network's forward pass in training and inference. threads: of torch on the CPU, per cell.
+    micro_batches: parts of a batch that go through the network one after the other (gradient accumulation); above 1 if
+        memory does not hold the whole batch. The loss is that of the whole batch.
+    cpu_kernels: whether the compiled kernels of `bench.cpu` are used. Compiling them takes some seconds in a new
+        environment; loading them takes one or two in every run.
     """
 
     device: str
@@ -187,11 +186,11 @@ class Numerics:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One row's training with one seed.
+    """One training: a variant with a seed.
 
-    factors: which axes are on. control: the name of the control that the row is, None in the matrix.
-    base: the specification with all axes off (and the control in it). split: fingerprint.
-    axes: the active axes and the hashes of their files.
+    factors: which axes are on. control: name of the control, None for a cell of the matrix.
+    base: the specification with all axes off (and the control applied). split: its fingerprint.
+    axes: name and file hash of each active axis.
     """
 
     variant: str
@@ -205,7 +204,7 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Hash of the content: the same cell has the same id in every run and on every machine."""
+        """Hash of the content. The same cell has the same id in every run and on every machine."""
         return content_hash(asdict(self))
 
     @property
@@ -214,9 +213,9 @@ class Cell:
 
 
 def detector_from(content: Mapping[str, Any]) -> DetectorSpec:
-    """The specification that a record holds under `detector`: what `asdict` made, read back from JSON.
+    """The specification from the entry `detector` of a record, the JSON form of its `asdict`.
 
-    Raises UserError for a record of another version, whose detector has other parts.
+    Raises UserError for a record of another version of this program, whose detector has other fields.
     """
     values = {name: _tuples(value) for name, value in content.items()}
     try:
@@ -226,7 +225,7 @@ def detector_from(content: Mapping[str, Any]) -> DetectorSpec:
     except (KeyError, TypeError) as error:
         raise UserError(
             f"the record describes a detector of another version of this program ({error}); "
-            "go back to that version (environment.json names it), or train again"
+            "use that version, which environment.json names, or train again"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Memory: how much was taken, and whether an error says that there is no more."""
+"""Peak memory, and recognising that memory ran out."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether `error` says that memory ran out: torch has no class of error for the CPU's allocator."""
+    """Whether `error` means that memory ran out. torch has no exception class for its CPU allocator."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Largest memory so far, in MiB: of tensors on a CUDA device, elsewhere of this process (resident).
+    """Peak memory in MiB: of the tensors on a CUDA device, elsewhere the resident memory of this process.
 
-    On CUDA counted from the last `torch.cuda.reset_peak_memory_stats`; a process's peak cannot be reset.
+    On CUDA since the last `torch.cuda.reset_peak_memory_stats`; the peak of a process cannot be reset.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
