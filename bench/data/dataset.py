@@ -1,4 +1,4 @@
-"""From ``--data`` to what a run needs: a checked index, its split, and decoded pixels."""
+"""From ``--data`` to what a run needs: a checked index, its split and decoded pixels."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ from bench.data.readers.reading import Reading
 from bench.data.sources import read_source
 from bench.errors import UserError
 from bench.storage.atomic import replacing, write_json
-
-IMAGE_FILES = "images.json"  # of a run, beside its split.json
+from bench.storage.run_folder import IMAGE_FILES
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A data set that a run can start on.
+    """A data set that is ready for a run.
 
-    pixels: the file of decoded images, None where they do not fit the budget.
-    report: what the preflight found.
+    pixels: the file of decoded images, None if they exceed the budget.
+    report: the result of the preflight.
     """
 
     index: ImageIndex
@@ -59,11 +58,10 @@ def open_dataset(
     frozen: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Read, check and split the data of `source`; decode them once for all cells.
+    """Read, check and split the data of `source`; decode the images once for all cells.
 
-    frozen: a split.json of an earlier start of the same run; it is kept to.
-    Raises UserError for fatal problems, all of them in one message, and where the data are not those
-    that `frozen` was made from.
+    frozen: split.json of an earlier start of the same run, used if it exists.
+    Raises UserError for fatal problems, all in one message, and if the data have changed since `frozen` was written.
     """
     reading = read_source(source, cache=cache)
     report, pixels = check(reading, cache=cache, workers=workers, progress=progress)
@@ -78,38 +76,38 @@ def open_dataset(
 
 
 def _check_image_files(index: ImageIndex, path: Path) -> None:
-    """Raise UserError where pictures were replaced by others of the same size."""
+    """Raise UserError if image files have changed."""
     changed = changed_image_files(index, path)
     if changed:
         raise UserError(
-            f"{len(changed)} of {len(index)} images in {index.root} hold something else than when {path.parent} was "
-            f"begun ({splits.some(changed)}). Restore them, or start a new run with another --out."
+            f"{len(changed)} of {len(index)} images in {index.root} have changed since the run {path.parent} was "
+            f"started ({splits.some(changed)}). Restore them, or start a new run with another --out."
         )
 
 
 def check(
     reading: Reading, *, cache: Path, workers: int, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Report, Path | None]:
-    """The preflight, which fills the file of decoded pixels on its way; that file, if there is one.
+    """Run the preflight and write the decoded pixels on the way; returns the report and the file of pixels, if any.
 
-    Images that were decoded before and have not been touched since are not decoded again. Beside the
-    pixels are kept what decoding found and the thumbnails that near-duplicates are found by.
+    Unchanged files that were decoded before are not decoded again: the cache also holds the problems found by decoding
+    and the thumbnails for finding near-duplicates.
     """
     path = pixels_file(reading.index, cache)
-    verdict, thumbnails_file = path.with_suffix(".json"), path.with_suffix(".thumbnails.npy")
+    problems_file, thumbnails_file = path.with_suffix(".json"), path.with_suffix(".thumbnails.npy")
     stored = fits_budget(reading.index, cache)
-    if verdict.is_file() and (path.is_file() or not stored):
-        report, pixels = _remembered(reading, verdict), path if path.is_file() else None
+    if problems_file.is_file() and (path.is_file() or not stored):
+        report, pixels = _cached_report(reading, problems_file), path if path.is_file() else None
         if thumbnails_file.is_file():
             thumbnails = np.load(thumbnails_file)
         else:
             thumbnails = _thumbnails(reading, report.reading.index, pixels, workers=workers)
-            _keep_thumbnails(thumbnails, thumbnails_file)
-        return _with_alike(report, reading, thumbnails), pixels
+            _save_thumbnails(thumbnails, thumbnails_file)
+        return _with_near_duplicates(report, reading, thumbnails), pixels
     thumbnails = np.zeros((len(reading.index), SIDE, SIDE), dtype=np.uint8)
     writer = PixelWriter(path, reading.index) if stored and len(reading.index) else None
 
-    def keep(row: int, image: NDArray[np.uint8]) -> None:
+    def store(row: int, image: NDArray[np.uint8]) -> None:
         thumbnails[row] = thumbnail(image)
         if writer is not None:
             writer.put(row, image)
@@ -120,55 +118,55 @@ def check(
             workers=workers,
             progress=progress,
             max_side=LONGEST_SIDE,
-            on_image=keep,
+            on_image=store,
         )
         if writer is not None:
             writer.close()
     finally:
         if writer is not None:
-            writer.discard()  # gigabytes, if it was interrupted
-    _keep_thumbnails(thumbnails, thumbnails_file)
-    _remember(reading, report, verdict)
-    return _with_alike(report, reading, thumbnails), path if writer is not None else None
+            writer.discard()  # an interrupted writer leaves gigabytes
+    _save_thumbnails(thumbnails, thumbnails_file)
+    _cache_report(reading, report, problems_file)
+    return _with_near_duplicates(report, reading, thumbnails), path if writer is not None else None
 
 
-def _with_alike(report: Report, reading: Reading, thumbnails: NDArray[np.uint8]) -> Report:
-    """The report with the near-duplicates among its usable images; thumbnails: of all that were read."""
+def _with_near_duplicates(report: Report, reading: Reading, thumbnails: NDArray[np.uint8]) -> Report:
+    """The report with the near-duplicates of its usable images. thumbnails: of all images of `reading`."""
     usable = np.isin(np.array(reading.index.files), np.array(report.reading.index.files))
     return replace(report, alike=near_duplicates(thumbnails[usable]))
 
 
 def _thumbnails(reading: Reading, usable: ImageIndex, pixels: Path | None, *, workers: int) -> NDArray[np.uint8]:
-    """(N, 16, 16) thumbnails of images that were decoded by a version that kept none; 0 for unusable ones."""
+    """(N, 16, 16) thumbnails, 0 for unusable images; for a cache written by a version without thumbnails."""
     source, row_of = open_pixels(pixels, usable), {name: row for row, name in enumerate(reading.index.files)}
     made = Parallel(n_jobs=workers, backend="threading")(
         delayed(lambda row: thumbnail(source[row]))(row) for row in range(len(usable))
     )
     thumbnails = np.zeros((len(reading.index), SIDE, SIDE), dtype=np.uint8)
-    for name, each in zip(usable.files, made, strict=True):
-        thumbnails[row_of[name]] = each
+    for name, image in zip(usable.files, made, strict=True):
+        thumbnails[row_of[name]] = image
     return thumbnails
 
 
-def _keep_thumbnails(thumbnails: NDArray[np.uint8], path: Path) -> None:
+def _save_thumbnails(thumbnails: NDArray[np.uint8], path: Path) -> None:
     with replacing(path) as file:
         np.save(file, thumbnails)
 
 
-def _remember(reading: Reading, report: Report, verdict: Path) -> None:
-    """Keep what decoding found: which images can be used, and the problems of the others."""
-    kept = set(report.reading.index.files)
+def _cache_report(reading: Reading, report: Report, path: Path) -> None:
+    """Write what decoding added to `reading`: the unusable images and their problems."""
+    usable = set(report.reading.index.files)
     before, whole = len(reading.problems), len(whole_set_problems(report.reading))
-    found = report.reading.problems[before : len(report.reading.problems) - whole]
+    of_images = report.reading.problems[before : len(report.reading.problems) - whole]
     content = {
-        "unusable": [name for name in reading.index.files if name not in kept],
-        "problems": [asdict(problem) for problem in found],
+        "unusable": [name for name in reading.index.files if name not in usable],
+        "problems": [asdict(problem) for problem in of_images],
     }
-    write_json(verdict, content)
+    write_json(path, content)
 
 
-def _remembered(reading: Reading, verdict: Path) -> Report:
-    content = json.loads(verdict.read_text(encoding="utf-8"))
+def _cached_report(reading: Reading, path: Path) -> Report:
+    content = json.loads(path.read_text(encoding="utf-8"))
     unusable = set(content["unusable"])
     usable: NDArray[np.bool_] = np.array([name not in unusable for name in reading.index.files], dtype=np.bool_)
     cleaned = reading.keep(usable)

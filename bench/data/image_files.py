@@ -1,7 +1,7 @@
-"""Whether image files are still those that a run began with; what they hold, not when they were copied.
+"""Detect image files that changed since a run was started.
 
-A run keeps size, time and CRC-32 of each file. Later starts compare the first two, and read a file again only
-where they differ: a copied or unpacked file is of another time, and the same.
+A run stores size, modification time and CRC-32 of each file. Later starts compare size and time, and read a file again
+only if they differ: a copied or unpacked file has another time but the same content.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from bench.data.index import ImageIndex
 from bench.storage.atomic import write_json
 
 SCHEMA = 1
-FILES_A_TASK = 64
+FILES_PER_TASK = 64
 CHUNK = 1 << 20
 
 
 def save_image_files(index: ImageIndex, path: Path, *, workers: int) -> None:
-    """Write size in bytes, time of change in nanoseconds and CRC-32 of every file of `index` as JSON."""
+    """Write size in bytes, modification time in nanoseconds and CRC-32 of every file of `index` as JSON."""
 
     def states(names: list[str]) -> list[tuple[int, int, int]]:
         return [(*_size_and_time(index.root / name), _checksum(index.root / name)) for name in names]
 
     names = list(index.files)
-    tasks = [names[start : start + FILES_A_TASK] for start in range(0, len(names), FILES_A_TASK)]
-    found = Parallel(n_jobs=workers, backend="threading")(delayed(states)(task) for task in tasks)
-    files = dict(zip(names, [state for task in found for state in task], strict=True))
+    tasks = [names[start : start + FILES_PER_TASK] for start in range(0, len(names), FILES_PER_TASK)]
+    parts = Parallel(n_jobs=workers, backend="threading")(delayed(states)(task) for task in tasks)
+    files = dict(zip(names, [state for part in parts for state in part], strict=True))
     write_json(path, {"schema": SCHEMA, "files": files}, indent=None)
 
 
 def changed_image_files(index: ImageIndex, path: Path) -> list[str]:
-    """Files of `index` that hold other bytes than when `path` was written; [] where it cannot be read."""
+    """The files of `index` whose content changed since `path` was written; [] if it cannot be read."""
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,11 +1,10 @@
-"""The one in-memory form of a data set: flat arrays, no Python object per box.
+"""A data set in memory: flat arrays without a Python object per box.
 
-Every reader (VOC, COCO, YOLO, the built-in scenes) ends here, and everything after it (split,
-pipeline, anchor fitting, evaluation) starts here. COCO train2017 (118k images, 860k boxes) takes
-about 80 MB in this form.
+All readers (VOC, COCO, YOLO, the built-in scenes) produce this form, and everything after them (split, batches, anchor
+fitting, evaluation) uses it. COCO train2017 (118k images, 860k boxes) takes about 80 MB.
 
-Box format everywhere in the project: `xyxy`, float, pixels of the original image (after its EXIF
-orientation has been applied), with no "minus one" for formats that count from 1.
+Box format in the whole project: `xyxy`, float, in pixels of the original image after its EXIF orientation is applied;
+coordinates of formats that count from 1 are used as written.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-UNKNOWN = -1  # value of `truncated` and `occluded` where the source does not say
+UNKNOWN = -1  # value of `truncated` and `occluded` if the source does not state them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,16 +24,15 @@ class ImageIndex:
     """N images and their M boxes; the boxes of image i are rows ``offsets[i]:offsets[i + 1]``.
 
     root: folder that `files` are relative to.
-    classes: C names; label k is ``classes[k]`` (the network's class k + 1, 0 being background).
-    category_ids: (C,) int64, the ids of the classes in the source (1..C where it has none).
+    classes: C names; label k is ``classes[k]``, the network's class k + 1 (0 is background).
+    category_ids: (C,) int64, the class ids of the source (1..C if it has none).
     files: N file names relative to `root`, with forward slashes.
-    image_ids: (N,) int64, the ids of the images in the source (1..N where it has none).
-    sizes: (N, 2) int32, width and height in pixels, as the annotation states them or, where it
-        does not, as the image header says.
+    image_ids: (N,) int64, the image ids of the source (1..N if it has none).
+    sizes: (N, 2) int32, width and height in pixels, from the annotation or else from the image header.
     offsets: (N + 1,) int64.
-    boxes: (M, 4) float64, xyxy in pixels, inside the image, positive width and height.
+    boxes: (M, 4) float64, xyxy in pixels, inside the image, with positive width and height.
     labels: (M,) int32 in [0, C).
-    areas: (M,) float64, pixels squared: the source's `area` (COCO: of the segment) or that of the box.
+    areas: (M,) float64, pixels squared: the source's `area` (in COCO, of the segment) or the area of the box.
     crowd: (M,) bool, COCO `iscrowd`: a region of many objects; never matched as an ordinary box.
     difficult: (M,) bool, VOC `difficult`: trained on, ignored by the evaluation.
     truncated, occluded: (M,) int8: 1, 0, or UNKNOWN.
@@ -60,19 +58,19 @@ class ImageIndex:
 
     @property
     def image_of_box(self) -> NDArray[np.int64]:
-        """(M,) row of the image that each box belongs to."""
+        """(M,) row of each box's image."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
 
     def fractions(self) -> NDArray[np.float64]:
-        """(M, 4) boxes as fractions of their image, which a warp to the network's input keeps."""
+        """(M, 4) boxes as fractions of their image's width and height."""
         return self.boxes / np.tile(self.sizes, 2)[self.image_of_box]
 
     def take(self, rows: NDArray[np.int64]) -> ImageIndex:
-        """The images `rows`, in that order, with their boxes."""
+        """The images at `rows`, in that order, with their boxes."""
         rows = np.asarray(rows, dtype=np.int64)
         counts = np.diff(self.offsets)[rows]
         offsets = np.concatenate(([0], np.cumsum(counts)))
-        # Box rows without a loop: each image's first row, plus a running count within the image.
+        # Box rows without a loop: the first row of each image plus a running count within the image.
         picked = np.repeat(self.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
         return replace(
             self,
@@ -84,17 +82,17 @@ class ImageIndex:
         )
 
     def fingerprint(self) -> str:
-        """Hash of everything that training or evaluation can see, `root` and source ids apart.
+        """Hash of everything that training and evaluation see.
 
-        So the same photographs and boxes have one fingerprint wherever they lie, and whether they
-        were written as VOC, COCO or YOLO.
+        It excludes `root` and the source's ids, so the same images and boxes have the same fingerprint in any folder
+        and in any format (VOC, COCO or YOLO).
         """
         digest = hashlib.sha256()
         digest.update("\0".join(self.classes).encode())
         digest.update("\0".join(Path(name).name for name in self.files).encode())
         for name in ("sizes", "offsets", *BOX_FIELDS):
             values = getattr(self, name)
-            # Coordinates survive a text round trip (YOLO's six decimals) to a hundredth of a pixel.
+            # A text round trip (YOLO's six decimals) preserves coordinates to a hundredth of a pixel.
             digest.update(np.ascontiguousarray(values if values.dtype.kind != "f" else np.round(values, 2)).tobytes())
         return digest.hexdigest()[:16]
 

@@ -1,8 +1,7 @@
-"""Decoded pixels, made once for all cells: a memory-mapped file, or decoding on demand.
+"""Decoded pixels for all cells: a memory-mapped file written once, or decoding on demand.
 
-Stored images are reduced so that their longer side is at most `LONGEST_SIDE`: the smallest crop of
-the augmentation (0.3) of such a side still has the 300 pixels that the network sees. Whether an image
-comes from the file or is decoded on demand, its pixels are the same.
+Images are reduced to a longer side of at most `LONGEST_SIDE`: the smallest crop of the augmentation (0.3 of a side)
+then still has the network's 300 pixels. Both sources give the same pixels.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from bench.storage.atomic import replacing
 
 LONGEST_SIDE = 1000
 BUDGET_BYTES = 4 << 30
-SECONDS_TO_LOCK = 60.0  # between making a temporary file and locking it; generous
+SECONDS_TO_LOCK = 60.0  # generous limit between creating a temporary file and locking it
 
 Image = NDArray[np.uint8]
 
 
 class PixelSource(Protocol):
-    """Gives the pixels (H, W, 3) RGB of the image at a row of the index."""
+    """Gives the (H, W, 3) uint8 RGB pixels of the image at a row of an index."""
 
     def __getitem__(self, row: int) -> Image: ...
 
 
 class DecodedOnDemand:
-    """Decodes the file at every request."""
+    """Decodes the image file at every access."""
 
     def __init__(self, index: ImageIndex) -> None:
         self.index = index
@@ -50,12 +49,12 @@ class DecodedOnDemand:
 
 
 class DecodedFile:
-    """The memory-mapped file that `PixelWriter` wrote; processes share its pages."""
+    """The memory-mapped file written by `PixelWriter`; processes share its pages."""
 
     def __init__(self, path: Path, index: ImageIndex) -> None:
         table = np.load(path.with_suffix(".npz"))
-        place = {name: row for row, name in enumerate(table["files"].tolist())}
-        rows = [place[name] for name in index.files]
+        row_of = {name: row for row, name in enumerate(table["files"].tolist())}
+        rows = [row_of[name] for name in index.files]
         self.starts, self.shapes = table["starts"][rows], table["shapes"][rows]
         self.bytes = np.memmap(path, dtype=np.uint8, mode="r")
 
@@ -66,14 +65,14 @@ class DecodedFile:
 
 
 def open_pixels(path: Path | None, index: ImageIndex) -> PixelSource:
-    """The pixels of `index` from the file at `path`, or decoded on demand where there is none."""
+    """The pixels of `index` from the file at `path`; decoded on demand if it is None."""
     return DecodedOnDemand(index) if path is None else DecodedFile(path, index)
 
 
 def pixels_file(index: ImageIndex, cache: Path) -> Path:
-    """Where the decoded pixels of `index` belong: named by its files, their sizes and their times.
+    """The path for the decoded pixels of `index`, named by a hash of its files with their sizes and times.
 
-    Also by the sizes that the annotations state: whether a picture agrees with them was decided on decoding.
+    The hash includes the annotated image sizes, because decoding checks them.
     """
     digest = hashlib.sha256(f"{index.root.resolve()}/{LONGEST_SIDE}".encode())
     digest.update(index.sizes.astype(np.int64).tobytes())
@@ -81,19 +80,19 @@ def pixels_file(index: ImageIndex, cache: Path) -> Path:
         try:
             state = (index.root / name).stat()
         except OSError:
-            continue  # the preflight says so
+            continue  # the preflight reports it
         digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return cache / f"pixels-{digest.hexdigest()[:16]}.bin"
 
 
 def stored_sizes(index: ImageIndex) -> NDArray[np.int64]:
-    """(N, 2) upper bound of stored height and width."""
+    """(N, 2) upper bounds of the stored height and width."""
     scale = np.minimum(1.0, LONGEST_SIDE / index.sizes.max(axis=1, keepdims=True))
     return np.ceil(index.sizes[:, ::-1] * scale).astype(np.int64)
 
 
 def fits_budget(index: ImageIndex, folder: Path, budget: int = BUDGET_BYTES) -> bool:
-    """Whether all pixels fit the budget and half of the free disk."""
+    """Whether all pixels fit in the budget and in half of the free disk space."""
     needed = int((stored_sizes(index).prod(axis=1) * 3).sum())
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     state = os.statvfs(existing)
@@ -101,7 +100,7 @@ def fits_budget(index: ImageIndex, folder: Path, budget: int = BUDGET_BYTES) -> 
 
 
 class PixelWriter:
-    """Collects decoded images, in any order and from several threads, into a `DecodedFile`."""
+    """Writes a `DecodedFile` from decoded images, in any order and from several threads."""
 
     def __init__(self, path: Path, index: ImageIndex) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,10 +113,10 @@ class PixelWriter:
         with writing(self.temporary):
             _remove_abandoned(path.parent)
             self.lock: int | None = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-            with suppress(OSError):  # without locks only the cleaning is less careful
+            with suppress(OSError):  # without locks, only the cleaning of abandoned files is less careful
                 fcntl.flock(self.lock, fcntl.LOCK_EX)
             _reserve(self.lock, size)
-        # Each image has a place of its own, so threads do not meet.
+        # Each image has its own range of bytes, so threads need no lock.
         self.bytes = np.memmap(self.temporary, dtype=np.uint8, mode="r+", shape=(size,))
 
     def put(self, row: int, image: Image) -> None:
@@ -125,7 +124,7 @@ class PixelWriter:
         self.bytes[self.starts[row] : self.starts[row] + image.size] = image.reshape(-1)
 
     def discard(self) -> None:
-        """Leave nothing behind of what was not finished."""
+        """Delete the unfinished file."""
         self.temporary.unlink(missing_ok=True)
         self._unlock()
 
@@ -135,7 +134,7 @@ class PixelWriter:
             self.lock = None
 
     def close(self) -> Path:
-        """Make the file visible under its name, whole; the table first, since the file vouches for it."""
+        """Move the complete file to its final path. The table comes first: the file's existence implies it."""
         self.bytes.flush()
         del self.bytes
         table = self.path.with_suffix(".npz")
@@ -147,7 +146,7 @@ class PixelWriter:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Room on the disk for `size` bytes: writing through a memory map to a full disk would end the process."""
+    """Reserve `size` bytes on disk: writing to a full disk through a memory map would kill the process."""
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(descriptor, 0, size)
@@ -160,7 +159,7 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Delete the gigabytes that killed writers have left: those whose lock has ended with their process."""
+    """Delete the files of killed writers: those whose lock was released when their process ended."""
     for path in folder.glob("pixels-*.tmp"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime < SECONDS_TO_LOCK:

@@ -1,9 +1,9 @@
-"""Which images are trained on and which are scored: fixed once, saved, the same for every cell.
+"""The split into training and validation images: made once, saved, the same for every cell.
 
-The data's own lists come first. Without them the images are divided by iterative stratification
-(Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", algorithm 1):
-a random split of a small set leaves rare classes on one side only, and their AP undefined. What is
-dealt out are groups of near-duplicates, whole: a mirrored copy of a trained image must not be scored.
+The data's own lists take precedence. Without them, images are divided by iterative stratification (Sechidis, Tsoumakas
+and Vlahavas 2011, "On the stratification of multi-label data", algorithm 1): a random split of a small set would leave
+rare classes on one side only, with an undefined AP. Groups of near-duplicates stay together, so that a mirrored copy
+of a training image is never scored.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from bench.storage.atomic import write_json
 
 SCHEMA = 1
 TRAIN, VAL = 0, 1
-NAMED = 5  # files that an error names
+NAMED = 5  # files named in an error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """train, val: rows of the index, ascending, disjoint. origin: where it comes from, for the report.
+    """The two sides of a split.
 
+    train, val: rows of the index, ascending and disjoint.
+    origin: how the split was made, for the report.
     fingerprint: changes with any image, box or class of either side (see ImageIndex.fingerprint).
     """
 
@@ -49,13 +51,12 @@ def make_split(
     eval_list: str | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> Split:
-    """The data's own train and val lists where both exist, else a stratified split.
+    """Use the data's own train and val lists if both exist, otherwise stratify.
 
-    eval_list: evaluate on this list of the data (say "test") instead of val.
-    groups: (N,) group of each image (duplicates.groups_of); a stratified split keeps each on one side,
-        unless it is larger than the training side: pictures of one fixed camera may all be alike.
-    Raises UserError if that list does not exist, a side would be empty, or val_fraction is not
-    between 0 and 1.
+    eval_list: evaluate on this list of the data (for example "test") instead of val.
+    groups: (N,) group of each image (near_duplicates.groups_of). A stratified split keeps each group on one side,
+        unless the group is larger than the training side, as with images of one fixed camera.
+    Raises UserError if `eval_list` does not exist, a side would be empty, or val_fraction is not between 0 and 1.
     """
     index = reading.index
     own = own_lists(reading, eval_list)
@@ -69,28 +70,28 @@ def make_split(
         sides = stratify(_presence(index, pool), val_fraction, seed, grouped)
         train, val = pool[sides == TRAIN], pool[sides == VAL]
         origin = f"stratified by class, seed {seed}, fraction {val_fraction:g}"
-        together = _grouped_images(grouped)
-        if together:
-            origin += f", {together} near-duplicates kept together"
+        duplicates = _grouped_images(grouped)
+        if duplicates:
+            origin += f", {duplicates} near-duplicates kept together"
     for name, rows in (("training", train), ("validation", val)):
         if not len(rows):
             raise UserError(
-                f"The {name} side of the split ({origin}) is empty; usable images: {len(index)}. "
+                f"The {name} side of the split ({origin}) is empty, of {len(index)} usable images. "
                 "Add images, or change the lists or --val-fraction."
             )
     return Split(train=train, val=val, origin=origin, fingerprint=_fingerprint(index, train, val))
 
 
 def own_lists(reading: Reading, eval_list: str | None) -> tuple[NDArray[np.int64], NDArray[np.int64], str] | None:
-    """Training rows, validation rows and their origin by the data's own lists; None where they have not both.
+    """Training rows, validation rows and origin of the data's own split; None if the data lack one of the lists.
 
-    Raises UserError if `eval_list` does not exist, or nothing would be left to train on.
+    Raises UserError if `eval_list` does not exist or no list is left to train on.
     """
     lists = reading.lists
     if eval_list is not None and eval_list not in lists:
         existing = ", ".join(lists) or "none"
         hint = nearest(eval_list, lists)
-        raise UserError(f"The data have no list {eval_list!r} to evaluate on{hint}. Lists that exist: {existing}.")
+        raise UserError(f"The data have no list {eval_list!r} to evaluate on{hint}. Existing lists: {existing}.")
     evaluated = eval_list or "val"
     if evaluated in lists and evaluated != "train" and ("train" in lists or "trainval" in lists):
         trained = "train" if "train" in lists else "trainval"
@@ -98,8 +99,8 @@ def own_lists(reading: Reading, eval_list: str | None) -> tuple[NDArray[np.int64
         return np.setdiff1d(lists[trained], val), val, f"the data's own lists {trained} and {evaluated}"
     if eval_list is not None:
         raise UserError(
-            f"With --eval-list {eval_list} there is nothing to train on: the data's lists are "
-            f"{', '.join(lists)}. Evaluate on another list than the one trained on."
+            f"With --eval-list {eval_list} no list is left to train on: the data's lists are {', '.join(lists)}. "
+            "Train and evaluate on different lists."
         )
     return None
 
@@ -107,13 +108,15 @@ def own_lists(reading: Reading, eval_list: str | None) -> tuple[NDArray[np.int64
 def stratify(
     presence: NDArray[np.bool_], val_fraction: float, seed: int, groups: NDArray[np.int64] | None = None
 ) -> NDArray[np.int8]:
-    """(N,) TRAIN or VAL for each image. presence: (N, C), which classes each image holds.
+    """Assign each image to TRAIN or VAL; returns (N,).
 
-    groups: (N,), images of one number stay on one side; without it each image is a group.
-    Classes are dealt out from the rarest to the commonest, each group to the side that still wants
-    most of that class, large groups first; images without boxes last. A class of two or more groups is
-    then brought to both sides wherever moving one group can do that without taking another class from
-    a side. The sides have the images asked for, up to a group.
+    presence: (N, C), which classes each image contains.
+    groups: (N,); images of the same group stay on one side. By default each image is its own group.
+
+    Classes are assigned from the rarest to the most common; for each, its groups go, large ones first, to the side
+    that still needs the class most. Images without boxes come last. Then a class with two or more groups that is on one
+    side only is moved to both, if moving a single group does so without removing another class from a side. The sizes
+    of the sides are as requested, to within one group.
     """
     units = np.arange(len(presence)) if groups is None else _by_first_image(groups)
     count, class_count = int(units.max(initial=-1)) + 1, presence.shape[1]
@@ -122,7 +125,7 @@ def stratify(
     np.add.at(images_with, units, presence)
 
     shuffled = np.random.default_rng(seed).permutation(count)
-    # What comes last evens out what came before, so it must be small.
+    # Small groups come last, to even out the sizes of the sides.
     shuffled = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
     rows, labels = np.nonzero(images_with[shuffled])
     starts = np.searchsorted(rows, np.arange(count + 1)).tolist()
@@ -132,7 +135,7 @@ def stratify(
     size_of = sizes[shuffled].tolist()
 
     totals = images_with.sum(axis=0).astype(np.float64)
-    # A class of two or more groups wants one on each side, however small its share would be.
+    # A class with two or more groups needs one on each side, however small its share.
     divisible = (images_with > 0).sum(axis=0) >= 2
     val_wanted = np.where(divisible, np.clip(totals * val_fraction, 1, np.maximum(totals - 1, 1)), 0)
     wanted = [(totals - val_wanted).tolist(), val_wanted.tolist()]
@@ -161,7 +164,7 @@ def stratify(
     result = np.empty(count, dtype=np.int8)
     result[shuffled] = np.array(sides, dtype=np.int8)
     if 1 < count < len(presence) and len(set(result.tolist())) == 1:
-        # Few large groups: the one with the fewest classes, and of those the smallest, fills the empty side.
+        # With few large groups a side can stay empty: move the group with the fewest classes, then images.
         result[np.lexsort((sizes, (images_with > 0).sum(axis=1)))[0]] ^= 1
     return _bring_to_both_sides(images_with > 0, result, sizes)[units]
 
@@ -169,18 +172,21 @@ def stratify(
 def _bring_to_both_sides(
     presence: NDArray[np.bool_], sides: NDArray[np.int8], sizes: NDArray[np.int64]
 ) -> NDArray[np.int8]:
-    """Sides of the groups (G,) after the moves; presence: (G, C), sizes: (G,) images."""
+    """Move groups so that classes on one side only reach both; returns (G,) sides.
+
+    presence: (G, C). sizes: (G,) number of images.
+    """
     sides = sides.copy()
     on = np.stack([presence[sides == side].sum(axis=0) for side in (TRAIN, VAL)])
     moved = True
-    # Each move gives a class its missing side and takes none away, so there are at most C of them.
+    # Each move adds a missing class to a side and removes none, so there are at most C moves.
     while moved:
         moved = False
         for to, label in np.argwhere((on == 0) & (on.sum(axis=0) >= 2)).tolist():
             if on[to, label]:
                 continue
             origin = 1 - to
-            last_there = (on[origin] == 1) & (on[to] > 0)  # classes that would lose their side
+            last_there = (on[origin] == 1) & (on[to] > 0)  # classes with a single group on the side of origin
             candidates = np.flatnonzero(presence[:, label] & (sides == origin))
             candidates = candidates[~presence[candidates][:, last_there].any(axis=1)]
             if len(candidates):
@@ -193,7 +199,7 @@ def _bring_to_both_sides(
 
 
 def save(split: Split, index: ImageIndex, path: Path) -> None:
-    """Write split.json: origin, fingerprint, and each side's file names with a digest for each image."""
+    """Write split.json: origin, fingerprint, and for each side the file names and a digest of each image."""
     digests = image_digests(index)
     content = {
         "schema": SCHEMA,
@@ -212,10 +218,10 @@ def save(split: Split, index: ImageIndex, path: Path) -> None:
 
 
 def load(path: Path, index: ImageIndex) -> Split:
-    """Read split.json back, with rows of `index` found by file name.
+    """Read split.json and find its images in `index` by file name.
 
-    Raises UserError if the file cannot be read, or if images, boxes or classes have changed since it
-    was written; the error names what changed.
+    Raises UserError if the file cannot be read, or if images, boxes or classes have changed since it was written; the
+    error says what changed.
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -225,10 +231,10 @@ def load(path: Path, index: ImageIndex) -> Split:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read as a split ({error!r}). Remove it, or choose another --out.") from error
     if schema != SCHEMA:
-        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}. Choose another --out.")
+        raise UserError(f"{path} has schema {schema}; this version reads {SCHEMA}. Choose another --out.")
     changes = []
     if classes != index.classes:
-        changes.append(f"classes were {', '.join(classes)}; are {', '.join(index.classes)}")
+        changes.append(f"the classes were {', '.join(classes)}, now {', '.join(index.classes)}")
     row_of = {file: row for row, file in enumerate(index.files)}
     digests = image_digests(index)
     rows = {}
@@ -240,22 +246,22 @@ def load(path: Path, index: ImageIndex) -> Split:
             if file in row_of and digests[row_of[file]] != digest
         ]
         if missing:
-            changes.append(f"{len(missing)} images of {side} are gone ({some(missing)})")
+            changes.append(f"{len(missing)} images of {side} are missing ({some(missing)})")
         if changed:
             changes.append(f"{len(changed)} images of {side} have another size or other boxes ({some(changed)})")
         rows[side] = np.array([row_of[file] for file in files if file in row_of], dtype=np.int64)
     if not changes and _fingerprint(index, rows["train"], rows["val"]) != fingerprint:
-        changes.append("its own list of images was edited")
+        changes.append("the file itself was edited")
     if changes:
         raise UserError(
-            f"The data are not those that {path} was made from: {'; '.join(changes)}. "
+            f"The data have changed since {path} was written: {'; '.join(changes)}. "
             "Restore the data, or start a new run with another --out."
         )
     return Split(train=rows["train"], val=rows["val"], origin=origin, fingerprint=fingerprint)
 
 
 def image_digests(index: ImageIndex) -> list[str]:
-    """N short digests, each of one image's size and boxes, to name the images that changed."""
+    """N short digests, each of one image's size and boxes, to identify changed images."""
     columns = [np.round(getattr(index, name).astype(np.float64), 2) for name in BOX_FIELDS]
     table = np.concatenate([column.reshape(len(index.boxes), -1) for column in columns], axis=1)
     starts = index.offsets.tolist()
@@ -277,26 +283,26 @@ def _presence(index: ImageIndex, pool: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _by_first_image(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) the groups numbered from 0 in the order of their first images."""
+    """(N,) the groups renumbered from 0 in the order of their first images."""
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse]
 
 
 def _divisible(groups: NDArray[np.int64], val_fraction: float) -> NDArray[np.int64]:
-    """(N,) groups, with the images of one that no side could hold each as a group of its own."""
+    """(N,) groups, with each group that is larger than the training side split into single images."""
     _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     too_large = sizes[inverse] > max(len(groups) * (1 - val_fraction), 1)
     return np.where(too_large, len(sizes) + np.arange(len(groups)), inverse)
 
 
 def _grouped_images(groups: NDArray[np.int64]) -> int:
-    """How many images share their group with another."""
+    """Number of images in groups of two or more."""
     _, sizes = np.unique(groups, return_counts=True)
     return int(sizes[sizes > 1].sum())
 
 
 def _pool(lists: dict[str, NDArray[np.int64]], count: int) -> NDArray[np.int64]:
-    """The images that may be divided: a test list stays untouched."""
+    """The images to divide, without those of a test list."""
     for name in ("train", "trainval"):
         if name in lists:
             return lists[name]
@@ -304,5 +310,5 @@ def _pool(lists: dict[str, NDArray[np.int64]], count: int) -> NDArray[np.int64]:
 
 
 def some(files: list[str]) -> str:
-    """The first few of the files, for a message."""
+    """The first few file names, for a message."""
     return ", ".join(files[:NAMED]) + (", ..." if len(files) > NAMED else "")

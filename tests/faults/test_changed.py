@@ -12,11 +12,12 @@ import pytest
 
 import run_all
 from bench.data import split as splits
-from bench.data.dataset import IMAGE_FILES, Dataset, open_dataset
+from bench.data.dataset import Dataset, open_dataset
 from bench.data.image_files import changed_image_files, save_image_files
 from bench.errors import UserError
 from bench.run.plan import settle_software
 from bench.storage.provenance import environment, software_changes
+from bench.storage.run_folder import IMAGE_FILES
 from tests.pictures import picture, voc_folder, xml_of
 
 
@@ -46,7 +47,7 @@ def test_the_same_data_are_the_same_wherever_they_were_copied(data: Dataset, tmp
 def test_another_picture_of_the_same_size_is_named(data: Dataset) -> None:
     root = data.index.root
     picture(3).save(root / "JPEGImages/7.jpg")
-    with pytest.raises(UserError, match=r"1 of 10 images .* something else .*\(JPEGImages/7\.jpg\)\. Restore .*--out"):
+    with pytest.raises(UserError, match=r"1 of 10 images .* have changed since .*\(JPEGImages/7\.jpg\)\. Restore .*--out"):
         reopened(root)
 
 
@@ -65,9 +66,9 @@ def test_a_byte_that_no_size_or_time_betrays_is_found_where_the_time_differs(dat
         (lambda root: (root / "Annotations/8.xml").write_text(xml_of(8, objects="")), "1 images of val .*8.jpg"),
         (
             lambda root: (root / "Annotations/1.xml").write_text(xml_of(1).replace(">bar<", ">rod<")),
-            "classes were bar, square; are bar, rod, square",
+            "classes were bar, square, now bar, rod, square",
         ),
-        (lambda root: (root / "ImageSets/Main/val.txt").write_text("6\n7\n8"), "1 images of val are gone"),
+        (lambda root: (root / "ImageSets/Main/val.txt").write_text("6\n7\n8"), "1 images of val are missing"),
     ],
     ids=["box", "no objects", "class", "list"],
 )
@@ -83,7 +84,7 @@ def test_a_split_that_was_edited_is_refused(data: Dataset, tmp_path: Path) -> No
     for entry in ("files", "digests"):
         content["train"][entry].append(content["val"][entry].pop())
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="its own list of images was edited"):
+    with pytest.raises(UserError, match="the file itself was edited"):
         reopened(data.index.root)
 
 
