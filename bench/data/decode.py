@@ -1,8 +1,8 @@
-"""From an image file to RGB pixels, right for every kind of file that data sets hold.
+"""Decode image files to RGB pixels, correctly for every kind of file found in data sets.
 
-Careless conversion turns 16-bit greys white, shows the hidden colours of transparent pixels, inverts
-CMYK, and leaves boxes behind when EXIF says "rotate". Here each case has its rule, and the caller
-learns which rule was applied, so that the preflight can count it.
+Careless conversion turns 16-bit greys white, shows the hidden colours of transparent pixels, inverts CMYK, and ignores
+EXIF rotation, so that boxes no longer fit. Here each case has a rule, and the caller learns which rule was applied, so
+that the preflight can count it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from bench.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
-# 600 MB of RGB: more than any camera's picture, less than what exhausts a laptop.
+# 600 MB of RGB: more than any camera produces, less than what exhausts a laptop.
 MAX_PIXELS = 200_000_000
-# PIL refuses at twice its own limit only, and the cap must not depend on PIL's version.
+# PIL raises only at twice its limit, and our cap must not depend on PIL's version.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 ORIENTATION_TAG = 0x0112
-# EXIF 2.32, section 4.6.4: what to do to the stored pixels to see the picture upright.
+# EXIF 2.32, section 4.6.4: the operation that turns the stored pixels upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,7 +39,7 @@ SWAPS_SIDES = frozenset({5, 6, 7, 8})
 
 
 class ImageError(UserError):
-    """An image file that cannot be used: `kind` (stable name), `what` was found, `remedy`."""
+    """An image file that cannot be used: `kind` (a stable name), `what` was found, `remedy`."""
 
     def __init__(self, path: Path, kind: str, what: str, remedy: str) -> None:
         super().__init__(f"{path}: {what}. What to do: {remedy}.")
@@ -50,7 +50,7 @@ class ImageError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """pixels: (H, W, 3) uint8 RGB, upright. conversions: what had to be done, e.g. ("cmyk-image",)."""
+    """pixels: (H, W, 3) uint8 RGB, upright. conversions: those applied, e.g. ("cmyk-image",)."""
 
     pixels: NDArray[np.uint8]
     conversions: tuple[str, ...]
@@ -66,17 +66,17 @@ def decode(
 def decode_image(
     path: Path, *, expected_size: tuple[int, int] | None = None, max_side: int | None = None
 ) -> DecodedImage:
-    """Decode a whole image file to RGB and say which conversions that took.
+    """Decode an image file completely to RGB and report the conversions applied.
 
-    Transparent pixels are composited on white, as a browser shows them. Greys of 16 bits are divided
-    by 257; integer and float greys by the range of their format (`_grey_range`). An EXIF orientation
-    is applied. Colour profiles are not: detectors are trained on pixels as stored.
+    Transparent pixels are composited on white, as in a browser. 16-bit greys are divided by 257, integer and float
+    greys by the range of their format (`_grey_range`). The EXIF orientation is applied, colour profiles are not:
+    detectors are trained on pixels as stored.
 
-    expected_size: width and height of the upright picture according to the annotation.
-    max_side: the result is reduced (antialiased, JPEG already while decoding) so that its longer side
-        is at most this many pixels. Boxes must be scaled with it, by the caller.
-    Raises ImageError (a UserError) naming the file: missing, not an image, truncated, above
-    MAX_PIXELS, or of another size than expected.
+    expected_size: annotated width and height of the upright image.
+    max_side: maximum length of the longer side in pixels; larger images are reduced with antialiasing (JPEG partly
+        during decoding). The caller must scale the boxes.
+    Raises ImageError (a UserError) naming the file if it is missing, not an image, truncated, above MAX_PIXELS, or of
+    another size than expected.
     """
     try:
         with _open(path) as image:
@@ -90,11 +90,11 @@ def decode_image(
             rgb, conversions = _to_rgb(image)
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # decoders meet strangers' bytes: they raise anything from struct.error to KeyError
+    except Exception as error:  # on corrupt bytes decoders raise anything from struct.error to KeyError
         raise ImageError(
             path,
             "truncated-image",
-            f"it cannot be decoded to its end ({error})",
+            f"it cannot be decoded completely ({error})",
             "copy the file again from its source, or remove it together with its annotation",
         ) from error
     if rgb.size != target:
@@ -106,7 +106,7 @@ def decode_image(
 
 
 def header_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, after EXIF orientation, from the header alone.
+    """Width and height in pixels after EXIF orientation, read from the header only.
 
     Raises ImageError if the file is missing, is not an image, or is above MAX_PIXELS.
     """
@@ -117,12 +117,12 @@ def header_size(path: Path) -> tuple[int, int]:
 
 def _open(path: Path) -> Image.Image:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
-            raise OSError("it is no file")
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block forever
+            raise OSError("it is not a file")
         image = Image.open(path)
     except FileNotFoundError as error:
         raise ImageError(
-            path, "missing-image", "there is no such file", "restore it, or remove its annotation"
+            path, "missing-image", "the file does not exist", "restore it, or remove its annotation"
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _bomb(path, str(error)) from error
@@ -130,15 +130,15 @@ def _open(path: Path) -> Image.Image:
         raise ImageError(
             path,
             "unreadable-image",
-            f"its {path.stat().st_size} bytes are not of any known image format",
-            "replace it by a JPEG or PNG file, or remove it together with its annotation",
+            f"its {path.stat().st_size} bytes are not in a known image format",
+            "replace it with a JPEG or PNG file, or remove it together with its annotation",
         ) from error
     except (OSError, SyntaxError, ValueError, TypeError, EOFError) as error:
         raise ImageError(
             path,
             "unreadable-image",
             f"its header cannot be read ({error})",
-            "check that the file may be read, and copy it again from its source",
+            "check the file's permissions, or copy it again from its source",
         ) from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
@@ -156,13 +156,13 @@ def _bomb(path: Path, size: str) -> ImageError:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation still to be applied: 1 (none) to 8."""
-    # PIL applies a TIFF's orientation itself; and asks a PNG without EXIF for it by decoding everything.
+    """The EXIF orientation still to be applied: 1 (none) to 8."""
+    # PIL applies a TIFF's orientation itself, and to look for EXIF in a PNG without it would decode the whole file.
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1
     try:
         value = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block says nothing, and the picture behind it may be good
+    except Exception:  # the image may be good despite a broken EXIF block
         return 1
     return value if isinstance(value, int) and value in UPRIGHT else 1
 
@@ -172,18 +172,18 @@ def _check_size(path: Path, image: Image.Image, orientation: int, expected_size:
     upright = (height, width) if orientation in SWAPS_SIDES else (width, height)
     if expected_size is None or upright == expected_size:
         return
-    stated = f"the annotation says {expected_size[0]}x{expected_size[1]}"
+    annotated = f"the annotation says {expected_size[0]}x{expected_size[1]}"
     if (width, height) == expected_size:
         raise ImageError(
             path,
             "exif-disagrees",
-            f"its EXIF orientation ({orientation}) makes it {upright[0]}x{upright[1]}, {stated}",
-            "the boxes were drawn on the stored pixels: remove the orientation tag from the file",
+            f"its EXIF orientation ({orientation}) makes it {upright[0]}x{upright[1]}, {annotated}",
+            "the boxes refer to the stored pixels: remove the orientation tag from the file",
         )
     raise ImageError(
         path,
         "size-disagrees",
-        f"it has {upright[0]}x{upright[1]} pixels, {stated}",
+        f"it has {upright[0]}x{upright[1]} pixels, {annotated}",
         "annotate this version of the image, or restore the one that was annotated",
     )
 
@@ -204,7 +204,7 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     if mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         return _on_white(image), ("alpha-image",)
     if mode == "P" and image.palette is not None and image.palette.mode != "RGB":
-        return _on_white(image), ("palette-image",)  # the palette itself holds transparent colours
+        return _on_white(image), ("palette-image",)  # the palette has transparent colours
     if mode in ("I", "F") or mode.startswith("I;16"):
         return _rescaled(image, _grey_range(image)), ("deep-grey-image",)
     plain = _uninverted_cmyk(image) if mode == "CMYK" else image
@@ -223,10 +223,10 @@ PLAIN_CONVERSIONS = {
 def _transparent(image: Image.Image) -> Image.Image:
     if image.mode != "I;16":
         return image.convert("RGBA")
-    # The colour that stands for "transparent" is a 16-bit grey: compare before rescaling.
+    # The transparent colour is a 16-bit grey, so compare before rescaling.
     rgba = _rescaled(image, 65535).convert("RGBA")
-    shown = np.asarray(image) != image.info["transparency"]
-    rgba.putalpha(Image.fromarray(shown.astype(np.uint8) * 255))
+    opaque = np.asarray(image) != image.info["transparency"]
+    rgba.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
     return rgba
 
 
@@ -237,19 +237,18 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _uninverted_cmyk(image: Image.Image) -> Image.Image:
-    # PIL inverts every CMYK JPEG, as Adobe's programs store them; files without Adobe's marker are
-    # stored plainly and must be turned back.
+    # PIL inverts every CMYK JPEG, because Adobe's programs store them inverted. Files without Adobe's marker are not
+    # inverted, so undo it.
     if image.format in ("JPEG", "MPO") and "adobe" not in image.info:
         return Image.eval(image, lambda value: 255 - value)
     return image
 
 
 def _grey_range(image: Image.Image) -> float:
-    """The value that is white in a grey image of mode I or F.
+    """The value of white in a grey image of mode I or F.
 
-    16-bit modes, PNG and PGM (which PIL scales) end at 65535. Other formats (TIFF) do not state a
-    range: the smallest customary one that holds the image's values is taken: 1 (float only), 255,
-    65535, 2^31 - 1.
+    It is 65535 in 16-bit modes, PNG and PGM (which PIL scales). Other formats (TIFF) do not state a range; use the
+    smallest usual one that contains the image's values: 1 (float only), 255, 65535 or 2^31 - 1.
     """
     if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
         return 65535

@@ -1,4 +1,4 @@
-"""Boxes with their names on pictures: what `predict` and the contact sheets show."""
+"""Draw labelled boxes on images, for `predict` and the contact sheets."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-# Okabe and Ito's palette, told apart by colour-blind people too
+# Okabe and Ito's palette, distinguishable by colour-blind people.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-DARK = frozenset({"#009E73", "#0072B2", "#D55E00"})  # behind white letters; the others behind black ones
+DARK = frozenset({"#009E73", "#0072B2", "#D55E00"})  # these need white text, the others black
 
-Place = tuple[float, float, float, float]  # xyxy in pixels of the picture
+Place = tuple[float, float, float, float]  # xyxy in pixels of the image
 
 
 def draw_boxes(picture: Image.Image, boxes: NDArray[np.float64], texts: Sequence[str], labels: Sequence[int]) -> int:
-    """Draw boxes (K, 4) xyxy in pixels onto the RGB picture, each in its label's colour with its text.
+    """Draw boxes on the RGB image `picture`, each in the colour of its label with its text.
 
-    A text stands above its box, or where that is taken or outside, at one of the box's other edges; one
-    that would cover another text is left out, since neither could be read. Returns how many were.
-    Texts of the first boxes are placed first; outlines are drawn beneath all texts.
+    boxes: (K, 4) xyxy in pixels. Texts are placed in the order of the boxes, over all outlines: above the box, or at
+    another of its edges if that place is taken or outside the image. A text that fits nowhere is left out.
+    Returns the number of texts left out.
     """
     draw = ImageDraw.Draw(picture)
-    font = letters(max(11, round(max(picture.size) / 45)))
-    line = max(1, round(max(picture.size) / 300))
+    font = label_font(max(11, round(max(picture.size) / 45)))
+    line_width = max(1, round(max(picture.size) / 300))
     colours = [COLOURS[label % len(COLOURS)] for label in labels]
     for box, colour in zip(boxes.tolist(), colours, strict=True):
-        draw.rectangle(box, outline=colour, width=line)
+        draw.rectangle(box, outline=colour, width=line_width)
     taken: list[Place] = []
     for box, text, colour in zip(boxes.tolist(), texts, colours, strict=True):
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-        plate = (right + 4, bottom - top + 4)
-        place = _free_place(box, plate, picture.size, taken)
+        text_size = (right + 4, bottom - top + 4)
+        place = _free_place(box, text_size, picture.size, taken)
         if place is None:
             continue
         taken.append(place)
@@ -46,16 +46,16 @@ def draw_boxes(picture: Image.Image, boxes: NDArray[np.float64], texts: Sequence
 
 
 @cache
-def letters(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib: Pillow's own font has no letters beyond English ones."""
+def label_font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Pillow's built-in font covers only English letters."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
 def _free_place(
-    box: Sequence[float], plate: tuple[float, float], picture: tuple[int, int], taken: Sequence[Place]
+    box: Sequence[float], size: tuple[float, float], picture: tuple[int, int], taken: Sequence[Place]
 ) -> Place | None:
-    """Where a plate (width, height) fits at a box: above, below, or inside at the top or bottom."""
-    width, height = plate
+    """A free place for a text of `size` (width, height) at a box: above, below, or inside at the top or bottom."""
+    width, height = size
     x = min(max(0.0, box[0]), picture[0] - width)
     for y in (box[1] - height, box[3], box[1], box[3] - height):
         if x < 0 or y < 0 or y + height > picture[1]:

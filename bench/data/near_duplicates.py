@@ -1,20 +1,19 @@
-"""Near-duplicates: pictures that show the same thing, so that one must not be trained on and the other scored.
+"""Find near-duplicates: images so similar that one must not be trained on if the other is scored.
 
-Found are copies that were mirrored, turned by quarters, recompressed, resized, brightened or slightly
-cropped, and neighbouring frames of one recording. The work is linear in the number of images:
+It finds copies that were mirrored, rotated by multiples of 90 degrees, recompressed, resized, brightened or slightly
+cropped, and neighbouring frames of a recording, in time linear in the number of images:
 
-1. A picture becomes 16 x 16 greys. Its descriptor is their differences from cell to cell, of length
-   one: brightness and contrast drop out, and so do the large flat parts that all photographs of
-   shelves share. A correlation of two descriptors of LIKENESS or more is a near-duplicate.
-2. Signs of random projections of the descriptor make a code of 64 bits (Charikar 2002, "Similarity
-   estimation techniques from rounding algorithms"): a correlation r lets arccos(r) / pi of them differ.
-3. The codes are sorted, once for each byte that may come first (as in Manku, Jain and Das Sarma 2007,
-   "Detecting near-duplicates for web crawling"), and each is compared with the WINDOW that follow it,
-   however many are equal: ten thousand black frames cost what ten thousand photographs do. Only pairs
-   whose codes differ in few bits are correlated.
+1. An image becomes a 16 x 16 grey thumbnail. Its descriptor is the normalised vector of differences between
+   neighbouring cells, which removes brightness and contrast, and the large flat areas that similar scenes share. Two
+   images with a descriptor correlation of at least MIN_CORRELATION are near-duplicates.
+2. The signs of random projections of the descriptor form a 64-bit code (Charikar 2002, "Similarity estimation
+   techniques from rounding algorithms"): at a correlation r, a share of arccos(r) / pi of the bits differ.
+3. The codes are sorted, once for each byte that may come first (as in Manku, Jain and Das Sarma 2007, "Detecting
+   near-duplicates for web crawling"), and each is compared with the WINDOW codes that follow it, even if many are
+   equal: ten thousand black frames cost no more than ten thousand photographs. Only pairs whose codes differ in few
+   bits are correlated.
 
-Every picture takes part in eight views, itself and its mirror image in four turns, so that a turned
-copy meets its original among them.
+Every image has eight views, itself and its mirror image in four rotations, so that a rotated copy matches one of them.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ from scipy.sparse.csgraph import connected_components
 
 SIDE = 16  # cells of a thumbnail, each way
 VIEWS = 8
-LIKENESS = 0.85  # correlation of descriptors; strangers with equal black margins came to 0.82, without to 0.76
-FLAT = 1.0  # root mean square difference of neighbouring cells, in grey levels; below it there is only noise
-SAME_LEVELS = 2  # grey levels by which cells of equal flat pictures may differ
-WINDOW = 16  # codes that each is compared with, in each order
-LARGEST_DISTANCE = 12  # of 64 bits; at a correlation of LIKENESS 11 differ on average, between strangers 32
-CHUNK = 1024  # pictures or pairs that are in floating point at a time
+MIN_CORRELATION = 0.85  # unrelated images reached 0.82 with equal black margins, 0.76 without
+FLAT = 1.0  # grey levels; below this RMS difference of neighbouring cells there is only noise
+SAME_LEVELS = 2  # grey levels by which cells of equal flat images may differ
+WINDOW = 16  # codes that each code is compared with, in each order
+MAX_DISTANCE = 12  # of 64 bits; on average 11 differ at MIN_CORRELATION, and 32 between unrelated images
+CHUNK = 1024  # images or pairs converted to floating point at a time
 
 CODE_BITS = 64
 BYTE_BITS = 8
 
 
 def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(16, 16) uint8 greys, the means over the cells of a picture (H, W, 3) RGB."""
+    """(16, 16) uint8 greys, the means over the cells of an (H, W, 3) RGB image."""
     grey = Image.fromarray(image).convert("L")
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def near_duplicates(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(P, 2) rows of pictures that are alike, the lower first, ascending.
+    """(P, 2) rows of near-duplicate images, the lower first, ascending.
 
-    thumbnails: (N, 16, 16) of `thumbnail`. Pictures that others have already joined are not compared
-    again: of many that are all alike, the pairs are what joins them, and `groups_of` gives the whole.
+    thumbnails: (N, 16, 16) from `thumbnail`. Images already connected through others are not compared, so a large group
+    of near-duplicates has only enough pairs to connect it; `groups_of` gives the groups.
     """
     views = _views(thumbnails)
     groups = np.arange(len(thumbnails))
@@ -69,39 +68,39 @@ def near_duplicates(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def candidates(codes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """(P, 2) positions of codes that differ in at most LARGEST_DISTANCE bits, among those that are compared.
+    """(P, 2) positions of compared codes that differ in at most MAX_DISTANCE bits, in parts.
 
-    codes: (M,). M * WINDOW * 8 comparisons are made, and no more pairs than that are given. For each
-    order of the codes those that follow at once come first, then the rest of the window.
+    codes: (M,). There are M * WINDOW * 8 comparisons. For each order of the codes, direct neighbours come first, then
+    the rest of the window.
     """
     for turn in range(0, CODE_BITS, BYTE_BITS):
         turned = codes << np.uint64(turn) | codes >> np.uint64((CODE_BITS - turn) % CODE_BITS)
-        order = np.argsort(turned, kind="stable")  # equal codes in one order on every machine
+        order = np.argsort(turned, kind="stable")  # the same order of equal codes on every machine
         in_order = codes[order]
         for steps in (range(1, 2), range(2, WINDOW + 1)):
             near = []
             for step in steps:
                 distances = np.bitwise_count(in_order[:-step] ^ in_order[step:])
-                places = np.flatnonzero(distances <= LARGEST_DISTANCE)
+                places = np.flatnonzero(distances <= MAX_DISTANCE)
                 near.append(np.stack((order[places], order[places + step]), axis=1))
             yield np.concatenate(near)
 
 
 def groups_of(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """(count,) number of each picture's group; one without a copy is a group of its own.
+    """(count,) group of each image; an image without near-duplicates is its own group.
 
-    pairs: (P, 2) rows. Groups are connected components: the frames of one recording are one group,
-    though its first frame and its last may not be alike.
+    pairs: (P, 2) rows. Groups are connected components: all frames of a recording form one group, even if its first and
+    last frames differ.
     """
     links = coo_array((np.ones(len(pairs), dtype=np.bool_), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return connected_components(links, directed=False)[1].astype(np.int64)
 
 
 def across(pairs: NDArray[np.int64], train: NDArray[np.int64], val: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(K, 2) rows of validation pictures that have near-duplicates in training, each with one of those.
+    """(K, 2) rows of validation images with near-duplicates in training, each with one of those.
 
-    pairs: (P, 2) rows of `near_duplicates`. The training picture is one that is directly alike where
-    such a pair is known, else the first of the same group.
+    pairs: (P, 2) rows from `near_duplicates`. The training image forms a pair with the validation image if one is
+    known, and is otherwise the first of the same group.
     """
     count = int(max((array.max(initial=-1) for array in (pairs, train, val)), default=-1)) + 1
     in_train, in_val = (np.isin(np.arange(count), rows) for rows in (train, val))
@@ -118,7 +117,7 @@ def across(pairs: NDArray[np.int64], train: NDArray[np.int64], val: NDArray[np.i
 
 
 def _views(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N * 8, 256): each thumbnail and its mirror image in four turns; row // 8 is the picture."""
+    """(N * 8, 256): each thumbnail and its mirror image in four rotations; row // 8 is the image."""
     turned = [
         np.rot90(upright, turn, axes=(1, 2)) for upright in (thumbnails, thumbnails[:, :, ::-1]) for turn in range(4)
     ]
@@ -126,15 +125,15 @@ def _views(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _differences(views: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(M, 480) differences of neighbouring cells, across and down."""
+    """(M, 480) differences between neighbouring cells, horizontal and vertical."""
     cells = views.reshape(-1, SIDE, SIDE).astype(np.float32)
     across_and_down = (np.diff(cells, axis=2), np.diff(cells, axis=1))
     return np.concatenate([each.reshape(len(cells), -1) for each in across_and_down], axis=1)
 
 
 def _codes(views: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """(M,) codes of 64 bits; of flat pictures, whose differences are noise, their brightness in 16 bits."""
-    # A constant seed: the same pictures must be grouped alike at every start.
+    """(M,) 64-bit codes; for flat images, whose differences are noise, the brightness in 16 bits."""
+    # A constant seed, so that groups are the same at every start.
     planes = np.random.default_rng(0).standard_normal((2 * SIDE * (SIDE - 1), CODE_BITS)).astype(np.float32)
     codes = np.zeros(len(views), dtype=np.uint64)
     for start in range(0, len(views), CHUNK):
@@ -152,4 +151,4 @@ def _alike(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bo
     inner = np.einsum("pd,pd->p", one, other)
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     equal = np.abs(first.astype(np.int16) - second).max(axis=1, initial=0) <= SAME_LEVELS
-    return (inner >= LIKENESS * norms) & (norms >= FLAT**2 * one.shape[1]) | equal
+    return (inner >= MIN_CORRELATION * norms) & (norms >= FLAT**2 * one.shape[1]) | equal

@@ -1,6 +1,6 @@
-"""A few small pictures of the validation split, kept by a run so that its page can show what was found on them.
+"""Thumbnails of a few validation images, stored with a run so that its page can show detections on them.
 
-They are all of the images that leaves the data's own folder; ``--no-images`` keeps even these out.
+No other image data leave the data's folder; ``--no-images`` disables even these.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from PIL import Image
 from bench.data.index import ImageIndex
 from bench.data.pixels import open_pixels
 from bench.storage.atomic import replacing, write_json
+from bench.storage.run_folder import THUMBNAILS
 
-MOST = 12
-LONGEST_SIDE = 300  # pixels: the size that the network sees
+MAX_IMAGES = 12
+LONGEST_SIDE = 300  # pixels, as at the network
 QUALITY = 80
-FOLDER = "thumbnails"
 
 
 def write_thumbnails(run: Path, val: ImageIndex, pixels: Path | None) -> list[Path]:
-    """Up to 12 images evenly spread over `val` as JPEG in ``thumbnails/`` of the run's folder; the files.
+    """Write up to 12 images evenly spread over `val` as JPEG to ``thumbnails/`` in the run's folder.
 
-    ``thumbnails.json`` lists them: image_id as in ground_truth.json, file, and scale, thumbnail pixels per
-    pixel of the original image. pixels: the file of decoded images, if there is one.
+    ``thumbnails.json`` lists them with image_id (as in ground_truth.json), file and scale (thumbnail pixels per
+    original pixel). pixels: the file of decoded images, None to decode on demand. Returns the paths of the images.
     """
-    rows = np.unique(np.linspace(0, len(val) - 1, min(MOST, len(val))).round().astype(np.int64))
+    rows = np.unique(np.linspace(0, len(val) - 1, min(MAX_IMAGES, len(val))).round().astype(np.int64))
     source = open_pixels(pixels, val)
     entries = []
     for row in rows.tolist():
         picture = Image.fromarray(np.asarray(source[row]))
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
         name = f"{int(val.image_ids[row])}.jpg"
-        with replacing(run / FOLDER / name) as file:
+        with replacing(run / THUMBNAILS / name) as file:
             picture.save(file, format="JPEG", quality=QUALITY, optimize=True)
         entries.append(
             {"image_id": int(val.image_ids[row]), "file": name, "scale": picture.width / int(val.sizes[row, 0])}
         )
-    write_json(run / FOLDER / "thumbnails.json", {"thumbnails": entries})
-    return [run / FOLDER / str(entry["file"]) for entry in entries]
+    write_json(run / THUMBNAILS / "thumbnails.json", {"thumbnails": entries})
+    return [run / THUMBNAILS / str(entry["file"]) for entry in entries]
 
 
 def remove_thumbnails(run: Path) -> None:
-    """Take out what an earlier start of the run has kept."""
-    for path in (run / FOLDER / "thumbnails.json", *(run / FOLDER).glob("*.jpg")):
+    """Delete the thumbnails of an earlier start of the run."""
+    for path in (run / THUMBNAILS / "thumbnails.json", *(run / THUMBNAILS).glob("*.jpg")):
         path.unlink(missing_ok=True)

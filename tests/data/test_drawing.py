@@ -49,6 +49,6 @@ def test_a_name_without_room_is_counted() -> None:
 
 def test_letters_beyond_english_ones_differ() -> None:
     """A font without them would draw the same empty frame for each."""
-    font = drawing.letters(16)
+    font = drawing.label_font(16)
     masks = {bytes(font.getmask(letter)) for letter in "×…éőжΩ"}
     assert len(masks) == 6
