@@ -1,29 +1,19 @@
-"""How fast a detector is, and what it costs: one measuring function for the matrix and the benchmarks.
-
-A measurement is a list of times of the same call, after a warm-up, with the device idle before it and
-finished after it. What is reported are medians and percentiles, never without their number of samples.
-"""
+"""Latency and throughput of a detector, for the records of a run."""
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import cycle
 from math import gcd
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
-from bench.cpu.depthwise import without_compiled_loops
+from bench.device.clock import Timing, measure
 from bench.device.memory import out_of_memory
 from bench.errors import UserError
 
@@ -32,16 +22,16 @@ from bench.errors import UserError
 class SpeedSettings:
     """How long to measure inference.
 
-    By the default a network of 15 ms an image is measured up to batch 8, one of 1 ms up to 32, and one of 100 ms at 1
-    and 2 alone.
+    With the defaults a network of 15 ms an image is measured up to batch 8, one of 1 ms up to 32, and one of 100 ms at
+    1 and 2 only.
 
-    budget_seconds: for everything; only the fewest samples of batch 1, and a call that has begun, may exceed it.
-    batches: sizes of the sweep, rising, from 1: batch 1 gives the latency. Between neighbours such as 8 and 16, chance
-        would decide which is best, or whether the budget still lasts for the larger.
+    budget_seconds: for everything. Only the fewest samples of batch 1 and a call in progress may exceed it.
+    batches: batch sizes to try, rising from 1; batch 1 gives the latency. They are far apart: between neighbours such
+        as 8 and 16, noise would decide which is best.
     latency_share: part of the budget that batch 1 may take.
-    warmup: calls before each batch size, untimed.
-    fewest, most: samples of a batch size. At batch 1 a p99 wants `most` of some hundreds.
-    fall: the sweep ends at two throughputs in a row below this part of the best; one may be another process's doing.
+    warmup: untimed calls before each batch size.
+    fewest, most: samples of a batch size. A p99 at batch 1 needs some hundreds.
+    fall: the sweep ends after two throughputs in a row below this part of the best; a single low one may be noise.
     """
 
     budget_seconds: float = 2.7
@@ -58,89 +48,8 @@ class SpeedSettings:
 
     @classmethod
     def quick(cls) -> SpeedSettings:
-        """For checks: enough to see that it works, too little for a comparison."""
+        """For checks that measuring works; too short for a comparison."""
         return cls(budget_seconds=1.5, batches=(1, 2, 4), warmup=1, fewest=3, most=50)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Timing:
-    """Times of n equal calls of `batch` images each.
-
-    seconds: (n,) float64, of each call.
-    """
-
-    seconds: NDArray[np.float64] = field(repr=False)
-    batch: int = 1
-
-    @property
-    def n(self) -> int:
-        return len(self.seconds)
-
-    def percentile(self, q: float) -> float:
-        """Seconds that `q` per cent of the calls stay within (numpy's linear interpolation)."""
-        return float(np.percentile(self.seconds, q))
-
-    @property
-    def p50(self) -> float:
-        return self.percentile(50)
-
-    @property
-    def p90(self) -> float:
-        return self.percentile(90)
-
-    @property
-    def p99(self) -> float:
-        return self.percentile(99)
-
-    @property
-    def images_per_second(self) -> float:
-        """By the median call: another process's turn on the machine does not count."""
-        return self.batch / self.p50
-
-
-def measure(
-    call: Callable[[], object],
-    *,
-    device: torch.device,
-    samples: int,
-    warmup: int = 2,
-    fewest: int = 3,
-    budget_seconds: float = float("inf"),
-) -> NDArray[np.float64]:
-    """(n,) seconds of n calls, each begun on an idle device and ended when its work is done.
-
-    n is `samples`, or fewer where the budget (warm-up included) ends before, but never below `fewest`.
-    On CUDA the time is that between events on the current stream; elsewhere, of the wall clock.
-    """
-    end = time.perf_counter() + budget_seconds
-    once = timed_call(call, device)
-    for _ in range(warmup):
-        once()
-    seconds: list[float] = []
-    while len(seconds) < samples and (len(seconds) < fewest or time.perf_counter() < end):
-        seconds.append(once())
-    return np.array(seconds)
-
-
-def timed_call(call: Callable[[], object], device: torch.device) -> Callable[[], float]:
-    """`call` with the device idle before and synchronised after it, returning its seconds."""
-
-    def on_clock() -> float:
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
-
-    def on_events() -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize(device)
-        with torch.cuda.device(device):
-            start.record()
-            call()
-            end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1000
-
-    return on_events if device.type == "cuda" else on_clock
 
 
 def measure_inference(
@@ -153,14 +62,13 @@ def measure_inference(
     """The `speed` part of a record: latency at batch 1, and throughput over rising batch sizes.
 
     predict: from images (B, 3, H, W) to final boxes; called without gradients.
-    images: (N, 3, H, W), already on the device and as `predict` wants them. Let them be real: the cost
-        of non-maximum suppression depends on what is found. Batches go round and round through them.
-    precision: what `predict` computes in, for the record.
+    images: (N, 3, H, W), on the device and in the form that `predict` takes. Use real images: the cost of non-maximum
+        suppression depends on what is detected. Batches cycle through them.
+    precision: that of `predict`, for the record.
 
-    The sweep ends early where throughput falls clearly, memory runs out, or the next batch size would
-    exceed the budget; the sizes that were measured are those in `sweep`, and what is left of the budget goes
-    to the best of them. Throughput and latency are by the median. Raises UserError where memory does not
-    suffice for a single image.
+    The sweep ends early if throughput falls clearly, memory runs out, or the next batch size would exceed the budget.
+    What is left of the budget goes to the best batch size. Throughput and latency are medians. Raises UserError if
+    memory does not suffice for a single image.
     """
     settings = settings or SpeedSettings()
     end = time.perf_counter() + settings.budget_seconds
@@ -168,7 +76,7 @@ def measure_inference(
     for place, batch in enumerate(settings.batches):
         left = end - time.perf_counter()
         if timings:
-            # in proportion to the images: the worst case, short of running out of memory
+            # In proportion to the images: the worst case, short of running out of memory
             expected = timings[-1].p50 * batch / timings[-1].batch * (settings.warmup + settings.fewest)
             if expected > left:
                 break
@@ -212,12 +120,12 @@ def _measure_batch(
     budget_seconds: float,
     settings: SpeedSettings,
 ) -> Timing | None:
-    """None where memory runs out."""
+    """None if memory runs out."""
     try:
-        turns = batches_of(images, batch)
+        batches = batches_of(images, batch)
         with torch.no_grad():
             seconds = measure(
-                lambda: predict(next(turns)),
+                lambda: predict(next(batches)),
                 device=images.device,
                 samples=settings.most,
                 warmup=settings.warmup,
@@ -228,7 +136,7 @@ def _measure_batch(
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-    # Only here, where the error no longer holds the network's activations, can they be given back.
+    # The error holds the network's activations, so free memory only after the except block
     if images.device.type == "cuda":
         torch.cuda.empty_cache()
     return None
@@ -241,7 +149,7 @@ def _with_more(
     seconds: float,
     settings: SpeedSettings,
 ) -> Timing:
-    """A timing with the samples that there are seconds for beside its own, up to `settings.most` in all."""
+    """A timing with as many further samples as fit into `seconds`, up to `settings.most` in all."""
     most = settings.most - timing.n
     if most <= 0 or seconds < (settings.warmup + 1) * timing.p50:
         return timing
@@ -251,112 +159,20 @@ def _with_more(
 
 
 def _fastest(timings: Sequence[Timing]) -> int:
-    """The place of the highest throughput."""
+    """The position of the highest throughput."""
     return max(range(len(timings)), key=lambda place: timings[place].images_per_second)
 
 
 def batches_of(images: Tensor, batch: int) -> Iterator[Tensor]:
-    """Batches (batch, ...) round and round through images (N, ...), all of them in turn, for ever.
+    """Batches (batch, ...) that cycle through images (N, ...) in order, without end.
 
-    Views of one tensor: nothing is copied while the clock runs.
+    They are views of one tensor, so that nothing is copied while a call is timed.
     """
     count = len(images)
     if not count:
         raise ValueError("no images to measure with")
-    # As many rounds as let the last batch of a full turn run on past the end.
-    rounds = 1 + -(-(batch - 1) // count)
-    longer = torch.cat([images] * rounds) if rounds > 1 else images
-    starts = [turn * batch % count for turn in range(count // gcd(count, batch))]
+    # As many copies as the last batch of a cycle needs to run past the end
+    copies = 1 + -(-(batch - 1) // count)
+    longer = torch.cat([images] * copies) if copies > 1 else images
+    starts = [number * batch % count for number in range(count // gcd(count, batch))]
     return cycle([longer[start : start + batch] for start in starts])
-
-
-def dense_convolution(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
-    """A 3x3 convolution that is all arithmetic, large enough for its device, and its operations."""
-    batch, channels, side = (64, 512, 64) if device == "cuda" else (8, 256, 38)
-    layout = torch.channels_last
-    images = torch.rand(batch, channels, side, side).to(device, dtype).contiguous(memory_format=layout)
-    weight = torch.rand(channels, channels, 3, 3).to(device, dtype).contiguous(memory_format=layout)
-
-    def call() -> object:
-        with torch.inference_mode():
-            return F.conv2d(images, weight, padding=1)
-
-    return call, 2 * batch * side * side * channels * channels * 9
-
-
-def count_flops(model: nn.Module, example: Tensor) -> int:
-    """Floating-point operations of one forward pass in evaluation mode; a multiply-add counts as two.
-
-    Convolutions, matrix products and attention are counted, as `torch.utils.flop_counter` does; the model
-    must not be compiled. Its training mode and its statistics are left as they were.
-    """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        # Compiled loops count the same, and would first have to be compiled for these numbers
-        with torch.no_grad(), without_compiled_loops(), FlopCounterMode(display=False) as counter:
-            model(example)
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    return int(counter.get_total_flops())
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Number of parameters, trainable or not; a shared one counts once."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def device_description(device: torch.device) -> dict[str, Any]:
-    """What the measurements were made on, for the record; None where the system does not say."""
-    description: dict[str, Any] = {
-        "device": str(device),
-        "cpu": _cpu_name(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "logical_cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-    }
-    if device.type != "cuda":
-        return {"name": description["cpu"]} | description
-    properties = torch.cuda.get_device_properties(device)
-    return (
-        {"name": properties.name}
-        | description
-        | {
-            "memory_mib": properties.total_memory // 2**20,
-            "compute_capability": f"{properties.major}.{properties.minor}",
-            "multiprocessors": properties.multi_processor_count,
-            "driver": _nvidia_driver(),
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-            "clock_mhz": _nvml(torch.cuda.clock_rate, device),
-            "temperature_c": _nvml(torch.cuda.temperature, device),
-            "tf32": torch.get_float32_matmul_precision() != "highest",
-        }
-    )
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:  # not Linux
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _nvidia_driver() -> str | None:
-    try:
-        return Path("/sys/module/nvidia/version").read_text().strip()
-    except OSError:
-        return None
-
-
-def _nvml(query: Callable[[torch.device], int], device: torch.device) -> int | None:
-    """torch asks through a package that need not be installed, of a driver that need not answer."""
-    try:
-        return query(device)
-    except Exception:  # NVML's errors are classes of that package; a description is not worth a failure
-        return None
