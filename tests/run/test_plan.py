@@ -1,0 +1,153 @@
+"""Which cells a run has, and what it accepts in an existing folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.axis import Axis, FoundAxis, find_axes
+from bench.errors import UserError
+from bench.run.plan import (
+    Request,
+    pending,
+    plan_cells,
+    plan_content,
+    planned_numerics,
+    settle_plan,
+    with_more_micro_batches,
+)
+from bench.spec import Numerics
+from bench.storage.run_folder import PLAN, RECORD, cell_folder
+from tests.made_specification import specification
+from variants.controls import CONTROLS
+
+pytestmark = pytest.mark.fast
+
+AXES = find_axes("variants")
+NUMERICS = Numerics(device="cpu", precision="float32", threads=2)
+
+
+def request(*axes: str, **changes: Any) -> Request:
+    base = specification()
+    base = replace(base, detector=replace(base.detector, weights="pretrained"))
+    content: dict[str, Any] = {
+        "description": {"data": "scenes"},
+        "base": base,
+        "axes": [AXES[name] for name in axes],
+        "controls": {},
+        "seeds": 1,
+        "split": "abc",
+        "numerics": NUMERICS,
+    }
+    return Request(**(content | changes))
+
+
+def test_the_matrix_has_every_combination_with_fewer_axes_first() -> None:
+    cells = plan_cells(request("fpn", "anchors", "unfreezing"))
+    assert [cell.variant for cell in cells] == [
+        *("baseline", "fpn", "anchors", "unfreezing"),
+        *("fpn+anchors", "fpn+unfreezing", "anchors+unfreezing", "fpn+anchors+unfreezing"),
+    ]
+    assert [cell.active for cell in cells][4] == ("fpn", "anchors")
+    assert len({cell.id for cell in cells}) == 8
+    assert len({(cell.base, cell.numerics, cell.split, cell.seed) for cell in cells}) == 1
+    assert cells[1].axes == (("fpn", AXES["fpn"].fingerprint),)
+
+
+def test_seeds_repeat_all_rows_and_controls_follow_the_matrix() -> None:
+    controls = {name: CONTROLS[name] for name in ("half-data", "double-steps")}
+    cells = plan_cells(request("fpn", controls=controls, seeds=2, first_seed=5))
+    assert [(cell.variant, cell.seed) for cell in cells] == [
+        (variant, seed) for seed in (5, 6) for variant in ("baseline", "fpn", "half-data", "double-steps")
+    ]
+    half, double = cells[2:4]
+    assert (half.control, half.base.training.data_share, half.active) == ("half-data", 0.5, ())
+    assert double.base.training.steps == 2 * cells[0].base.training.steps
+
+
+def test_axes_with_the_same_slot_are_refused() -> None:
+    class OtherNeck(Axis):
+        """Has the slot of the feature pyramid."""
+
+        name = "other"
+        slot = "neck"
+
+        def apply(self, spec: Any, prepared: Any) -> Any:
+            return spec
+
+    axes = [AXES["fpn"], FoundAxis(axis=OtherNeck(), file=Path("other.py"), fingerprint="0")]
+    with pytest.raises(UserError, match=r"--axes fpn,other: .* both change the slot 'neck'.*leave one out"):
+        plan_cells(request(axes=axes))
+
+
+def test_an_axis_that_refuses_the_baseline_is_named() -> None:
+    with pytest.raises(UserError, match="'unfreezing' cannot be part of this run: with --weights none"):
+        plan_cells(request("unfreezing", base=specification()))
+
+
+def write_plan(run: Path, wanted: Request) -> None:
+    settle_plan(run, plan_content(wanted, plan_cells(wanted)))
+
+
+def test_the_same_plan_is_accepted_and_another_one_is_refused_by_its_differences(tmp_path: Path) -> None:
+    write_plan(tmp_path, request("fpn"))
+    before = (tmp_path / PLAN).read_bytes()
+    write_plan(tmp_path, request("fpn"))
+    assert (tmp_path / PLAN).read_bytes() == before
+    other = request("fpn")
+    other = replace(other, seeds=2, base=replace(other.base, training=replace(other.base.training, rate=0.5)))
+    with pytest.raises(UserError) as raised:
+        write_plan(tmp_path, other)
+    text = str(raised.value)
+    assert "seeds: was [0], now [0, 1]" in text
+    assert "base.training.rate: was 0.001, now 0.5" in text
+    assert "--out" in text
+    assert (tmp_path / PLAN).read_bytes() == before
+
+
+def test_many_differences_are_counted(tmp_path: Path) -> None:
+    write_plan(tmp_path, request("fpn"))
+    numerics = Numerics(device="cuda", precision="bfloat16", threads=3, cpu_kernels=True, micro_batches=2)
+    with pytest.raises(UserError, match="and 4 more"):
+        write_plan(tmp_path, request("anchors", numerics=numerics))
+
+
+def test_numerics_are_read_back_from_the_plan(tmp_path: Path) -> None:
+    assert planned_numerics(tmp_path) is None
+    write_plan(tmp_path, request(numerics=replace(NUMERICS, cpu_kernels=True, micro_batches=2)))
+    assert planned_numerics(tmp_path) == replace(NUMERICS, cpu_kernels=True, micro_batches=2)
+    assert json.loads((tmp_path / PLAN).read_text())["numerics"]["cpu_kernels"] is True
+
+
+def test_numerics_of_another_version_are_refused(tmp_path: Path) -> None:
+    old = asdict(NUMERICS)
+    old["pieces"], old["compiled"] = old.pop("micro_batches"), old.pop("cpu_kernels")
+    (tmp_path / PLAN).write_text(json.dumps({"numerics": old}))
+    with pytest.raises(UserError, match=r"another version .*compiled, cpu_kernels, micro_batches, pieces.*--out"):
+        planned_numerics(tmp_path)
+
+
+def test_micro_batches_double_up_to_the_batch_and_replace_the_plan(tmp_path: Path) -> None:
+    wanted = request("fpn")
+    write_plan(tmp_path, wanted)
+    ids = {cell.id for cell in plan_cells(wanted)}
+    for expected in (2, 4, 4):
+        wanted, cells = with_more_micro_batches(tmp_path, wanted)
+        assert wanted.numerics.micro_batches == expected
+        planned = planned_numerics(tmp_path)
+        assert planned is not None
+        assert planned.micro_batches == expected
+        assert ids.isdisjoint(cell.id for cell in cells)
+
+
+def test_cells_without_a_record_of_success_are_pending(tmp_path: Path) -> None:
+    cells = plan_cells(request("fpn", "anchors"))
+    for cell, status in zip(cells, ("done", "failed"), strict=False):
+        folder = cell_folder(tmp_path, cell.id)
+        folder.mkdir(parents=True)
+        (folder / RECORD).write_text(json.dumps({"id": cell.id, "status": status}))
+    assert [cell.variant for cell in pending(tmp_path, cells)] == ["fpn", "anchors", "fpn+anchors"]
