@@ -1,7 +1,7 @@
-"""From an arrangement to a photograph with its boxes.
+"""From an arrangement to a photograph with boxes.
 
-The canvas is painted twice, in colours and in object numbers; both go through the same camera, so that
-boxes come from the very pixels that show the object.
+The canvas is painted twice, in colours and in object numbers, and both go through the same camera, so that boxes match
+the pixels that show the object.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from bench.data.scenes.room import paint_room, screen_texture
 from bench.data.scenes.shelf import Arrangement, arrange
 from bench.data.scenes.stock import Facing, Product
 
-VISIBLE = 0.4  # an object of which less is to be seen is not annotated
+VISIBLE = 0.4  # minimum visible share of an annotated object
 UNOCCLUDED = 0.85
-MOST_OBJECTS = 250  # object numbers are bytes, 0 being none
-SOLID = [255 * (alpha > 127) for alpha in range(256)]  # a pixel half covered belongs to the object
+MAX_OBJECTS = 250  # object numbers are bytes; 0 is the background
+SOLID = [255 * (alpha > 127) for alpha in range(256)]  # a half-covered pixel belongs to the object
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,9 +38,11 @@ class Objects:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Photograph:
-    """picture: (H, W, 3) uint8; instances: (H, W) uint8, the number (from 1) of the object to be seen
-    at a pixel, 0 for none; labels and complete: (K,) class of object k + 1, and how many pixels it would
-    show if nothing hid it and the picture had no border; objects: those that are annotated.
+    """A drawn image with its K objects.
+
+    picture: (H, W, 3) uint8. instances: (H, W) uint8, number (from 1) of the object visible at a pixel, 0 for none.
+    labels: (K,) class of object k + 1. complete: (K,) its number of pixels without occlusion or image border.
+    objects: the annotated ones.
     """
 
     picture: NDArray[np.uint8]
@@ -51,7 +53,7 @@ class Photograph:
 
 
 def photograph(knobs: SceneKnobs, number: int) -> Photograph:
-    """Picture `number` of the knobs' set; it depends on nothing else."""
+    """Image `number` of the set of `knobs`; it depends on nothing else."""
     rng = np.random.default_rng([knobs.seed, number])
     scene = arrange(knobs, rng)
     canvas = paint_room(scene, rng)
@@ -74,11 +76,10 @@ def photograph(knobs: SceneKnobs, number: int) -> Photograph:
 
 
 def annotate(instances: NDArray[np.uint8], labels: NDArray[np.int32], complete: NDArray[np.float64]) -> Objects:
-    """The objects of which at least 40% is visible, by what (H, W) `instances` shows of them.
+    """The objects that are at least 40% visible; the arguments are those of `Photograph`.
 
-    A box is the extent of the object's visible pixels, so it never leaves the picture. `occluded`: less
-    than 85% is visible, whatever hides the rest; `truncated`: the box touches the picture's border.
-    `labels` and `complete` are those of `Photograph`.
+    A box is the extent of the object's visible pixels, so it lies inside the image. `occluded`: less than 85% is
+    visible, for any reason. `truncated`: the box touches the image border.
     """
     height, width = instances.shape
     visible = np.bincount(instances.ravel(), minlength=len(labels) + 1)[1 : len(labels) + 1]
@@ -101,7 +102,7 @@ def annotate(instances: NDArray[np.uint8], labels: NDArray[np.int32], complete: 
 def _paint_goods(
     scene: Arrangement, canvas: Image.Image, numbers: Image.Image
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Paint every object, and the screens before them; (K,) labels, (K,) pixels, (K, 2) middles."""
+    """Paint all objects and the screens in front of them; returns (K,) labels, (K,) pixels and (K, 2) centres."""
     drawn: dict[int, Image.Image] = {}
     labels: list[int] = []
     sizes: list[int] = []
@@ -110,7 +111,7 @@ def _paint_goods(
     def place(facing: Facing) -> None:
         left, top = facing.x, facing.base - facing.product.height
         outside = left > scene.width or top > scene.height or facing.base < 0 or left + facing.product.width < 0
-        if outside or len(labels) == MOST_OBJECTS:
+        if outside or len(labels) == MAX_OBJECTS:
             return
         picture = _picture_of(facing, drawn)
         corner = (
@@ -159,13 +160,13 @@ def _picture_of(facing: Facing, drawn: dict[int, Image.Image]) -> Image.Image:
 
 
 def _camera(knobs: SceneKnobs, canvas: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(3, 3) homography from the picture to the canvas: a hand-held camera, a little rolled and tilted."""
+    """(3, 3) homography from the image to the canvas: a hand-held camera, slightly rolled and tilted."""
     width, height = knobs.width, knobs.height
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], dtype=np.float64)
     roll = math.radians(float(np.clip(rng.normal(0, 1.2), -2.5, 2.5)))
     turn = np.array([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]])
     away = corners - (width / 2, height / 2)
-    # One side of the picture is farther away than the other: keystone, not a free quadrilateral.
+    # One side of the image is farther away than the other: a keystone, not an arbitrary quadrilateral.
     keystone = 1 + (away / (width, height)) @ rng.uniform(-0.05, 0.05, 2)
     aim = away * keystone[:, None] @ turn.T * rng.uniform(0.97, 1.0) + np.array(canvas) / 2
     aim = np.clip(aim, 0, canvas)
@@ -177,7 +178,7 @@ def _camera(knobs: SceneKnobs, canvas: tuple[int, int], rng: np.random.Generator
 
 
 def _magnification(lens: NDArray[np.float64], middles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(K,) pixels of the picture to a pixel of the canvas at (K, 2) places on the canvas."""
+    """(K,) image pixels per canvas pixel, at (K, 2) points of the canvas."""
     ahead = np.column_stack([middles, np.ones(len(middles))]) @ np.linalg.inv(lens).T
     at = ahead[:, :2] / ahead[:, 2:]
     depth = at @ lens[2, :2] + 1
@@ -185,7 +186,7 @@ def _magnification(lens: NDArray[np.float64], middles: NDArray[np.float64]) -> N
 
 
 def _expose(seen: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Light falling off across the picture, white balance, lens blur, grain."""
+    """Add light fall-off, white balance, lens blur and grain."""
     width, height = seen.size
     light = np.array(seen.filter(ImageFilter.BoxBlur(rng.uniform(0.15, 0.7))), dtype=np.float32)
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
@@ -194,7 +195,7 @@ def _expose(seen: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
     falloff = rng.uniform(0.98, 1.3) * (1 + slope[0] * x + slope[1] * y) * (1 - 0.06 * (x**2 + y**2))
     balance = rng.normal(1, 0.035, 3).astype(np.float32)
     light *= falloff[..., None].astype(np.float32) * balance
-    # The camera's own processing leaves fine grain that is grey, and coarser grain that is coloured.
+    # Camera processing leaves fine grey grain and coarser coloured grain.
     strength = np.float32(rng.uniform(1.0, 4.0))
     light += strength * rng.standard_normal((height, width, 1), dtype=np.float32) + 4
     colour = rng.standard_normal((height // 2 + 1, width // 2 + 1, 3), dtype=np.float32) * (0.5 * strength)

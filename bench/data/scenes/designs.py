@@ -1,8 +1,8 @@
-"""How each class of package is drawn: its silhouette and the layout of its label.
+"""The design of each class of package: its silhouette and the layout of its label.
 
-A design cuts the silhouette out of a sheet and inks it. What makes the class is the form and where
-the marks are; the colours come from the palette alone. Small jitter keeps two products of a class apart.
-Coordinates are fractions of the package's width and height, x to the right and y downwards.
+A design cuts the silhouette out of a sheet and draws on it. The shape and the positions of the marks define the class;
+the colours come from the palette. Small jitter makes products of a class differ. Coordinates are fractions of the
+package's width and height, x to the right and y down.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WHOLE: tuple[Point, ...] = ((0, 0), (1, 0), (1, 1), (0, 1))
 
 
 def carton(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
-    """Upright box: title band above, a large round picture below, one side face to be seen."""
+    """Upright box: title band above, a large round picture below, one side face visible."""
     fold = rng.uniform(0.82, 0.9)
     sheet.cut(WHOLE)
     band = rng.uniform(0.22, 0.3)
@@ -50,7 +50,7 @@ def carton(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
 
 
 def can(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
-    """Food can: metal rims, round lid from above, two bands and an oval emblem between them."""
+    """Food can: metal rims, round lid seen from above, two bands and an oval emblem between them."""
     sheet.cut(((0, 0.06), (1, 0.06), (1, 0.95), (0, 0.95)))
     sheet.cut_ellipse((0, 0, 1, 0.12))
     sheet.cut_ellipse((0, 0.9, 1, 1))
@@ -161,7 +161,7 @@ def gable_carton(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
 
 
 def tin(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
-    """Flat fish tin: rounded, metal rims, a ring to pull, three diamonds in a row."""
+    """Flat fish tin: rounded, metal rims, a pull ring, three diamonds in a row."""
     sheet.cut_ellipse((0, 0, 0.24, 1))
     sheet.cut_ellipse((0.76, 0, 1, 1))
     sheet.cut(((0.12, 0), (0.88, 0), (0.88, 1), (0.12, 1)))
@@ -222,7 +222,7 @@ def cup(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
 
 
 def multipack(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
-    """Wide carrier: slot for the hand, a window on six round lids, title at the left."""
+    """Wide carrier: a handle slot, a window showing six round lids, title at the left."""
     sheet.cut(((0.04, 0), (0.96, 0), (1, 0.12), (1, 1), (0, 1), (0, 0.12)))
     sheet.area((0.38, 0.06, 0.62, 0.12), (22, 22, 24))
     left = rng.uniform(0.4, 0.44)
@@ -236,7 +236,7 @@ def multipack(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
 
 
 def jug(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
-    """Washing liquid: cap off the middle, a handle with its hole, a round label."""
+    """Washing liquid: off-centre cap, a handle with a hole, a round label."""
     sheet.cut(((0.14, 0), (0.42, 0), (0.42, 0.14), (0.14, 0.14)))
     sheet.cut(((0.18, 0.1), (0.38, 0.1), (0.5, 0.17), (0.9, 0.19), (1, 0.3), (1, 0.97), (0.94, 1), (0.06, 1)))
     sheet.cut(((0.18, 0.1), (0.06, 1), (0, 0.96), (0, 0.28)))
@@ -280,7 +280,7 @@ def roll(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
 
 
 def pouch(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
-    """Stand-up pouch: spout in one corner, swelling foot, a round window on what is inside."""
+    """Stand-up pouch: spout in one corner, swelling foot, a round window showing the contents."""
     foot = [(0.93 + 0.07 * math.sin(math.pi * t), 0.55 + 0.4 * t) for t in LINEAR]
     sheet.cut(((0.07, 0.07), (0.6, 0.07), (0.93, 0.22), *foot, (0.85, 1), (0.15, 1), *_flipped(foot)))
     sheet.cut(((0.66, 0.02), (0.8, 0), (0.95, 0.1), (0.93, 0.2), (0.75, 0.16)))
@@ -295,7 +295,7 @@ def pouch(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
 
 
 def stick(sheet: Sheet, ink: Palette, rng: np.random.Generator) -> None:
-    """Deodorant: domed cap of another colour, a line down the body, a small ring on it."""
+    """Deodorant: domed cap of another colour, a line down the body, a small ring."""
     split = rng.uniform(0.36, 0.42)
     half = [(0.46 * math.sin(t * math.pi / 2), 0.22 * (1 - math.cos(t * math.pi / 2))) for t in LINEAR]
     sheet.cut(_mirrored([*half, (0.46, split), (0.5, split), (0.5, 1)]))
@@ -311,7 +311,7 @@ LINEAR: list[float] = np.linspace(0, 1, 13).tolist()
 
 
 def _mirrored(half: list[Point]) -> list[Point]:
-    """A silhouette symmetric about x = 0.5, from (distance to the axis, y) of its right side."""
+    """A silhouette symmetric about x = 0.5, from (distance to the axis, y) points of its right side."""
     return [(0.5 + x, y) for x, y in half] + [(0.5 - x, y) for x, y in reversed(half)]
 
 

@@ -1,4 +1,4 @@
-"""The knobs of the built-in scenes: what a user may turn, and within which bounds."""
+"""The knobs of the built-in scenes: their meanings and ranges."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from bench.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class SceneKnobs:
-    """What the drawn shelves look like. Pixels marked "at 300" are measured after the warp to 300x300.
+    """The appearance of the drawn shelves. Sizes "at 300" are in pixels after the warp to 300x300.
 
-    images: number of pictures; one in four is for validation. Picture i is the same whatever `images` is.
-    classes: number of classes, the first so many of `bench.data.scenes.packages.PACKAGES`.
-    small: share of the annotated objects that are smaller than 32 pixels (square root of the box's
-        area, at 300); it is what the camera's distance is drawn for, so it holds on average only.
-    shapes: spread of the shapes. 0: every object is square at 300; 0.5: natural proportions;
-        1: proportions squared, up to 1:5 and 5:1 at 300.
-    occlusion: how often something stands before something else; 0: nothing ever does.
-    size: 0 for natural sizes; else every object measures about `size` pixels (side of the square of
-        equal area, at 300) and `small` has no effect. ``shapes=0,size=60`` is the experiment with a
-        known answer: one square prior of 60 pixels fits every object.
-    seed: another seed, another set of pictures.
-    width, height: of the pictures, in pixels.
+    images: number of images, one in four for validation. Image i does not depend on `images`.
+    classes: number of classes, the first ones of `packages.PACKAGES`.
+    small: approximate share of annotated objects smaller than 32 pixels (square root of the box area, at 300); it
+        sets the distribution of the camera's distance.
+    shapes: spread of the aspect ratios. 0: every object is square at 300; 0.5: natural proportions; 1: proportions
+        squared, up to 1:5 and 5:1 at 300.
+    occlusion: how often objects are occluded; 0: never.
+    size: 0 for natural sizes; otherwise every object measures about `size` pixels (side of a square of equal area, at
+        300) and `small` has no effect. With ``shapes=0,size=60`` the answer is known: one square prior of 60 pixels
+        fits every object.
+    seed: another seed gives another set of images.
+    width, height: of the images, in pixels.
 
-    Raises UserError where a value is out of its range.
+    Raises UserError if a value is out of range.
     """
 
     images: int = 320
@@ -46,15 +46,15 @@ class SceneKnobs:
                 raise UserError(f"scenes: {name}={value} is not {zero}between {lowest:g} and {highest:g}")
         if not 0.4 <= self.width / self.height <= 2.5:
             raise UserError(
-                f"scenes: pictures of {self.width}x{self.height} are too long and thin; "
+                f"scenes: images of {self.width}x{self.height} are too elongated; "
                 "keep width / height between 0.4 and 2.5"
             )
 
     @classmethod
     def parse(cls, text: str) -> SceneKnobs:
-        """Knobs from ``"images=400,small=0.5"``; an empty text gives the defaults.
+        """Knobs from text such as ``"images=400,small=0.5"``; an empty text gives the defaults.
 
-        Raises UserError for a knob that does not exist, twice the same, or a value that is no number.
+        Raises UserError for an unknown or repeated knob and for a value that is not a number.
         """
         whole = {field.name: isinstance(field.default, int) for field in fields(cls)}
         given: dict[str, int | float] = {}
@@ -65,7 +65,7 @@ class SceneKnobs:
                 hint = f"did you mean {near[0]}?" if near else "the knobs are " + ", ".join(whole)
                 raise UserError(f"scenes: there is no knob {name!r}; {hint}")
             if name in given:
-                raise UserError(f"scenes: {name} is given twice in {text!r}; keep one")
+                raise UserError(f"scenes: {name} is given twice in {text!r}; keep one of them")
             try:
                 given[name] = int(value) if whole[name] else float(value)
             except (ValueError, OverflowError):
@@ -73,8 +73,8 @@ class SceneKnobs:
                 what = f"{value!r} is not {wanted}" if equals else "has no value"
                 raise UserError(f"scenes: {name} {what}; write for example {name}={RANGES[name][1]:g}") from None
         if given.get("size") and "small" in given:
-            raise UserError("scenes: size fixes every object's size, so small has no effect; drop one of them")
-        return cls(**given)  # type: ignore[arg-type]  # each value has its field's own type by now
+            raise UserError("scenes: size fixes the size of every object, so small has no effect; remove one of them")
+        return cls(**given)  # type: ignore[arg-type]  # each value has the type of its field
 
 
 RANGES: dict[str, tuple[float, float]] = {

@@ -1,6 +1,6 @@
-"""Ink on packages: letter-like strokes, small print, digits and barcodes, without any font.
+"""Marks on packages: letter-like strokes, small print, digits and barcodes, without a font.
 
-All coordinates are fractions of the sheet's width and height; a box is x0, y0, x1, y1.
+Coordinates are fractions of the sheet's width and height; a box is x0, y0, x1, y1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Colour: TypeAlias = tuple[int, int, int]
 Point: TypeAlias = tuple[float, float]
 Box: TypeAlias = tuple[float, float, float, float]
 
-# Strokes in a cell of 1 x 1, y downwards: they need to look like writing, not to be read.
+# Strokes in a unit cell, y down. They only need to look like writing.
 LETTERS: tuple[tuple[tuple[Point, ...], ...], ...] = (
     (((0, 0), (0, 1), (1, 1)),),
     (((0, 1), (0, 0), (1, 1), (1, 0)),),
@@ -48,7 +48,7 @@ DIGITS: tuple[tuple[Point, ...], ...] = (
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one product: its ground, a second colour, dark or light ink on them, label paper."""
+    """The colours of one product: background, second colour, ink on both, and label paper."""
 
     base: Colour
     accent: Colour
@@ -57,7 +57,7 @@ class Palette:
 
 
 def draw_palette(rng: np.random.Generator) -> Palette:
-    """Colours at random, from one distribution for all classes: no class has a colour of its own."""
+    """Random colours from one distribution for all classes, so that no class has its own colour."""
     hue = rng.random()
     base = _hsv(hue, rng.uniform(0.1, 0.85), rng.uniform(0.3, 0.95))
     accent = _hsv(hue + rng.uniform(0.25, 0.75), rng.uniform(0.4, 0.9), rng.uniform(0.4, 0.92))
@@ -73,7 +73,7 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 
 def _hsv(hue: float, saturation: float, value: float) -> Colour:
-    # Printing inks have no neon green or cyan: the more so, the more saturated.
+    # Printing inks have no neon green or cyan, so dull these hues, more at higher saturation.
     dull = 1 - 0.35 * saturation * max(0.0, 1 - abs(hue % 1.0 - 0.42) / 0.22)
     parts = colorsys.hsv_to_rgb(hue % 1.0, saturation * dull, value * dull)
     red, green, blue = (round(255 * part) for part in parts)
@@ -81,7 +81,7 @@ def _hsv(hue: float, saturation: float, value: float) -> Colour:
 
 
 class Sheet:
-    """One texture while it is drawn: `colour` (RGB) and `mask` (L, 255 where the object is)."""
+    """A texture being drawn: `colour` (RGB) and `mask` (L, 255 on the object)."""
 
     def __init__(self, width: int, height: int, paper: Colour) -> None:
         self.width, self.height = width, height
@@ -91,11 +91,11 @@ class Sheet:
         self._knife = ImageDraw.Draw(self.mask)
 
     def cut(self, points: Sequence[Point], inside: bool = True) -> None:
-        """Make the polygon part of the object, or a hole in it."""
+        """Add the polygon to the object, or cut it out as a hole."""
         self._knife.polygon(self._pixels(points), fill=255 if inside else 0)
 
     def cut_ellipse(self, box: Box, inside: bool = True) -> None:
-        """As `cut`, for an ellipse."""
+        """Like `cut`, for an ellipse."""
         self._knife.ellipse(self._box(box), fill=255 if inside else 0)
 
     def area(self, box: Box, ink: Colour) -> None:
@@ -111,12 +111,12 @@ class Sheet:
         self._pen.polygon(self._pixels(points), fill=ink)
 
     def line(self, points: Sequence[Point], ink: Colour, thickness: float) -> None:
-        """A line as thick as this fraction of the sheet's shorter side."""
+        """A line; thickness is a fraction of the sheet's shorter side."""
         pixels = max(1, round(thickness * min(self.width, self.height)))
         self._pen.line(self._pixels(points), fill=ink, width=pixels, joint="curve" if pixels > 3 else None)
 
     def disc(self, centre: Point, radius: float, ink: Colour) -> None:
-        """A true circle, its radius a fraction of the shorter side."""
+        """A true circle; the radius is a fraction of the sheet's shorter side."""
         x, y, r = centre[0] * self.width, centre[1] * self.height, radius * min(self.width, self.height)
         self._pen.ellipse((x - r, y - r, x + r, y + r), fill=ink)
 
@@ -128,7 +128,7 @@ class Sheet:
 
 
 def word(sheet: Sheet, box: Box, ink: Colour, rng: np.random.Generator) -> None:
-    """Letter-like strokes that fill the box; as many as its proportions ask for, 1 to 9."""
+    """1 to 9 letter-like glyphs that fill the box, depending on its aspect ratio."""
     across, down = (box[2] - box[0]) * sheet.width, (box[3] - box[1]) * sheet.height
     count = int(np.clip(round(across / (0.85 * max(down, 1e-6))), 1, 9))
     cell = (box[2] - box[0]) / count
@@ -138,7 +138,7 @@ def word(sheet: Sheet, box: Box, ink: Colour, rng: np.random.Generator) -> None:
 
 
 def standing_word(sheet: Sheet, box: Box, ink: Colour, rng: np.random.Generator) -> None:
-    """As `word`, its letters below each other."""
+    """Like `word`, from top to bottom."""
     across, down = (box[2] - box[0]) * sheet.width, (box[3] - box[1]) * sheet.height
     count = int(np.clip(round(down / max(across, 1e-6)), 1, 9))
     cell = (box[3] - box[1]) / count
@@ -148,7 +148,7 @@ def standing_word(sheet: Sheet, box: Box, ink: Colour, rng: np.random.Generator)
 
 
 def price(sheet: Sheet, box: Box, ink: Colour, rng: np.random.Generator) -> None:
-    """Two or three large digits, then two raised ones."""
+    """One or two large digits, then two raised ones."""
     count = int(rng.integers(1, 3))
     cell = (box[2] - box[0]) / (count + 1.35)
     for place, digit in enumerate(rng.integers(0, 10, count).tolist()):
@@ -161,7 +161,7 @@ def price(sheet: Sheet, box: Box, ink: Colour, rng: np.random.Generator) -> None
 
 
 def small_print(sheet: Sheet, box: Box, ink: Colour, rng: np.random.Generator, *, lines: int = 4) -> None:
-    """Lines of dashes, as text looks that is too small to read."""
+    """Lines of dashes that look like text too small to read."""
     pitch = (box[3] - box[1]) / lines
     for row in range(lines):
         y0, x = box[1] + row * pitch, box[0]
@@ -173,7 +173,7 @@ def small_print(sheet: Sheet, box: Box, ink: Colour, rng: np.random.Generator, *
 
 
 def barcode(sheet: Sheet, box: Box, rng: np.random.Generator) -> None:
-    """Dark bars of several widths on white."""
+    """Dark bars of various widths on white."""
     sheet.area(box, (245, 245, 245))
     edges = np.cumsum(rng.integers(1, 4, 24))
     edges = box[0] + (box[2] - box[0]) * edges / edges[-1]

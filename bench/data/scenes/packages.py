@@ -1,7 +1,7 @@
-"""The classes of packaged goods, and their textures: a drawn sheet, shaded as a solid thing.
+"""The classes of packaged goods and their textures: a drawn sheet, shaded as a solid object.
 
-The classes differ in form and label layout only; every product takes its colours from
-`marks.draw_palette`, so a mean colour says little about the class (a test holds that).
+Classes differ only in shape and label layout. All products take their colours from `marks.draw_palette`, so the mean
+colour says little about the class (a test checks this).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.data.scenes.marks import Palette, Sheet
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A class: `side` is the square root of its area in cm, `ratio` its natural width / height."""
+    """A class. side: square root of its area in cm. ratio: natural width / height."""
 
     name: str
     side: float
@@ -27,7 +27,7 @@ class Package:
     solid: Literal["flat", "round", "soft"]
     design: designs.Design
     stacks: bool = False
-    on_rail: bool = False  # clipped to the shelf's front edge instead of standing on the shelf
+    on_rail: bool = False  # clipped to the front edge instead of standing on the shelf
 
 
 PACKAGES: tuple[Package, ...] = (
@@ -51,14 +51,14 @@ PACKAGES: tuple[Package, ...] = (
     Package(name="stick", side=9.0, ratio=0.34, solid="round", design=designs.stick),
 )
 
-# Textures are drawn this much larger and reduced, which is what smooths their edges.
+# Textures are drawn larger by this factor and reduced, which smooths their edges.
 OVERSAMPLING = 2.0
 SMALLEST_SHEET = 48.0
 LARGEST_SHEET = 640.0
 
 
 def texture(package: Package, size: tuple[int, int], palette: Palette, rng: np.random.Generator) -> Image.Image:
-    """RGBA picture of one product of the class, `size` (width, height) in pixels."""
+    """RGBA image of a product of the class. size: width and height in pixels."""
     width, height = size
     scale = min(max(OVERSAMPLING, SMALLEST_SHEET / min(size)), max(1.0, LARGEST_SHEET / max(size)))
     sheet = Sheet(max(2, round(width * scale)), max(2, round(height * scale)), palette.base)
@@ -94,7 +94,7 @@ def _round(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.floa
 
 
 def _soft(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Foil or film: darker towards the edges, with creases."""
+    """Foil or film: darker towards the edges, creased."""
     height, width = mask.shape
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]

@@ -1,11 +1,10 @@
-"""The built-in data: shelves in a shop, drawn here, photographed here, annotated by the drawing itself.
+"""Draw and read the built-in data set: images of shop shelves, annotated by the drawing itself.
 
-They need no download and have known answers: the knobs say how small, how oblong and how hidden the
-objects are, so that one can see whether the suite finds the remedy that must help. Nothing in them is
-taken from anywhere: form, print and light are all in this package.
+It needs no download and has known answers: the knobs set how small, how elongated and how occluded the objects are, so
+that one can check whether the suite finds the remedy that must help. All shapes, prints and light are drawn by this
+package, without external material.
 
-A set is drawn once, into a folder of the cache that is named after its knobs and after this package's
-own source, and only read afterwards.
+A set is drawn once, into a cache folder named after a hash of its knobs and of this package's source code.
 """
 
 from __future__ import annotations
@@ -29,19 +28,17 @@ from bench.data.scenes.knobs import SceneKnobs
 from bench.data.scenes.packages import PACKAGES
 from bench.errors import UserError
 
-__all__ = ["SceneKnobs", "read_scenes"]
-
 QUALITY = 90  # of the JPEG files
 ANNOTATIONS = "annotations.npz"
-AT_ONCE = 8  # pictures to a task: starting a worker process costs as much as drawing a dozen
+IMAGES_PER_TASK = 8  # starting a worker process costs as much as drawing a dozen images
 
 
 def read_scenes(knobs: SceneKnobs, cache: Path, *, jobs: int | None = None) -> Reading:
-    """The pictures of `knobs` with their own lists "train" and "val" (three to one), drawn if need be.
+    """The images of `knobs` with their own lists "train" and "val" (three to one), drawn if necessary.
 
-    They lie in ``cache/scenes-<hash>/``, which appears complete or not at all. `jobs` processes draw
-    (all available cores by default); pictures and boxes do not depend on how many.
-    Raises UserError where the cache cannot be written.
+    They are stored in ``cache/scenes-<hash>/``, which appears complete or not at all. jobs: number of drawing processes
+    (default: all available cores); the images do not depend on it.
+    Raises UserError if the cache cannot be written.
     """
     folder = cache / f"scenes-{_key(knobs)}"
     if not _is_complete(folder, knobs):
@@ -49,7 +46,7 @@ def read_scenes(knobs: SceneKnobs, cache: Path, *, jobs: int | None = None) -> R
             _draw_into(folder, knobs, jobs or joblib.cpu_count())
         except OSError as error:
             raise UserError(
-                f"scenes: cannot write the pictures to {folder}: {error}; choose another folder with --cache"
+                f"scenes: cannot write the images to {folder}: {error}; choose another folder with --cache"
             ) from error
     index = _load(folder, knobs)
     validation = _is_validation(len(index))
@@ -61,9 +58,9 @@ def read_scenes(knobs: SceneKnobs, cache: Path, *, jobs: int | None = None) -> R
 
 
 def _is_validation(images: int) -> NDArray[np.bool_]:
-    """(images,) which pictures are for validation: in every four in a row, one that a hash chooses.
+    """(images,) which images are for validation: one of every four in a row, chosen by a hash.
 
-    So the share is a quarter at any number, and a picture keeps its side when the set grows.
+    The share is thus a quarter for any number of images, and an image keeps its side when the set grows.
     """
     numbers = range(images)
     chosen = [hashlib.sha256(b"scene %d" % (number // 4)).digest()[0] % 4 for number in numbers]
@@ -71,7 +68,7 @@ def _is_validation(images: int) -> NDArray[np.bool_]:
 
 
 def _key(knobs: SceneKnobs) -> str:
-    """Hash of the knobs and of the drawing code: another drawing never passes for this one."""
+    """Hash of the knobs and the drawing code, so that a cache of other code is never used."""
     digest = hashlib.sha256(json.dumps(asdict(knobs), sort_keys=True).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
@@ -92,9 +89,9 @@ def _draw_into(folder: Path, knobs: SceneKnobs, jobs: int) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         numbers = range(knobs.images)
-        batches = [numbers[start : start + AT_ONCE] for start in range(0, len(numbers), AT_ONCE)]
+        batches = [numbers[start : start + IMAGES_PER_TASK] for start in range(0, len(numbers), IMAGES_PER_TASK)]
         drawn = joblib.Parallel(n_jobs=min(jobs, len(batches)))(
-            joblib.delayed(_draw_some)(knobs, batch, unfinished) for batch in batches
+            joblib.delayed(_draw_images)(knobs, batch, unfinished) for batch in batches
         )
         objects: list[Objects] = [one for batch in drawn for one in batch]
         np.savez(
@@ -105,19 +102,19 @@ def _draw_into(folder: Path, knobs: SceneKnobs, jobs: int) -> None:
             truncated=np.concatenate([one.truncated for one in objects]),
             occluded=np.concatenate([one.occluded for one in objects]),
         )
-        unfinished.chmod(0o755)  # mkdtemp's folders are private; a cache may be shared
+        unfinished.chmod(0o755)  # mkdtemp creates private folders, but a cache may be shared
         if folder.exists():
-            shutil.rmtree(folder)  # incomplete: someone removed files from it
+            shutil.rmtree(folder)  # incomplete, because files were removed
         unfinished.rename(folder)
     except OSError:
-        # Another run may have put the same set there in the meantime: either copy will do.
+        # Another run may have written the same set in the meantime; either copy will do.
         if not _is_complete(folder, knobs):
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _draw_some(knobs: SceneKnobs, numbers: range, folder: Path) -> list[Objects]:
+def _draw_images(knobs: SceneKnobs, numbers: range, folder: Path) -> list[Objects]:
     names = _names(knobs)
     objects = []
     for number in numbers:

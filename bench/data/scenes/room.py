@@ -1,4 +1,4 @@
-"""The shop around the goods: wall, rack, boards, light strip, posters, storage, shadows. None is an object."""
+"""The shop around the goods: wall, rack, boards, lights, posters, storage and shadows; none of them is an object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 
 
 def paint_room(scene: Arrangement, rng: np.random.Generator) -> Image.Image:
-    """RGB canvas with everything that is behind the goods, their shadows included."""
+    """RGB canvas with everything behind the goods, including their shadows."""
     ground = _wall_and_floor(scene, rng)
     _back_panels(ground, scene, rng)
     room = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
@@ -28,7 +28,7 @@ def paint_room(scene: Arrangement, rng: np.random.Generator) -> Image.Image:
 
 
 def screen_texture(screen: Screen) -> Image.Image:
-    """RGBA picture of a hanging sign or of a cardboard tray's lip, as large as its box."""
+    """RGBA image of a hanging sign or the lip of a cardboard tray, as large as its box."""
     rng, ink = np.random.default_rng(screen.seed), screen.palette
     width, height = _extent(screen.box)
     sheet = Sheet(2 * width, 2 * height, ink.paper if screen.kind == "sign" else ink.base)
@@ -47,7 +47,7 @@ def screen_texture(screen: Screen) -> Image.Image:
 
 
 def _wall_and_floor(scene: Arrangement, rng: np.random.Generator) -> Floats:
-    """Plain, boarded or tiled wall; the floor where the lowest row leaves room for it."""
+    """A plain, boarded or tiled wall, and the floor if visible below the lowest row."""
     wall = np.asarray(_muted(rng, 120, 215), dtype=np.float32)
     down = np.linspace(rng.uniform(0.9, 1.1), rng.uniform(0.65, 0.9), scene.height, dtype=np.float32)
     across = np.linspace(rng.uniform(0.85, 1.05), rng.uniform(0.85, 1.05), scene.width, dtype=np.float32)
@@ -68,7 +68,7 @@ def _wall_and_floor(scene: Arrangement, rng: np.random.Generator) -> Floats:
 
 
 def _back_panels(ground: Floats, scene: Arrangement, rng: np.random.Generator) -> None:
-    """Each compartment's back: dark under the board above, lighter below, darker into its corners."""
+    """The back of each compartment: dark under the board above, lighter below, darker towards the sides."""
     panel = np.asarray(_muted(rng, 90, 205), dtype=np.float32)
     left, right = max(0, round(scene.left)), min(scene.width, round(scene.right))
     x = np.linspace(-1, 1, right - left, dtype=np.float32)
@@ -90,7 +90,7 @@ def _back_panels(ground: Floats, scene: Arrangement, rng: np.random.Generator) -
 
 
 def _boards(room: Image.Image, scene: Arrangement, rng: np.random.Generator) -> None:
-    """Every row's shelf: its upper side running to the back, and the front edge with its price rail."""
+    """The shelf of each row: its upper side, and the front edge with the price rail."""
     pen = ImageDraw.Draw(room)
     unit, left, right = scene.unit, scene.left, scene.right
     board = _muted(rng, 120, 225)
@@ -98,7 +98,7 @@ def _boards(room: Image.Image, scene: Arrangement, rng: np.random.Generator) -> 
     top = scene.rows[-1].top
     for edge in [row.base + LIP * unit for row in scene.rows] + [top - RAIL * unit]:
         if edge < scene.rows[-1].base - 1:
-            # Seen from below the top board shows no upper side.
+            # The top board is seen from below, so its upper side is hidden.
             pen.rectangle((left, edge, right, edge + RAIL * unit), fill=shade(rail, 0.92))
         else:
             steps = max(2, round((LIP + 2.2) * unit))
@@ -117,7 +117,7 @@ def _boards(room: Image.Image, scene: Arrangement, rng: np.random.Generator) -> 
 
 
 def _uprights_and_poster(room: Image.Image, scene: Arrangement, rng: np.random.Generator) -> None:
-    """Slotted metal posts beside and in the rack; above it, where there is wall, a poster and a lamp."""
+    """Slotted metal posts beside and in the rack; above it, if there is room, a poster and a lamp."""
     pen = ImageDraw.Draw(room)
     unit = scene.unit
     metal = _muted(rng, 90, 200)
@@ -141,7 +141,7 @@ def _uprights_and_poster(room: Image.Image, scene: Arrangement, rng: np.random.G
 
 
 def _stored(box: Box, rng: np.random.Generator) -> Image.Image:
-    """RGBA picture of what fills a shelf and is no object: wire basket, plain boxes, or folded cloth."""
+    """RGBA image of storage, which is not an object: wire basket, plain boxes, or folded cloth."""
     width, height = _extent(box)
     ink: Palette = draw_palette(rng)
     kind = rng.integers(3)
@@ -177,8 +177,8 @@ def _stored(box: Box, rng: np.random.Generator) -> Image.Image:
 
 
 def _shadows(scene: Arrangement) -> Image.Image:
-    """L canvas, 255 where there is no shadow: at the foot of the goods, and on the panel behind them."""
-    # Shadows are soft: half the size is enough, at a quarter of the work.
+    """L canvas of the shadows below and behind the goods; 255 is no shadow."""
+    # Shadows are soft, so half the resolution is enough at a quarter of the cost.
     layer = Image.new("L", (scene.width // 2, scene.height // 2), 255)
     pen = ImageDraw.Draw(layer)
     unit = scene.unit / 2
@@ -212,7 +212,7 @@ def _paste_at(room: Image.Image, picture: Image.Image, box: Box) -> None:
 
 
 def _muted(rng: np.random.Generator, darkest: float, lightest: float) -> Colour:
-    """A colour as walls and shelves have: nearly grey, or of wood."""
+    """A colour of walls and shelves: nearly grey, or wood."""
     grey, wood = rng.uniform(darkest, lightest), rng.random() < 0.25
     tints = rng.normal((1.08, 0.93, 0.74) if wood else 1.0, 0.04, 3)
     red, green, blue = (int(np.clip(grey * tint, 0, 255)) for tint in tints.tolist())

@@ -1,7 +1,7 @@
-"""The rack: how far away it is, its rows, and how much is left on them.
+"""The rack: its distance, its rows, and how full they are.
 
-Everything is in pixels of the canvas, a little larger than the picture (the camera crops and tilts it);
-`unit` is the number of those pixels to a centimetre.
+Lengths are in pixels of the canvas, which is slightly larger than the image, because the camera crops and tilts it.
+`unit` is the number of canvas pixels per centimetre.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from bench.data.scenes.knobs import SceneKnobs
 from bench.data.scenes.marks import Box
 from bench.data.scenes.stock import LIP, NETWORK, RAIL, Facing, Group, Screen, Stock, top_of
 
-MARGIN = 0.08  # of the canvas beyond the picture on each side, as a fraction of the picture's side
-BUDGET = (14, 25)  # most objects in a picture: bounds of a uniform draw
+MARGIN = 0.08  # of the canvas around the image, as a fraction of the image's side
+BUDGET = (14, 25)  # range of the maximum number of objects in an image, drawn uniformly
 
-# Pixels at 300 to a centimetre, near and far; and the share of pictures taken from afar that gives the
-# knob's share of small objects (measured on the default knobs).
+# Pixels per centimetre at 300 for near and far images; and, for values of the knob `small`, the share of far images
+# that gives this share of small objects (measured with the other knobs at their defaults).
 SHARE_SMALL = (0.0, 0.05, 0.35, 0.6, 0.75, 0.85)
 SHARE_FAR = (0.0, 0.0, 0.12, 0.55, 1.0, 1.0)
 FARTHEST = 1.95
@@ -30,10 +30,10 @@ CLOSEST = 8.0
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One compartment: `top` is under the board above, `base` is where the goods stand.
+    """One compartment.
 
-    facings are in painting order, from the back; tags hang on the rail below `base`; storage: where
-    baskets and boxes stand, which are no objects.
+    top: lower edge of the board above. base: where the goods stand. facings: in painting order, from back to front.
+    tags: on the rail below `base`. storage: places of baskets and boxes, which are not objects.
     """
 
     top: float
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrangement:
-    """A rack from `left` to `right` with its rows, the lowest first."""
+    """A rack from `left` to `right` and its rows, the lowest first."""
 
     width: int
     height: int
@@ -57,7 +57,7 @@ class Arrangement:
 
 
 def arrange(knobs: SceneKnobs, rng: np.random.Generator) -> Arrangement:
-    """Fill a rack as the knobs say; the camera looks at the middle of the canvas."""
+    """Fill a rack as set by the knobs; the camera points at the centre of the canvas."""
     width, height = (round(side * (1 + 2 * MARGIN)) for side in (knobs.width, knobs.height))
     zoom = _zoom(knobs, rng)
     unit = zoom * math.sqrt(knobs.width * knobs.height) / NETWORK
@@ -75,7 +75,7 @@ def arrange(knobs: SceneKnobs, rng: np.random.Generator) -> Arrangement:
         groups, storage, tall = stock.fill(base)
         rows.append((base - tall, base, groups, storage))
         base = base - tall - pitch
-    if rng.random() < 0.75:  # a row below, cut by the picture's border or complete
+    if rng.random() < 0.75:  # a row below, complete or cut by the image border
         groups, storage, tall = stock.fill(first)
         shift = pitch + tall
         rows.insert(
@@ -104,7 +104,7 @@ def arrange(knobs: SceneKnobs, rng: np.random.Generator) -> Arrangement:
 
 
 def _zoom(knobs: SceneKnobs, rng: np.random.Generator) -> float:
-    """Pixels at 300 to a centimetre."""
+    """Pixels per centimetre at 300."""
     if knobs.size:
         return knobs.size / 12 * rng.uniform(0.95, 1.05)
     far = rng.random() < np.interp(knobs.small, SHARE_SMALL, SHARE_FAR)
@@ -131,9 +131,9 @@ def _down(boxes: tuple[Box, ...], shift: float) -> tuple[Box, ...]:
 def _within_budget(
     rows: list[list[Group]], canvas: tuple[int, int], rng: np.random.Generator
 ) -> list[tuple[list[Group], list[Box]]]:
-    """Each row without as many groups, taken at random, as exceed the picture's budget of objects.
+    """Remove random groups until the number of objects is within the budget.
 
-    Where a group goes, something that is no object may stand instead: its box is the second part.
+    Returns for each row the remaining groups, and the boxes where storage replaces removed groups.
     """
     budget = int(rng.integers(BUDGET[0], BUDGET[1] + 1))
     places = [(row, place) for row, groups in enumerate(rows) for place in range(len(groups))]
@@ -154,7 +154,7 @@ def _within_budget(
 
 
 def _extent(group: Group) -> Box:
-    """The box that the group's objects fill, a little lower than they are."""
+    """The box of the group's objects, slightly lower than they are."""
     sides = [(facing.x, facing.x + facing.product.width) for facing in group.facings]
     base = max(facing.base for facing in group.facings)
     top = min(top_of(facing) for facing in group.facings)
@@ -162,7 +162,7 @@ def _extent(group: Group) -> Box:
 
 
 def _in_view(group: Group, canvas: tuple[int, int]) -> int:
-    """How many of the group's objects have their middle in the picture, those at the back apart."""
+    """Number of the group's objects with their centre in the image, excluding those at the back."""
     objects = [facing for facing in group.facings if facing.scale == 1] + group.tags
     middles = [(facing.x + facing.product.width / 2, facing.base - facing.product.height / 2) for facing in objects]
     edge_x, edge_y = (side * MARGIN / (1 + 2 * MARGIN) for side in canvas)

@@ -1,6 +1,6 @@
-"""What stands on one shelf: products in groups of facings, their price tags, and what hides them.
+"""The goods on a shelf: products in groups of facings, their price tags, and what occludes them.
 
-Everything is in pixels of the canvas (see `shelf`); `unit` is the number of those pixels to a centimetre.
+Lengths are in pixels of the canvas (see shelf.py); `unit` is the number of canvas pixels per centimetre.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from bench.data.scenes.knobs import SceneKnobs
 from bench.data.scenes.marks import Box, Palette, draw_palette
 from bench.data.scenes.packages import PACKAGES, Package
 
-NETWORK = 300  # side of the network's input; the knobs speak of pixels there
+NETWORK = 300  # side of the network's input, to which the knobs' pixels refer
 RAIL = 4.2  # height of a shelf's front edge, cm
-LIP = 0.8  # depth of shelf to be seen before the goods, cm
-SMALLEST, LARGEST = 11.0, 245.0  # sides of the objects at 300 (pixels), whatever the knobs ask for
+LIP = 0.8  # visible depth of the shelf in front of the goods, cm
+SMALLEST, LARGEST = 11.0, 245.0  # limits of the objects' sides at 300, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """One article: its class, colours, size in canvas pixels, and the seed of its texture."""
+    """A product: its class, colours, size in canvas pixels, and the seed of its texture."""
 
     label: int
     width: int
@@ -33,7 +33,7 @@ class Product:
 
 @dataclass(frozen=True, kw_only=True)
 class Facing:
-    """One object: a product with its lower left corner (x, base). Dim ones stand deeper in the shelf."""
+    """One object: a product with its lower left corner at (x, base). Darker ones stand further back."""
 
     product: Product
     x: float
@@ -46,7 +46,7 @@ class Facing:
 
 @dataclass(frozen=True, kw_only=True)
 class Screen:
-    """Something that is no object and hides objects: a sign from above, or a cardboard tray's lip."""
+    """Something that occludes objects without being one: a hanging sign, or the lip of a cardboard tray."""
 
     kind: str  # "sign" or "tray"
     box: Box
@@ -56,7 +56,7 @@ class Screen:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Facings of one product side by side, with what belongs to them."""
+    """Facings of one product side by side, with their tags and screens."""
 
     facings: list[Facing]
     tags: list[Facing]
@@ -65,7 +65,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Stock:
-    """Fills rows from `left` to `right`, as the knobs say; `zoom` is the pixels at 300 to a centimetre."""
+    """Fills rows from `left` to `right` as set by the knobs. zoom: pixels per centimetre at 300."""
 
     knobs: SceneKnobs
     zoom: float
@@ -75,7 +75,7 @@ class Stock:
     rng: np.random.Generator
 
     def product(self, label: int) -> Product:
-        """A new article of the class; its form differs a little from that of the next one."""
+        """A new product of the class, with slightly varied proportions."""
         rng = self.rng
         stretched = math.exp(float(np.clip(rng.normal(0, 0.06), -0.18, 0.18)))
         width, height = self._extent(PACKAGES[label], grown=rng.uniform(0.92, 1.08), stretched=stretched)
@@ -88,7 +88,7 @@ class Stock:
         )
 
     def fill(self, base: float) -> tuple[list[Group], tuple[Box, ...], float]:
-        """One row standing at `base`: its groups, storage, and the height of the compartment."""
+        """Fill a row at `base`; returns its groups, storage, and the height of the compartment."""
         rng, unit = self.rng, self.unit
         standing = [label for label in range(self.knobs.classes) if not PACKAGES[label].on_rail]
         groups: list[Group] = []
@@ -114,17 +114,17 @@ class Stock:
                 groups.append(group)
                 x = end + rng.uniform(0.4, 2.5) * unit
         tallest = max((base - top_of(facing) for group in groups for facing in group.facings), default=18 * unit)
-        # The tags of the row above hang into this one.
+        # Leave room for the tags of the row above.
         room = max(0.0, self._tallest_tag() - RAIL * unit) + rng.uniform(1.5, 5) * unit
         return groups, tuple(storage), tallest + room
 
     def _tallest_tag(self) -> float:
-        """What no price tag exceeds in height."""
+        """Upper bound of the height of price tags."""
         tags = [package for package in PACKAGES[: self.knobs.classes] if package.on_rail]
         return max((self._extent(tag, grown=1.08, stretched=math.exp(-0.2))[1] for tag in tags), default=0.0)
 
     def _extent(self, package: Package, *, grown: float, stretched: float) -> tuple[float, float]:
-        """Width and height of one of the class, `grown` times as large and `stretched` times as wide."""
+        """Width and height of a product of the class, with its area times `grown` and its ratio times `stretched`."""
         knobs = self.knobs
         natural = package.ratio * stretched * knobs.height / knobs.width
         ratio = float(np.clip(natural ** (2 * knobs.shapes), 0.2, 5.0))
@@ -133,7 +133,7 @@ class Stock:
         return side * math.sqrt(ratio) * knobs.width / NETWORK, side / math.sqrt(ratio) * knobs.height / NETWORK
 
     def _group(self, label: int, x: float, base: float) -> tuple[Group, float]:
-        """Facings of one product from `x` to the right, and where they end."""
+        """Facings of one product from `x` to the right, and their right end."""
         rng, unit, knobs = self.rng, self.unit, self.knobs
         product = self.product(label)
         package = PACKAGES[label]
@@ -146,7 +146,7 @@ class Stock:
         columns: list[list[Facing]] = []
         end = x
         for place in range(count):
-            # Where they overlap, the later ones stand nearer to the camera.
+            # If they overlap, later ones are nearer to the camera.
             columns.append(self._column(product, x, base + 0.4 * unit * place * crowded, levels))
             end = x + product.width
             if crowded:
@@ -163,7 +163,7 @@ class Stock:
         return Group(facings=facings, tags=self._tag(first, end, base), screens=self._screens(facings, end)), end
 
     def _column(self, product: Product, x: float, base: float, levels: int) -> list[Facing]:
-        """Facings on top of each other, the lowest first; only one that stands alone may lean."""
+        """Facings on top of each other, the lowest first; only a single one may lean."""
         rng = self.rng
         column = []
         for level in range(levels):
@@ -180,7 +180,7 @@ class Stock:
         return column
 
     def _behind(self, facing: Facing) -> Facing:
-        """The same product one deeper in the shelf, not quite hidden by the one before it."""
+        """The same product further back, not quite hidden by the one in front."""
         shift = self.rng.uniform(-0.3, 0.3) * facing.product.width
         return replace(
             facing,
@@ -197,14 +197,14 @@ class Stock:
         if not labels or self.rng.random() > 0.55:
             return []
         tag = self.product(labels[0])
-        # A tag wider than its goods would cover the next group's.
+        # A tag wider than its goods would cover the next group's tag.
         if tag.width > right - left + 0.4 * self.unit:
             return []
         x = self.rng.uniform(left, max(left, right - tag.width))
         return [Facing(product=tag, x=x, base=base + (LIP + 0.1) * self.unit + tag.height)]
 
     def _screens(self, facings: list[Facing], right: float) -> list[Screen]:
-        """What hides part of the group: a tray's lip before its feet, or a sign over its heads, or nothing."""
+        """What occludes part of the group: a tray's lip at the bottom, a sign at the top, or nothing."""
         rng, unit, chance = self.rng, self.unit, self.knobs.occlusion
         left, base = min(facing.x for facing in facings), max(facing.base for facing in facings)
         tall = base - min(top_of(facing) for facing in facings)
