@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.storage.run_folder import TABLES
+
 if TYPE_CHECKING:
     from bench.analysis.run_records import Run
     from bench.report.verdict import Sentence
@@ -38,8 +40,8 @@ def build_report(folder: Path) -> Report:
     sentences = verdict(analysis)
     tables = all_tables(analysis)
     files = [
-        *write_tables(tables, folder / "tables"),
-        write_verdict(sentences, folder / "tables"),
+        *write_tables(tables, folder / TABLES),
+        write_verdict(sentences, folder / TABLES),
         *write_plots(analysis),
     ]
     files.append(write_page(run, sentences, tables))

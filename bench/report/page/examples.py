@@ -17,6 +17,7 @@ import numpy as np
 from bench.analysis.run_records import PlannedCell, Run, cells_frame
 from bench.errors import UserError
 from bench.evaluation.matches import Matches
+from bench.storage.run_folder import DETECTIONS, GROUND_TRUTH, MATCHES, THUMBNAILS
 
 SCORE = 0.4  # lowest that is drawn, as in `run_all.py predict`
 IOU = 0.5  # of a hit
@@ -48,8 +49,8 @@ def examples(run: Run) -> list[Example]:
     The variants: the baseline and the highest AP, or, where that is the baseline, the next; the first finished
     seed of each that has its matches. Raises UserError where a file of theirs is damaged.
     """
-    listing = run.folder / "thumbnails" / "thumbnails.json"
-    truth_file = run.folder / "ground_truth.json"
+    listing = run.folder / THUMBNAILS / "thumbnails.json"
+    truth_file = run.folder / GROUND_TRUTH
     cells = _compared(run)
     if not listing.is_file() or not truth_file.is_file() or not cells:
         return []
@@ -81,7 +82,7 @@ def _compared(run: Run) -> list[PlannedCell]:
     first: dict[str, PlannedCell] = {}
     for cell, _ in run.done():
         folder = run.folder_of(cell.id)
-        if (folder / "matches.npz").is_file() and (folder / "detections.json").is_file():
+        if (folder / MATCHES).is_file() and (folder / DETECTIONS).is_file():
             first.setdefault(cell.variant, cell)
     figures = cells_frame(run)
     if not first or "accuracy.AP" not in figures:
@@ -95,8 +96,8 @@ def _compared(run: Run) -> list[PlannedCell]:
 
 def _marks(folder: Path, truth: dict[str, Any], ids: Iterable[int]) -> dict[int, list[Mark]]:
     """By image id: misses, false alarms and hits of a cell, hits last so that they are drawn on top."""
-    matches = Matches.load(folder / "matches.npz")
-    detections = _read(folder / "detections.json")
+    matches = Matches.load(folder / MATCHES)
+    detections = _read(folder / DETECTIONS)
     row, level = matches.areas.index("all"), int(np.argmin(np.abs(matches.thresholds - IOU)))
     image_rows = {image_id: place for place, image_id in enumerate(matches.image_ids.tolist())}
     shown = (matches.score >= SCORE) & ~matches.ignored[row, level]

@@ -22,9 +22,10 @@ from bench.report.tables.ablation import flat
 from bench.report.tables.typeset import Table
 from bench.report.verdict import Cited, Sentence
 from bench.storage.atomic import replacing
+from bench.storage.run_folder import ENVIRONMENT, PAGE, PLOTS
 
 # Beneath which table a plot stands, and what it is for those who do not see it: its figures are those of the table.
-PLOTS = {
+TABLE_PLOTS = {
     "ablation": (
         ("ap_by_variant", "AP of every variant as points on one axis; the figures are those of the ablation table."),
         ("ap_against_throughput", "AP of every variant over its images per second; figures in the ablation table."),
@@ -73,8 +74,8 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
         verdict=[[_part(part) for part in sentence.parts] for sentence in verdict],
         tables={table.name: table for table in tables},
         plots={
-            place: [plot for name, alt in named if (plot := _plot(run.folder / "plots", name, alt)) is not None]
-            for place, named in PLOTS.items()
+            place: [plot for name, alt in named if (plot := _plot(run.folder / PLOTS, name, alt)) is not None]
+            for place, named in TABLE_PLOTS.items()
         },
         many_rows=MANY_ROWS,
         examples=examples(run),
@@ -98,7 +99,7 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
             for cell in run.cells
         ],
     )
-    path = run.folder / "report.html"
+    path = run.folder / PAGE
     with replacing(path) as file:
         file.write(text.encode())
     return path
@@ -143,7 +144,7 @@ def _plan_lines(run: Run) -> list[tuple[str, str]]:
 
 
 def _environment_lines(run: Run) -> list[tuple[str, str]]:
-    path = run.folder / "environment.json"
+    path = run.folder / ENVIRONMENT
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # of a run that was copied in part, or killed before it was written

@@ -24,11 +24,12 @@ from bench.report.plots.error_costs import ap50_given_back
 from bench.report.plots.interactions import interaction_lines
 from bench.report.plots.priors import priors_over_ground_truths
 from bench.report.plots.saving import draw_into
+from bench.storage.run_folder import PLOTS
 
 
 def write_plots(analysis: Analysis) -> list[Path]:
     """Every plot as PNG (200 dpi) and SVG in the run's folder ``plots``; the files, in order."""
-    run, found = analysis.run, analysis.counted
+    run, found = analysis.run, analysis.cell_errors
     plots: dict[str, Callable[[Run], Figure]] = {
         "ap_by_variant": ap_by_variant,
         "ap_by_size": ap_by_size,
@@ -36,11 +37,11 @@ def write_plots(analysis: Analysis) -> list[Path]:
         "learning_curves": learning_curves,
         "effects": partial(effect_intervals, effects=analysis.effects),
         "interactions": partial(interaction_lines, effects=analysis.effects),
-        "errors": partial(ap50_given_back, counted=found, errors=analysis.errors),
-        "ap_against_iou": partial(ap_against_iou, counted=found),
-        "precision_recall": partial(precision_recall, counted=found),
-        "calibration": partial(calibration, counted=found),
-        "confusion": partial(confusion_matrices, counted=found),
+        "errors": partial(ap50_given_back, cell_errors=found, errors=analysis.errors),
+        "ap_against_iou": partial(ap_against_iou, cell_errors=found),
+        "precision_recall": partial(precision_recall, cell_errors=found),
+        "calibration": partial(calibration, cell_errors=found),
+        "confusion": partial(confusion_matrices, cell_errors=found),
         "priors_over_ground_truths": priors_over_ground_truths,
     }
-    return draw_into(run.folder / "plots", {name: partial(draw, run) for name, draw in plots.items()})
+    return draw_into(run.folder / PLOTS, {name: partial(draw, run) for name, draw in plots.items()})

@@ -17,6 +17,7 @@ from bench.report.sentences import text_of
 from bench.report.tables.ablation import flat, write_tables
 from bench.report.tables.columns import per_cent, three_digits, whole
 from bench.report.tables.typeset import MISSING, Entry, Heading, Table
+from bench.storage.run_folder import TABLES
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
 
 def write_speed_tables(content: Mapping[str, Any], folder: Path) -> list[Path]:
     """Every table as CSV, Markdown and LaTeX in `folder`/tables; the files, in order."""
-    return write_tables(speed_tables(content), folder / "tables")
+    return write_tables(speed_tables(content), folder / TABLES)
 
 
 def print_speed(content: Mapping[str, Any], console: Console) -> None:

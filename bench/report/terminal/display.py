@@ -26,8 +26,9 @@ from bench.report.tables import columns
 from bench.report.tables.typeset import MISSING
 from bench.report.tables.typeset import Table as Typeset
 from bench.report.verdict import Cited, Sentence
+from bench.storage.records import CellState
+from bench.storage.run_folder import LOG, RECORD
 
-State = Literal["waiting", "running", "done", "failed", "kept"]
 STATE_STYLES = {"waiting": "dim", "running": "bold", "done": "green", "failed": "bold red", "kept": "cyan"}
 FINISHED = ("done", "failed", "kept")
 SECONDS_BETWEEN_LINES = 20.0  # of progress of one cell, where the console is no terminal
@@ -80,7 +81,7 @@ def print_ablation(run: Run, console: Console) -> None:
         line = Text.assemble(("failed ", "bold red"), (f"{cell.variant}, seed {cell.seed}{step}: ", "bold"))
         console.print(line.append(sentences.one_line(failure.get("cause"), 400)))
         console.print(Text(f"       see {run.folder_of(cell.id)}", style="dim"), soft_wrap=True)
-        for name, what in (("record.json", "traceback and last lines"), ("log.jsonl", "loss of each step")):
+        for name, what in ((RECORD, "traceback and last lines"), (LOG, "loss of each step")):
             if (run.folder_of(cell.id) / name).is_file():
                 console.print(Text(f"           {name}: {what}", style="dim"))
     pending = [cell for cell in run.cells if run.status(cell) == "pending"]
@@ -113,7 +114,7 @@ class CellLine:
 class _Progress:
     """What is known of a cell; times are those of the display's clock, in seconds."""
 
-    state: State = "waiting"
+    state: CellState = "waiting"
     phase: str = ""
     step: int = 0
     steps: int = 0
@@ -169,7 +170,7 @@ class LiveDisplay:
         self,
         cell_id: str,
         *,
-        state: State | None = None,
+        state: CellState | None = None,
         step: int | None = None,
         steps: int | None = None,
         loss: float | None = None,
@@ -182,7 +183,7 @@ class LiveDisplay:
         Said again, nothing changes: who watches may tell what stands at every look. A cell that is set to
         running again (a retry) starts afresh. KeyError for a cell that is not shown.
         """
-        assert state is None or state in get_args(State), state
+        assert state is None or state in get_args(CellState), state
         with self._lock:
             now = self._clock()
             was = self._progress[cell_id]
@@ -280,7 +281,7 @@ class LiveDisplay:
     def _overall(self) -> str:
         now = self._clock()
         states = [cell.state for cell in self._progress.values()]
-        counts = [f"{states.count(state)} {state}" for state in get_args(State) if state in states]
+        counts = [f"{states.count(state)} {state}" for state in get_args(CellState) if state in states]
         finished = sum(state in FINISHED for state in states)
         text = f"{finished} of {len(states)} cells finished ({', '.join(counts)}), {duration(now - self._started)}"
         left = self.seconds_left()
