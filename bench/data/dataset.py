@@ -21,6 +21,7 @@ from bench.data.problems import Problem
 from bench.data.readers.reading import Reading
 from bench.data.sources import read_source
 from bench.errors import UserError
+from bench.options import VAL_FRACTION
 from bench.storage.atomic import replacing, write_json
 from bench.storage.run_folder import IMAGE_FILES
 
@@ -53,7 +54,7 @@ def open_dataset(
     cache: Path,
     workers: int,
     skip_invalid: bool = False,
-    val_fraction: float = 0.2,
+    val_fraction: float = VAL_FRACTION,
     eval_list: str | None = None,
     frozen: Path | None = None,
     progress: Callable[[int, int], None] | None = None,

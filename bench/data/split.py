@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bench.data.index import BOX_FIELDS, ImageIndex
 from bench.data.readers.reading import Reading
 from bench.errors import UserError, nearest
+from bench.options import VAL_FRACTION
 from bench.storage.atomic import write_json
 
 SCHEMA = 1
@@ -46,7 +47,7 @@ class Split:
 def make_split(
     reading: Reading,
     *,
-    val_fraction: float = 0.2,
+    val_fraction: float = VAL_FRACTION,
     seed: int = 0,
     eval_list: str | None = None,
     groups: NDArray[np.int64] | None = None,
