@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,3 +69,25 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports in this process have no plots: drawing them takes longer than the smallest cells."""
     monkeypatch.setattr("bench.report.plots.write_plots", lambda analysis: [])
+
+
+@pytest.fixture(params=["plain", "kernels"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run a test with plain detectors, and with every detector accelerated by CPU kernels."""
+    if request.param == "plain":
+        yield
+        return
+    from bench.cpu.accelerate import accelerate  # noqa: PLC0415
+    from bench.detector.ssd import SSD  # noqa: PLC0415
+    from bench.device import fast_paths  # noqa: PLC0415
+
+    plain = SSD.__init__
+
+    def accelerated(model: SSD, *arguments: Any, **options: Any) -> None:
+        plain(model, *arguments, **options)
+        accelerate(model)
+
+    monkeypatch.setattr(SSD, "__init__", accelerated)
+    fast_paths.enable(True)
+    yield
+    fast_paths.enable(False)

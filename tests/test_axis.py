@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from bench.axis import SLOTS, Axis, FoundAxis, clashing, derive, find_axes
-from bench.data.augment import Photometric
 from bench.data.batches import Sample, targets_of
 from bench.detector.ssd import SSD
 from bench.errors import UserError
@@ -72,9 +71,13 @@ def test_one_class_and_an_image_without_boxes_give_a_finite_loss(found: FoundAxi
     index, _ = tiny.rectangles(4)
     spec, _ = derive(tiny.specification(weights, classes=1), [found.axis], index)
     empty = np.zeros((0, 4))
-    nothing = Photometric(0.0, 1.0, 1.0, 0.0, contrast_first=True)
-    blank = np.zeros((300, 300, 3), dtype=np.uint8)
-    sample = Sample(blank, (0, 0, 300, 300), empty, np.zeros(0, np.int32), np.zeros(0, bool), nothing)
+    sample = Sample(
+        pixels=np.zeros((300, 300, 3), dtype=np.float32),
+        inside=(0, 0, 300, 300),
+        boxes=empty,
+        labels=np.zeros(0, np.int32),
+        crowd=np.zeros(0, bool),
+    )
     loss = SSD(spec.detector, seed=0).loss(torch.zeros(2, 3, 300, 300), targets_of([sample, sample]))
     assert torch.isfinite(loss.total)
 

@@ -1,7 +1,7 @@
-"""Layers that compiled loops compute on a CPU: one for all images of a batch, or several image by image.
+"""Layers that a kernel computes without gradients: one layer for a whole batch, or several layers image by image.
 
-The first layers of a network make more of a batch than the cache holds. Image by image, what lies between two of them
-stays there.
+The first layers of a network produce more activations per batch than the cache holds. Image by image, the activations
+between two layers stay in the cache.
 """
 
 from __future__ import annotations
@@ -14,68 +14,68 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.cpu.depthwise import Numbers, empty_like, flat, numbers
-from bench.cpu.threads import share_out
+from bench.cpu.arrays import Array, as_array, as_flat, empty_like
+from bench.cpu.threads import parallel_for
 
 
-class Given(NamedTuple):
-    """What a layer is given: images of a shape (C, H, W), a type and a device."""
+class InputSpec(NamedTuple):
+    """The input of a layer: images of shape (C, H, W), their dtype and device."""
 
     shape: tuple[int, int, int]
     dtype: torch.dtype
     device: torch.device
 
     @classmethod
-    def of(cls, x: Tensor) -> Given:
-        """What images (B, C, H, W) are."""
+    def of(cls, x: Tensor) -> InputSpec:
+        """The specification of a batch (B, C, H, W)."""
         _, channels, height, width = x.shape
         return cls((channels, height, width), x.dtype, x.device)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pass:
+class FusedLayer:
     """A layer for images of one size.
 
-    loops: compute flat y of flat x. After these they are told the number of images in them, the parts that the rows of
-        one fall into, which part of this work is to be done, and of how many.
-    shape, dtype: (C, H, W) of an image of y, and its type.
+    compute: from a flat input to a flat output; further arguments: the number of images, the number of bands that the
+        rows of an image are divided into, the part of this work to do, and the number of parts.
+    shape, dtype: (C, H, W) of one image of the output, and its dtype.
     """
 
-    loops: Callable[[Numbers, Numbers, int, int, int, int], object]
+    compute: Callable[[Array, Array, int, int, int, int], object]
     shape: tuple[int, int, int]
     dtype: torch.dtype
 
 
-def through(x: Tensor, passes: Sequence[Pass]) -> Tensor:
-    """Images (B, C, H, W) through one layer or several, which each take what the one before gives; channels last."""
+def run_layers(x: Tensor, layers: Sequence[FusedLayer]) -> Tensor:
+    """Images (B, C, H, W) through one layer, or through several in sequence; the output is channels last."""
     x = x.contiguous(memory_format=torch.channels_last)
-    last, threads = passes[-1], torch.get_num_threads()
+    last, threads = layers[-1], torch.get_num_threads()
     y = empty_like(x, (len(x), *last.shape), last.dtype)
-    if len(passes) > 1:
-        with torch.profiler.record_function(f"{len(passes)} layers image by image"):
-            _image_by_image(x, y, passes, max(1, min(threads, len(x))))
+    if len(layers) > 1:
+        with torch.profiler.record_function(f"{len(layers)} layers image by image"):
+            _image_by_image(x, y, layers, max(1, min(threads, len(x))))
         return y
-    # Whole images for each thread; few images are parted by rows
+    # Each thread takes whole images; few images are divided by rows
     images = len(x)
     bands = min(last.shape[1], -(-threads // images)) if images % threads else 1
     parts = max(1, min(threads, images * bands))
-    source, target = flat(x), flat(y)
-    share_out(lambda part: last.loops(source, target, images, bands, part, parts), parts)
+    source, target = as_flat(x), as_flat(y)
+    parallel_for(lambda part: last.compute(source, target, images, bands, part, parts), parts)
     return y
 
 
-def _image_by_image(x: Tensor, y: Tensor, passes: Sequence[Pass], parts: int) -> None:
-    sources, targets = flat(x).reshape(len(x), -1), flat(y).reshape(len(y), -1)
-    sizes = [prod(each.shape) for each in passes[:-1]]
+def _image_by_image(x: Tensor, y: Tensor, layers: Sequence[FusedLayer], parts: int) -> None:
+    sources, targets = as_flat(x).reshape(len(x), -1), as_flat(y).reshape(len(y), -1)
+    sizes = [prod(each.shape) for each in layers[:-1]]
 
     def do(part: int) -> None:
-        # Two are enough, in turn: the fewer, the more of them stays in the cache
-        between = [numbers(torch.empty(max(sizes[first::2], default=0), dtype=passes[0].dtype)) for first in (0, 1)]
+        # Two buffers in turn are enough, and stay in the cache
+        between = [as_array(torch.empty(max(sizes[first::2], default=0), dtype=layers[0].dtype)) for first in (0, 1)]
         for image in range(part, len(sources), parts):
             here = sources[image]
-            for place, each in enumerate(passes):
+            for place, each in enumerate(layers):
                 there = between[place % 2][: sizes[place]] if place < len(sizes) else targets[image]
-                each.loops(here, there, 1, 1, 0, 1)
+                each.compute(here, there, 1, 1, 0, 1)
                 here = there
 
-    share_out(do, parts)
+    parallel_for(do, parts)

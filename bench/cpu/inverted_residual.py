@@ -1,7 +1,7 @@
-"""An inverted residual block (MobileNetV2, https://arxiv.org/abs/1801.04381) as one operator of a CPU.
+"""An inverted residual block (MobileNetV2, https://arxiv.org/abs/1801.04381) as one operator.
 
-It expands channels by a 1 x 1 convolution, convolves each for itself, and projects them back. It has no gradients:
-it is for inference, and for stages that are frozen. A test compares it with torch's operators.
+A 1 x 1 convolution expands the channels, a depthwise convolution filters them, and another 1 x 1 projects them back.
+The operator has no gradients: it is for inference and for frozen stages.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import torch
 from torch import Tensor
 
 from bench.cpu import loops
-from bench.cpu.depthwise import Bounds, Numbers, in_groups, numbers, output_shape
-from bench.cpu.fused_layer import Pass
+from bench.cpu.arrays import Array, Bounds, as_array, in_groups, output_shape
+from bench.cpu.fused_layer import FusedLayer
 
 Layer = tuple[Tensor, Tensor]  # weight and bias
-LARGEST = 1 << 21  # bytes of the weights of one layer; they are read again for every row of the output
+LARGEST = 1 << 21  # bytes of the weights of one layer: they are read again for every row of the output
 
 
 def fits(dtype: torch.dtype, weights: Sequence[Tensor]) -> bool:
-    """Whether the operator takes products of such numbers with these weights, (O, I, 1, 1), and is worth it."""
+    """Whether the operator takes 1 x 1 weights (O, I, 1, 1) of this dtype, and is faster than torch with them."""
     small = all(weight.numel() * dtype.itemsize <= LARGEST for weight in weights)
     return small and (dtype == torch.float32 or all(weight.shape[1] % 2 == 0 for weight in weights))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LaidOut:
-    """The layers of a block as the loops read them.
+    """The layers of a block as the kernel reads them.
 
-    layers: flat weights and biases of expansion, depthwise convolution and projection, empty where there is no
-        expansion. sizes: channels that come in, in the middle and that go out; side of the depthwise kernel.
+    layers: flat weights and biases of expansion, depthwise convolution and projection; empty without an expansion.
+    sizes: channels of the input, between, and of the output; side of the depthwise kernel.
     """
 
     layers: list[Tensor]
@@ -40,18 +40,18 @@ class LaidOut:
 
 
 def lay_out(expansion: Layer | None, depthwise: Layer, projection: Layer, dtype: torch.dtype) -> LaidOut:
-    """The layers of a block for tensors of `dtype`, float32 or bfloat16, which `fits` says that it takes.
+    """The layers of a block for tensors of `dtype`, float32 or bfloat16, for which `fits` holds.
 
-    expansion: weight (M, C, 1, 1) and bias (M,), or None where C is M. depthwise: (M, 1, K, K) and (M,). projection:
-    (C', M, 1, 1) and (C',). All are float32; of bfloat16 are the products with expansion and projection, whose sums
-    are float32.
+    expansion: weight (M, C, 1, 1) and bias (M,), or None if C is M. depthwise: (M, 1, K, K) and (M,).
+    projection: (C', M, 1, 1) and (C',). All are float32. With bfloat16 the products of expansion and projection are
+    bfloat16, and their sums are float32.
     """
     middle = len(depthwise[0])
     pointwise = [
         (in_groups(weight.to(dtype), loops.inverted_residual.PANEL), in_groups(bias, loops.inverted_residual.PANEL))
         for weight, bias in (projection, *([expansion] if expansion else []))
     ]
-    empty = numbers(depthwise[0].detach().new_empty(0, dtype=dtype)), numbers(depthwise[1].detach()[:0])
+    empty = as_array(depthwise[0].detach().new_empty(0, dtype=dtype)), as_array(depthwise[1].detach()[:0])
     convolving = [in_groups(layer, loops.inverted_residual.BLOCK) for layer in depthwise]
     arrays = [*(pointwise[1] if expansion else empty), *convolving, *pointwise[0]]
     return LaidOut(
@@ -69,11 +69,11 @@ def inverted_residual(
     before: Bounds,
     after: Bounds,
     residual: bool,
-) -> Pass:
-    """Images of a shape (C, H, W) to (C', H', W'), both of the type that the block is laid out for.
+) -> FusedLayer:
+    """The block for images of shape (C, H, W); the output is (C', H', W') of the dtype that the block is laid out for.
 
-    padding: rows and columns of zeros on the top, bottom, left and right of what is convolved. before, after: lowest
-    and highest value of what is convolved, and of what comes of it. residual: x is added.
+    padding: rows and columns of zeros at the top, bottom, left and right, for the depthwise convolution. before, after:
+    bounds of its input and output. residual: add the input.
     """
     channels_in, middle, channels_out, side = block.sizes
     _, height, width = image
@@ -83,9 +83,9 @@ def inverted_residual(
     arrays, forward = [layer.numpy() for layer in block.layers], loops.inverted_residual.forward
     kernel, steps = (0,) * side, (0,) * stride
 
-    def compute(x: Numbers, y: Numbers, images: int, bands: int, part: int, parts: int) -> None:
+    def compute(x: Array, y: Array, images: int, bands: int, part: int, parts: int) -> None:
         added = x if residual else x[:0]
         forward(kernel, steps, x, y, *arrays, added, (*sizes, images, bands), bounds, part, parts)
 
     dtype = torch.bfloat16 if block.layers[0].dtype == torch.int16 else torch.float32
-    return Pass(loops=compute, shape=(channels_out, rows, columns), dtype=dtype)
+    return FusedLayer(compute=compute, shape=(channels_out, rows, columns), dtype=dtype)

@@ -1,4 +1,4 @@
-"""What is made of weights, kept until they change."""
+"""Weights laid out for kernels, cached until they change."""
 
 from __future__ import annotations
 
@@ -7,39 +7,42 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-Value = TypeVar("Value")
+from bench.device.private_interfaces import version_of
+
+Layout = TypeVar("Layout")
 
 
-class Kept(Generic[Value]):
-    """What is made of tensors for one purpose, made anew only where a tensor or the purpose has changed.
+class LayoutCache(Generic[Layout]):
+    """One layout of some tensors, rebuilt only if a tensor or the key has changed.
 
-    For few images laying out weights takes longer than the arithmetic. The tensors are kept with what is made of them,
-    so that no other can be where they were. Changes are those that torch counts. Its fused optimisers do not count
-    theirs, so whoever learns from a forward pass forgets; after that, nothing may be kept again before the optimiser's
-    step. Copies begin with nothing.
+    With few images, laying out weights takes longer than the arithmetic. The cache keeps the tensors alive, so that no
+    other tensor can take their address. It relies on torch's count of changes to each tensor. A copy starts empty.
     """
 
     def __init__(self) -> None:
-        self._made: tuple[tuple[Any, ...], list[Tensor], Value] | None = None
+        self._cached: tuple[tuple[Any, ...], list[Tensor], Layout] | None = None
 
-    def __reduce__(self) -> tuple[type[Kept[Value]], tuple[()]]:
-        return Kept, ()
+    def __reduce__(self) -> tuple[type[LayoutCache[Layout]], tuple[()]]:
+        return LayoutCache, ()
 
-    def get(self, make: Callable[[], Value], tensors: Sequence[Tensor], purpose: object) -> Value:
-        """What `make` gives, or gave for the same tensors and purpose."""
-        if any(tensor.is_inference() for tensor in tensors):  # torch does not count their changes
-            return make()
-        state = (purpose, *((tensor.data_ptr(), tensor._version) for tensor in tensors))
-        made = self._made  # read once: another thread may forget it
-        if made is None or made[0] != state:
-            made = self._made = state, [tensor.detach() for tensor in tensors], make()
-        return made[2]
-
-    def forget(self) -> None:
-        self._made = None
+    def get(self, build: Callable[[], Layout], tensors: Sequence[Tensor], key: object) -> Layout:
+        """What `build` returns, or returned before for the same tensors and key."""
+        versions = [version_of(tensor) for tensor in tensors]
+        if None in versions:
+            return build()
+        state = (key, *((tensor.data_ptr(), version) for tensor, version in zip(tensors, versions, strict=True)))
+        cached = self._cached  # read once: another thread may replace it
+        if cached is None or cached[0] != state:
+            cached = self._cached = state, [tensor.detach() for tensor in tensors], build()
+        return cached[2]
 
 
-def learns(*tensors: Tensor) -> bool:
-    """Whether gradients are to reach one of them, here and now."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+def _count_changes(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    """Count the changes that an optimiser's step has made: torch's fused optimisers do not."""
+    parameters = (parameter for group in optimiser.param_groups for parameter in group["params"])
+    torch.autograd.graph.increment_version([each for each in parameters if each.grad is not None])
+
+
+register_optimizer_step_post_hook(_count_changes)

@@ -1,8 +1,4 @@
-"""The photometric part of one sample as compiled loops, for the threads that prepare batches on a CPU.
-
-`bench.data.augment.distort` does the same to a whole batch with torch, wherever that lies; a test compares. Its
-operators pass over the batch twenty times in the thread that trains; here a row of an image is read once.
-"""
+"""The kernel of `bench.data.augment.photometric`: one pass over an image instead of twenty. Equal but for rounding."""
 
 from __future__ import annotations
 
@@ -10,17 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.cpu import loops
+from bench.data import augment
 from bench.data.augment import Photometric
+from bench.device.fast_paths import override
 
 
-def distorted(
+@override(augment.photometric)
+def photometric(
     pixels: NDArray[np.uint8], draws: Photometric, inside: tuple[int, int, int, int], fill: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Brightness, contrast, saturation and hue of an image, then the fill where there is none.
-
-    pixels: (S, S, 3) RGB. inside: xyxy in whole pixels, the part that is image. fill: (3,). Returns (S, S, 3) of 0
-    to 255, clamped after each part, as 8-bit images are.
-    """
+    """(S, S, 3) RGB to float32 of 0 to 255, with the fill outside `inside`."""
     result = np.empty(pixels.shape, dtype=np.float32)
     result[:] = fill
     loops.distortion.distort(

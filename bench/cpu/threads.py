@@ -1,78 +1,64 @@
-"""Work shared out among the threads that torch computes with.
+"""Work shared among the threads that torch computes with.
 
-Threads of one's own come on top of torch's: those wait for their next work by turning on the spot for a while, and
-whoever shares their core waits too. Where torch brings GNU's OpenMP library, as its packages for Linux do, the work
-is given to that library's own threads; elsewhere to threads beside them.
+Threads of our own would compete with torch's, which spin for a while after each layer. So where torch has loaded GNU's
+OpenMP library (its Linux packages do), the work runs in that library's threads; elsewhere in a thread pool.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
-_BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+from bench.device.private_interfaces import OpenMPBody, openmp_library
 
 
-def share_out(do: Callable[[int], object], parts: int) -> None:
-    """`do(part)` for each of so many parts, in as many threads as torch takes. An error in one is raised at the end."""
+def parallel_for(do: Callable[[int], object], parts: int) -> None:
+    """Call `do(part)` for each part from 0, in as many threads as torch uses. Raises an error of a part at the end."""
     threads = min(torch.get_num_threads(), parts)
-    library = _openmp()
+    library = openmp_library()
     if threads <= 1:
-        _in_turn(do, range(parts))
+        _run(do, range(parts))
     elif library is not None:
-        _by_openmp(library, do, parts, threads)
+        _run_in_openmp(library, do, parts, threads)
     else:
-        helpers = _helpers(torch.get_num_threads())
-        begun = [helpers.submit(_in_turn, do, range(first, parts, threads)) for first in range(1, threads)]
-        try:
-            _in_turn(do, range(0, parts, threads))
-        finally:
-            wait(begun)
-        for others in begun:
-            others.result()
+        _run_in_pool(do, parts, threads)
 
 
-def _by_openmp(library: Any, do: Callable[[int], object], parts: int, threads: int) -> None:
-    errors: list[BaseException] = []
-
-    def body(_: object) -> None:
-        try:  # what leaves this function by an error would be lost in the library
-            _in_turn(do, range(library.omp_get_thread_num(), parts, library.omp_get_num_threads()))
-        except BaseException as error:
-            errors.append(error)
-
-    library.GOMP_parallel(_BODY(body), None, threads, 0)
-    if errors:
-        raise errors[0]
-
-
-def _in_turn(do: Callable[[int], object], parts: range) -> None:
+def _run(do: Callable[[int], object], parts: range) -> None:
     for part in parts:
         do(part)
 
 
-@cache
-def _openmp() -> Any:
-    """GNU's OpenMP library as torch has loaded it, or None."""
-    for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*")):
-        try:
-            library = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-            library.GOMP_parallel.argtypes = [_BODY, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-            library.GOMP_parallel.restype = None
-        except (OSError, AttributeError):  # another one is in use, or it is too old
-            continue
-        return library
-    return None
+def _run_in_openmp(library: Any, do: Callable[[int], object], parts: int, threads: int) -> None:
+    errors: list[BaseException] = []
+
+    def body(_: object) -> None:
+        try:  # the library would swallow an exception
+            _run(do, range(library.omp_get_thread_num(), parts, library.omp_get_num_threads()))
+        except BaseException as error:
+            errors.append(error)
+
+    library.GOMP_parallel(OpenMPBody(body), None, threads, 0)
+    if errors:
+        raise errors[0]
+
+
+def _run_in_pool(do: Callable[[int], object], parts: int, threads: int) -> None:
+    helpers = _helpers(torch.get_num_threads())
+    begun = [helpers.submit(_run, do, range(first, parts, threads)) for first in range(1, threads)]
+    try:
+        _run(do, range(0, parts, threads))
+    finally:
+        wait(begun)
+    for others in begun:
+        others.result()
 
 
 @cache
 def _helpers(threads: int) -> ThreadPoolExecutor:
     """Threads beside the calling one."""
-    return ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="team")
+    return ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="cpu-kernels")

@@ -1,10 +1,10 @@
 """The training augmentation of SSD (Caffe's `ssd_pascal.py`), as one view of the source image.
 
-Zoom-out, crop, mirror and warp are composed into one rectangle of the source before a pixel is
-touched; the photometric part follows on the network's 300 x 300 pixels, for a whole batch at once;
-the fill outside the image comes last, so that it stays the plain mean.
+Zoom-out, crop, mirror and warp are composed into one rectangle of the source, so each pixel is resampled once. The
+photometric distortions follow on the network's 300 x 300 pixels. The fill around the image comes last, so that it stays
+the plain mean.
 
-Every draw depends on (seed, epoch, image) alone: not on the arm, the worker or the order of loading.
+Every draw depends on (seed, epoch, image) alone, not on the arm, the worker or the order of loading.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.device.fast_paths import overridable
 from bench.spec import AugmentSpec
 
 Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+Colour = NDArray[np.float32]
 AUGMENTATION_STREAM = 1  # first word of the seed, apart from that of the order
 
 
 @dataclass(frozen=True)
 class View:
-    """Which rectangle of an image the network sees.
+    """The rectangle of an image that the network sees.
 
     rectangle: (4,) xyxy as fractions of the image; it may reach beyond 0 and 1 (zoom-out).
-    mirrored: left and right exchanged after the warp.
+    mirrored: left and right are exchanged after the warp.
     """
 
     rectangle: Floats
@@ -39,7 +42,7 @@ WHOLE = View(np.array([0.0, 0.0, 1.0, 1.0]), mirrored=False)
 
 @dataclass(frozen=True)
 class Photometric:
-    """Draws of the photometric part; each value is neutral (0 or 1) where its coin fell so."""
+    """The photometric distortions of one view; a value is neutral (0 or 1) if its coin said so."""
 
     brightness: float
     contrast: float
@@ -68,10 +71,9 @@ def draw_view(generator: np.random.Generator, boxes: Floats, spec: AugmentSpec) 
 
 
 def _draw_crop(generator: np.random.Generator, boxes: Floats, spec: AugmentSpec) -> Floats:
-    """(4,) xyxy in [0, 1]: the whole, or one of the crops that meets its sampler's smallest IoU.
+    """(4,) xyxy in [0, 1]: the whole image, or a crop that reaches the smallest IoU of its sampler.
 
-    For each sampler the first success of its trials stands; one of the standing crops is chosen.
-    The last sampler asks for no overlap.
+    Each sampler gives its first successful trial; one of these crops is chosen. The last sampler asks for no overlap.
     """
     samplers = len(spec.crop_overlaps) + 1
     shape = (samplers, spec.crop_trials)
@@ -84,9 +86,9 @@ def _draw_crop(generator: np.random.Generator, boxes: Floats, spec: AugmentSpec)
     crops = np.concatenate((low, low + size), axis=-1)
     smallest = np.array([*spec.crop_overlaps, 0.0])[:, None]
     success = _largest_overlap(crops, boxes) >= smallest
-    standing = [crops[sampler, success[sampler].argmax()] for sampler in np.flatnonzero(success.any(axis=1))]
-    choice = int(generator.integers(len(standing) + 1))
-    return np.array([0.0, 0.0, 1.0, 1.0]) if choice == 0 else standing[choice - 1]
+    candidates = [crops[sampler, success[sampler].argmax()] for sampler in np.flatnonzero(success.any(axis=1))]
+    choice = int(generator.integers(len(candidates) + 1))
+    return np.array([0.0, 0.0, 1.0, 1.0]) if choice == 0 else candidates[choice - 1]
 
 
 def _largest_overlap(crops: Floats, boxes: Floats) -> Floats:
@@ -105,8 +107,8 @@ def boxes_in_view(
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Boxes (G, 4) xyxy in fractions of the image to fractions of the view, and which of them stay.
 
-    A box stays if its centre lies in the view (Caffe: emit_constraint CENTER); what stays is clipped.
-    always: (G,) boxes that stay if any part is seen (crowds: what is left of one is still a crowd).
+    A box stays if its centre lies in the view (Caffe: emit_constraint CENTER), and is clipped to the view.
+    always: (G,) boxes that stay if any part is visible (part of a crowd is still a crowd).
     """
     low, high = view.rectangle[:2], view.rectangle[2:]
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -121,7 +123,7 @@ def boxes_in_view(
 
 
 def draw_photometric(generator: np.random.Generator, spec: AugmentSpec) -> Photometric:
-    """Each distortion with its own coin; contrast before or after the two in HSV, by another."""
+    """Each distortion by its own coin; another coin puts contrast before or after the two in HSV."""
     coins = generator.random(4) < spec.photometric_probability
     brightness = generator.uniform(-spec.brightness, spec.brightness)
     contrast = generator.uniform(*spec.contrast)
@@ -136,30 +138,29 @@ def draw_photometric(generator: np.random.Generator, spec: AugmentSpec) -> Photo
     )
 
 
-def distort(images: Tensor, draws: list[Photometric]) -> Tensor:
-    """Brightness, contrast, saturation and hue of a batch.
+@overridable
+def photometric(pixels: Pixels, draws: Photometric, inside: tuple[int, int, int, int], fill: Colour) -> Colour:
+    """Brightness, contrast, saturation and hue of one image, and the fill around it.
 
-    images: (B, 3, S, S) RGB float32 of 0 to 255. Values are clamped after each part, as 8-bit images are.
+    pixels: (S, S, 3) uint8 RGB. inside: xyxy in whole pixels, the part that is image. fill: (3,) float32.
+    Returns (S, S, 3) float32 of 0 to 255, clamped after each distortion as 8-bit images are.
     """
-
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=images.dtype, device=images.device).view(-1, 1, 1, 1)
-
-    first = column([draw.contrast if draw.contrast_first else 1.0 for draw in draws])
-    last = column([1.0 if draw.contrast_first else draw.contrast for draw in draws])
-    images = (images + column([draw.brightness for draw in draws])).clamp_(0, 255).mul_(first).clamp_(0, 255)
-    coloured = [row for row, draw in enumerate(draws) if draw.saturation != 1.0 or draw.hue != 0.0]
-    if coloured:
-        rows = torch.tensor(coloured, device=images.device)
-        saturation = column([draws[row].saturation for row in coloured])[:, 0]
-        hue = column([draws[row].hue for row in coloured])[:, 0]
-        images.index_copy_(0, rows, _shift_colours(images.index_select(0, rows), saturation, hue))
-    return images.mul_(last).clamp_(0, 255)
+    first, last = (draws.contrast, 1.0) if draws.contrast_first else (1.0, draws.contrast)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float()
+    planes = planes.add_(draws.brightness).clamp_(0, 255).mul_(first).clamp_(0, 255)
+    if draws.saturation != 1.0 or draws.hue != 0.0:
+        planes = _shift_colours(planes, draws.saturation, draws.hue)
+    planes.mul_(last).clamp_(0, 255)
+    left, top, right, bottom = inside
+    result = np.empty(pixels.shape, dtype=np.float32)
+    result[:] = fill
+    result[top:bottom, left:right] = planes[:, top:bottom, left:right].permute(1, 2, 0).numpy()
+    return result
 
 
-def _shift_colours(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
-    """Saturation scaled and hue turned in HSV; images (B, 3, S, S) of 0 to 255, factors (B, 1, 1)."""
-    red, green, blue = images.unbind(dim=1)
+def _shift_colours(image: Tensor, saturation: float, hue: float) -> Tensor:
+    """Saturation scaled by a factor and hue turned by a share of the circle, in HSV; (3, S, S) of 0 to 255."""
+    red, green, blue = image.unbind(dim=0)
     value = torch.maximum(red, green).maximum(blue)
     chroma = value - torch.minimum(red, green).minimum(blue)
     scale = chroma.clamp(min=1e-6).reciprocal_()
@@ -169,10 +170,10 @@ def _shift_colours(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     sector = torch.where(value == red, (green - blue).mul_(scale), sector).add_(hue * 6)
     sector -= (sector / 6).floor_().mul_(6)
     chroma = torch.minimum(chroma.mul_(saturation), value)
-    # Inverse transform in closed form (Smith 1978): a channel lacks chroma within two sectors of its complement,
-    # which for red lies at 3, for green at 5 and for blue at 1; to both sides on a circle of six.
+    # Inverse transform in closed form (Smith 1978), on a circle of six sectors: a channel lacks chroma within two
+    # sectors of its complement, which is at 3 for red, at 5 for green and at 1 for blue
     channels = []
     for turn in (0.0, -2.0, -4.0):
         lacking = (sector + turn).abs_().sub_(3).abs_().neg_().add_(2).clamp_(0, 1)
         channels.append(torch.addcmul(value, chroma, lacking, value=-1))
-    return torch.stack(channels, dim=1)
+    return torch.stack(channels)

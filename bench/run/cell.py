@@ -24,6 +24,7 @@ from bench.data.warp import whole_images
 from bench.detector.prior_fitting import matchable_boxes, recall
 from bench.detector.priors import write_priors
 from bench.detector.ssd import SSD
+from bench.device.hardware import device_description
 from bench.device.memory import peak_memory_mib
 from bench.errors import UserError
 from bench.evaluation.coco import evaluate
@@ -33,13 +34,8 @@ from bench.evaluation.error_types import error_types
 from bench.evaluation.inference import detect_all
 from bench.evaluation.voc import with_voc
 from bench.spec import Cell, Specification
-from bench.speed.inference import (
-    SpeedSettings,
-    count_flops,
-    count_parameters,
-    device_description,
-    measure_inference,
-)
+from bench.speed.cost import count_flops, count_parameters
+from bench.speed.inference import SpeedSettings, measure_inference
 from bench.storage.atomic import replacing, write_json
 from bench.storage.cell_log import CellLog
 from bench.storage.provenance import environment

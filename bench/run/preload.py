@@ -1,15 +1,16 @@
-"""What a cell's process finds done: imported once by the server from which all of them are forked."""
+"""Imported once by the server that all cells with CPU kernels are forked from, so that each cell finds it done."""
 
 import numpy as np
 
+import bench.cpu.accelerate
 import bench.run.cell  # noqa: F401
 from bench.cpu import loops
 
 
-def _begin_compiler() -> None:
-    """Call a compiled loop once, on nothing: the compiler's own start takes a second."""
+def _start_compiler() -> None:
+    """Call a kernel once, on nothing: starting the compiler takes a second."""
     nothing = np.zeros(0, np.float32)
     loops.depthwise.in_groups(nothing, 0, 0, 1, nothing)
 
 
-_begin_compiler()
+_start_compiler()

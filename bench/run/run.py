@@ -14,7 +14,7 @@ from bench.data.dataset import Dataset
 from bench.data.image_files import save_image_files
 from bench.data.preflight import write_report
 from bench.data.thumbnails import remove_thumbnails, write_thumbnails
-from bench.device.hardware import available_cores
+from bench.device.hardware import available_cores, device_description
 from bench.evaluation.coco_format import ground_truth_coco
 from bench.options import RunOptions
 from bench.report import build_report
@@ -25,7 +25,7 @@ from bench.run.plan import Request, pending, plan_cells, with_more_micro_batches
 from bench.run.progress import ProgressReader
 from bench.run.scheduler import run_jobs
 from bench.spec import Cell
-from bench.speed.inference import SpeedSettings, device_description
+from bench.speed.inference import SpeedSettings
 from bench.storage.atomic import remove_leftovers, write_json
 from bench.storage.provenance import environment
 from bench.storage.records import read_record

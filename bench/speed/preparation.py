@@ -1,4 +1,4 @@
-"""From files to augmented training batches on one core: torchvision's transforms beside ours."""
+"""From files to augmented training batches on one core: torchvision's transforms and ours."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bench.data.batches import TrainingBatches, rows_of_step
 from bench.data.index import ImageIndex
 from bench.data.pixels import DecodedFile, DecodedOnDemand, PixelSource
 from bench.spec import AugmentSpec
-from bench.speed.interleaved import Budget, Contender, measure_in_turn
+from bench.speed.interleaved import Budget, Contender, measure_interleaved, paired_ratios, ratio_columns
 from bench.speed.torchvision_peer import torchvision_preparation
 
 TORCHVISION = "torchvision.transforms.v2"
 DECODING, DECODED = "ours, decoding", "ours, decoded once"
-SHOWN = 64  # images, so that all of them come from the page cache
+IMAGES = 64  # few enough that all of them come from the page cache
 BATCH = 16
 
 
@@ -32,20 +32,17 @@ def measure_preparation(
     *,
     size: int,
     fill: tuple[float, float, float],
-    cpu_kernels: bool,
     budget: Budget,
 ) -> list[dict[str, Any]]:
-    """A row for each contender: milliseconds of a batch (B, 3, S, S) with its boxes, made by one core.
+    """A row for each contender: milliseconds that one core takes for a batch (B, 3, S, S) with its boxes.
 
-    pixels: the file of decoded images; without one there is no row of images decoded once. Both augment
-    as SSD does; torchvision decodes each image at every request, as its data sets do.
+    pixels: the file of decoded images; without it there is no row for images decoded once. Both sides augment as SSD
+    does. torchvision decodes an image whenever it is requested, as its data sets do.
     """
-    train = train.take(np.arange(min(SHOWN, len(train))))
+    train = train.take(np.arange(min(IMAGES, len(train))))
 
     def ours(source: PixelSource) -> Callable[[], object]:
-        batches = TrainingBatches(
-            train, source, augment, seed=0, batch=BATCH, size=size, fill=fill, workers=1, cpu_kernels=cpu_kernels
-        )
+        batches = TrainingBatches(train, source, augment, seed=0, batch=BATCH, size=size, fill=fill, workers=1)
         steps = count()
 
         def call() -> object:
@@ -66,16 +63,20 @@ def measure_preparation(
 
         return call
 
+    def torchvision(_: str) -> str:
+        return TORCHVISION
+
     calls = {TORCHVISION: theirs(), DECODING: ours(DecodedOnDemand(train))}
     if pixels is not None:
         calls[DECODED] = ours(DecodedFile(pixels, train))
     with _one_thread():
-        timings = measure_in_turn(
+        timings = measure_interleaved(
             {name: Contender(call=call, batch=BATCH) for name, call in calls.items()},
             device=torch.device("cpu"),
             budget=budget,
+            reference=torchvision,
         )
-    slowest = timings[TORCHVISION].p50
+    ratios = paired_ratios(timings, torchvision)
     return [
         {
             "contender": name,
@@ -84,7 +85,7 @@ def measure_preparation(
             "p50_ms": 1000 * timing.p50,
             "iqr_ms": 1000 * (timing.percentile(75) - timing.percentile(25)),
             "images_per_second": timing.images_per_second,
-            "times_as_fast": slowest / timing.p50,
+            **ratio_columns(ratios.get(name), "times_as_fast"),
         }
         for name, timing in timings.items()
     ]

@@ -7,7 +7,6 @@ Its transforms prepare the images of a training step.
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -25,10 +24,9 @@ from torchvision.models.detection.ssd import SSD as TorchvisionSSD
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
-from bench.cpu.depthwise import without_compiled_loops
 from bench.data.targets import Targets
 from bench.detector import vgg
-from bench.detector.backbones import unfold
+from bench.detector.backbones import restore_timm_network
 from bench.detector.priors import PRESETS, RATIOS, preset_shapes
 from bench.detector.ssd import SSD
 from bench.detector.torchvision_names import to_torchvision
@@ -39,26 +37,26 @@ TorchvisionTargets = list[dict[str, Tensor]]
 
 
 class FeatureMaps(nn.Module):
-    """A copy of our network up to the heads, in the form of a torchvision backbone.
+    """Our plain network up to the heads, in the form of a torchvision backbone.
 
-    It takes images as torchvision's transform has normalised them. A backbone of timm's is timm's own network, without
-    what this suite folds and joins in it, and the convolutions of all are torch's: no compiled loops are in use in it.
+    It takes images as torchvision's transform has normalised them. A timm backbone is timm's own network, without
+    folded norms.
     """
 
-    def __init__(self, ours: SSD) -> None:
+    def __init__(self, plain: SSD) -> None:
+        """plain: without kernels; this module takes it over."""
         super().__init__()
-        self.out_channels = [cast(nn.Conv2d, head).in_channels for head in ours.class_heads]
-        self.body = copy.deepcopy(ours)
-        if ours.spec.backbone != vgg.NAME:
-            unfold(self.body.backbone, ours.spec.backbone, ours.spec.weights)
-        self.body.backbone.normalises = True  # there is nothing left to do before its layers
+        self.out_channels = [cast(nn.Conv2d, head).in_channels for head in plain.class_heads]
+        self.body = plain
+        if plain.spec.backbone != vgg.NAME:
+            restore_timm_network(plain.backbone, plain.spec.backbone, plain.spec.weights)
         self.body.class_heads = nn.ModuleList()
         self.body.box_heads = nn.ModuleList()
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """(B, 3, S, S) to the six maps, finest first."""
-        with without_compiled_loops():
-            return OrderedDict((str(place), level) for place, level in enumerate(self.body.feature_maps(images)))
+        maps = self.body.levels(list(self.body.backbone.features(images)))
+        return OrderedDict((str(place), level) for place, level in enumerate(maps))
 
 
 def torchvision_ssd(ours: SSD) -> TorchvisionSSD:
@@ -67,7 +65,8 @@ def torchvision_ssd(ours: SSD) -> TorchvisionSSD:
     Raises UserError for priors that its generator cannot express.
     """
     spec = ours.spec
-    ours = copy.deepcopy(ours).cpu()
+    plain = SSD(spec, seed=0)
+    plain.load_state_dict(ours.state_dict())
     rules = {
         "score_thresh": spec.score_threshold,
         "nms_thresh": spec.nms_threshold,
@@ -76,15 +75,15 @@ def torchvision_ssd(ours: SSD) -> TorchvisionSSD:
         "iou_thresh": spec.match_threshold,
         "positive_fraction": 1 / (1 + spec.negatives_per_positive),
     }
-    mean, deviation = ((part.flatten() / 255).tolist() for part in (ours.backbone.mean, ours.backbone.deviation))
+    mean, deviation = ((part.flatten() / 255).tolist() for part in (plain.backbone.mean, plain.backbone.deviation))
     if spec.backbone == vgg.NAME and spec.neck is None:
         theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=spec.classes + 1, **rules)
         theirs.anchor_generator = prior_generator(spec)
-        theirs.load_state_dict(to_torchvision(ours.state_dict(), theirs.state_dict()))
+        theirs.load_state_dict(to_torchvision(plain.state_dict(), theirs.state_dict()))
         theirs.transform.image_mean, theirs.transform.image_std = mean, deviation
         return theirs
     theirs = TorchvisionSSD(
-        FeatureMaps(ours),
+        FeatureMaps(plain),
         prior_generator(spec),
         size=(spec.size, spec.size),
         num_classes=spec.classes + 1,
@@ -92,8 +91,8 @@ def torchvision_ssd(ours: SSD) -> TorchvisionSSD:
         image_std=deviation,
         **rules,
     )
-    theirs.head.classification_head.module_list.load_state_dict(ours.class_heads.state_dict())
-    theirs.head.regression_head.module_list.load_state_dict(ours.box_heads.state_dict())
+    theirs.head.classification_head.module_list.load_state_dict(plain.class_heads.state_dict())
+    theirs.head.regression_head.module_list.load_state_dict(plain.box_heads.state_dict())
     return theirs
 
 

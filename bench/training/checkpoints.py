@@ -1,7 +1,7 @@
-"""Checkpoints of a training: whole or detected as damaged, and the one before always at hand.
+"""Checkpoints with a checksum; the previous one is kept.
 
-A file begins with a line that names its form and one with the SHA-256 of all that follows, which is what
-`torch.save` writes. A disk that lost power or filled up, or a copy that broke off, is found by it.
+A file starts with a line that names its format and a line with the SHA-256 of the rest, which `torch.save` wrote. The
+checksum reveals a power cut, a full disk or a truncated copy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from bench.storage.atomic import replacing
 
-FORM = b"ssd-ablation checkpoint 2"  # newest form; anything else is not read
+FORMAT = b"ssd-ablation checkpoint 2"  # nothing else is read
 
 
 class DamagedCheckpoint(Exception):
@@ -23,43 +23,43 @@ class DamagedCheckpoint(Exception):
 
 
 def previous_of(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` lies."""
+    """The path of the checkpoint before the one at `path`."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` to `path`, whole or not at all; what was there becomes the previous checkpoint.
+    """Write `content` to `path` atomically; an existing checkpoint becomes the previous one.
 
-    content: tensors, numbers, strings and containers of them: what `torch.load(weights_only=True)` reads.
+    content: anything that `torch.load(weights_only=True)` reads.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     body = buffer.getbuffer()
     with replacing(path, previous=previous_of(path)) as file:
-        file.write(FORM + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n")
+        file.write(FORMAT + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n")
         file.write(body)
 
 
 def read_checkpoint(path: Path, device: str) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on `device`; nothing in the file is executed.
+    """The content of a checkpoint, tensors on `device`. Nothing in the file is executed.
 
-    Raises FileNotFoundError, or DamagedCheckpoint where the file is torn, altered or of another form.
+    Raises FileNotFoundError, or DamagedCheckpoint if the file is truncated, altered or of another format.
     """
     data = path.read_bytes()
-    form, _, rest = data.partition(b"\n")
+    stated_format, _, rest = data.partition(b"\n")
     stated, _, body = rest.partition(b"\n")
     if not data:
         raise DamagedCheckpoint("it is empty")
-    if form != FORM:
-        raise DamagedCheckpoint("it does not begin as a checkpoint of this version does")
+    if stated_format != FORMAT:
+        raise DamagedCheckpoint("it is not a checkpoint of this version")
     if hashlib.sha256(body).hexdigest().encode() != stated:
-        raise DamagedCheckpoint(f"the checksum of its {len(body)} bytes is not the one it states")
+        raise DamagedCheckpoint(f"its {len(body)} bytes do not match its checksum")
     content: dict[str, Any] = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
     return content
 
 
 def latest_checkpoint(path: Path, device: str) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest checkpoint that is whole, None without one; and a sentence about each that is not."""
+    """The newest intact checkpoint, or None, and a sentence about each damaged one."""
     damaged: list[str] = []
     for candidate in (path, previous_of(path)):
         try:
@@ -69,8 +69,8 @@ def latest_checkpoint(path: Path, device: str) -> tuple[dict[str, Any] | None, l
         except (DamagedCheckpoint, OSError) as error:
             damaged.append(f"{candidate.name} is damaged: {error}")
             continue
-        return content, [f"{sentence}; went on from step {content['step']} instead" for sentence in damaged]
-    return None, [f"{sentence}; there is no other, so it was trained from the start" for sentence in damaged]
+        return content, [f"{sentence}; resumed from step {content['step']} instead" for sentence in damaged]
+    return None, [f"{sentence}; there is no other, so training started again" for sentence in damaged]
 
 
 def remove_checkpoints(path: Path) -> None:

@@ -1,6 +1,6 @@
-"""What changes with the step, as pure functions of it: learning rate and what is trainable.
+"""Learning rate and trainable stages as pure functions of the step.
 
-Nothing here has state, so a resumed cell is bit for bit an uninterrupted one.
+Nothing here has state, so a resumed cell equals an uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def trainable_stages(training: TrainSpec, step: int, stages: int) -> int:
 
 
 def stage_rate_factors(training: TrainSpec, stages: int) -> list[float]:
-    """Share of the heads' rate for each stage, bottom first: lower for those that later phases open."""
+    """Share of the heads' rate for each stage, bottom first; stages that open later have lower rates."""
     opened = [math.ceil(phase.trainable * stages) for phase in training.phases]
     levels = sorted({count for count in opened if count > 0})
-    # A stage that no phase opens comes after all others; it never learns
+    # A stage that no phase opens counts as the deepest; it never learns
     depths = [sum(count <= from_top for count in levels) for from_top in range(stages)]
     first_opens_nothing = opened[0] == 0
     return [training.stage_rate_decay ** -(depth + first_opens_nothing) for depth in reversed(depths)]

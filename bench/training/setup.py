@@ -10,7 +10,7 @@ import torch
 from bench.detector.ssd import SSD
 from bench.device import fast_paths
 from bench.device.process_settings import disable_malloc_trim
-from bench.spec import Numerics, Specification
+from bench.spec import DetectorSpec, Numerics
 
 
 def configure(numerics: Numerics) -> None:
@@ -21,17 +21,22 @@ def configure(numerics: Numerics) -> None:
     if numerics.device == "cuda":
         torch.set_float32_matmul_precision("high")
     if numerics.cpu_kernels:
-        import bench.cpu.kernels  # noqa: F401, PLC0415  # registers them; plain runs do not wait for the compiler
+        import bench.cpu.accelerate  # noqa: F401, PLC0415  # registers them; plain runs do not wait for the compiler
     fast_paths.enable(numerics.cpu_kernels)
 
 
-def build(spec: Specification, seed: int, numerics: Numerics) -> SSD:
-    """The detector of a specification on the run's device, with CPU kernels where the numerics say so."""
-    model = SSD(spec.detector, seed=seed).to(numerics.device)
+def build(spec: DetectorSpec, seed: int, numerics: Numerics) -> SSD:
+    """The detector of a specification, placed for the run's numerics."""
+    return place(SSD(spec, seed=seed), numerics)
+
+
+def place(model: SSD, numerics: Numerics) -> SSD:
+    """A plain detector moved to the run's device and memory format, with CPU kernels if the numerics say so."""
+    model = model.to(numerics.device)
     if numerics.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if numerics.cpu_kernels:
-        from bench.cpu.kernels import accelerate  # noqa: PLC0415
+        from bench.cpu.accelerate import accelerate  # noqa: PLC0415
 
         model = accelerate(model)
     return model

@@ -1,7 +1,7 @@
 """The one training loop, the same for every cell.
 
-Rate, trainable parts and batches are pure functions of the step; all other state (weights, momenta)
-is in the checkpoint. So a cell that goes on from a checkpoint ends as an uninterrupted one.
+Learning rate, trainable parts and batches are pure functions of the step; all other state (weights, momenta) is in the
+checkpoint. So a cell that resumes ends exactly as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,19 +24,20 @@ from bench.device.memory import out_of_memory
 from bench.spec import Numerics, TrainSpec
 from bench.training.checkpoints import latest_checkpoint, write_checkpoint
 from bench.training.schedule import rate_factor, stage_rate_factors, trainable_stages
+from bench.training.setup import autocast
 
 
 class NotFinite(Exception):
-    """The loss is no longer a number; the message says at which step."""
+    """The loss or a weight is NaN or infinite; the message says at which step."""
 
 
 class BatchTooLarge(Exception):
-    """Memory does not hold a step; the message says of how many images in how many micro-batches."""
+    """A step runs out of memory; the message gives the number of images and micro-batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One step's figures; seconds since the loop of this process began."""
+    """The state after one step. seconds: training time so far, over all processes."""
 
     step: int  # steps done
     loss: float
@@ -50,7 +50,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What the loop measured: seconds of each step of this process, and those spent waiting for data."""
+    """What the loop measured. step_seconds: of this process alone; waiting_seconds: spent waiting for data."""
 
     seconds: float
     step_seconds: list[float]
@@ -59,7 +59,7 @@ class Trained:
 
 
 class Trainer:
-    """A detector with its optimiser; `run` takes it from its checkpoint, if there is one, to the end."""
+    """A detector with its optimiser; `run` resumes from its checkpoint, if there is one, and trains to the end."""
 
     def __init__(self, model: SSD, spec: TrainSpec, numerics: Numerics) -> None:
         self.model, self.spec, self.numerics = model, spec, numerics
@@ -75,11 +75,10 @@ class Trainer:
         resumed: Callable[[int, list[str]], None] = lambda step, warnings: None,
         alive: Callable[[], None] = lambda: None,
     ) -> Trained:
-        """Train to the last step. Raises NotFinite when the loss is not a finite number, BatchTooLarge when
-        memory runs out in a step.
+        """Train to the last step. Raises NotFinite, or BatchTooLarge if a step runs out of memory.
 
-        resumed: called first, with the number of steps that the checkpoint holds (0 without one) and
-            a sentence about each checkpoint that was found damaged.
+        resumed: called first, with the step that training resumes from (0 without a checkpoint) and a sentence about
+            each damaged checkpoint.
         alive: called at every step.
         """
         spec = self.spec
@@ -96,7 +95,6 @@ class Trainer:
             alive()
             asked = time.perf_counter()
             images, targets = next(stream)
-            targets = targets.to(self.numerics.device)
             waited += time.perf_counter() - asked
             try:
                 loss = self.step(step, images, targets)
@@ -107,15 +105,15 @@ class Trainer:
             unmeasured += 1
             last = step + 1 == spec.steps
             reporting, saving = last or (step + 1) % report_every == 0, last or (step + 1) % every == 0
-            # Asking for the value waits for the device, so not at every step; but what is no number is not saved
+            # Reading the loss waits for the device, so not at every step. Never checkpoint NaN
             value = float(loss.total) if reporting or saving else 0.0
             now = time.perf_counter()
             if not math.isfinite(value):
                 raise NotFinite(f"the loss is {value} at step {step + 1} of {spec.steps}")
             if saving and not all(bool(each.isfinite().all()) for each in self.model.parameters()):
-                raise NotFinite(f"weights are no numbers after step {step + 1} of {spec.steps}")
+                raise NotFinite(f"weights are not finite after step {step + 1} of {spec.steps}")
             waited_for = reporting or saving or self.numerics.device == "cpu"
-            if waited_for:  # what has only been launched has taken no time yet
+            if waited_for:  # steps that were only launched have no time yet
                 durations += [(now - previous) / unmeasured] * unmeasured
                 unmeasured = 0
             if reporting:
@@ -143,7 +141,7 @@ class Trainer:
         )
 
     def set_step(self, step: int) -> None:
-        """Rates and trainable parts of `step`."""
+        """Set the learning rates and the trainable parts of `step`."""
         open_stages = trainable_stages(self.spec, step, len(self.stages))
         for place, stage in enumerate(self.stages):
             stage.requires_grad_(place >= len(self.stages) - open_stages)
@@ -164,14 +162,12 @@ class Trainer:
         if self.spec.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm, foreach=True)
         self.optimiser.step()
-        # torch's fused optimisers do not count what they change, and what is kept of weights goes by the count
-        torch.autograd.graph.increment_version([each for each in self.model.parameters() if each.grad is not None])
-        # None, not zero: a zero gradient would still move frozen weights by momentum and decay.
+        # None, not zero: a zero gradient would still move frozen weights by momentum and weight decay
         self.optimiser.zero_grad(set_to_none=True)
         return loss
 
     def _gradients(self, images: Tensor, targets: Targets, divisor: Tensor | None = None) -> Loss:
-        """Add the gradients of a batch, or of a part of one, to those that are there; nothing of its graph stays."""
+        """Accumulate the gradients of a batch or micro-batch, and free its graph."""
         with autocast(self.numerics):
             loss = self.model.loss(images, targets, divisor)
         loss.total.backward()
@@ -179,23 +175,29 @@ class Trainer:
 
     def _too_large(self, step: int, images: int) -> str:
         micro_batches = min(self.numerics.micro_batches, images)
-        how = "one at a time" if micro_batches == images else "at once" if micro_batches == 1 else f"in {micro_batches} micro-batches"
-        return f"memory ran out at step {step + 1} of {self.spec.steps}, with {images} images {how}"
+        how = (
+            "one at a time"
+            if micro_batches == images
+            else "at once"
+            if micro_batches == 1
+            else f"in {micro_batches} micro-batches"
+        )
+        return f"out of memory at step {step + 1} of {self.spec.steps}, with {images} images {how}"
 
     def _trainable_backbone(self) -> list[nn.ModuleList]:
-        """Stages of the backbone that may be trained, bottom first; those below stay frozen for good."""
+        """The stages of the backbone that may learn, bottom first; those below stay frozen for good."""
         backbone = self.model.backbone
-        stages = []
-        for modules, stride in zip(backbone.stages, backbone.stage_strides, strict=True):
-            stage = nn.ModuleList(modules)
-            if backbone.pretrained and stride <= self.spec.frozen_stride:
-                stage.requires_grad_(False)
+        trainable = []
+        for stage in backbone.stages():
+            modules = nn.ModuleList(stage.modules)
+            if backbone.pretrained and stage.stride <= self.spec.frozen_stride:
+                modules.requires_grad_(False)
             else:
-                stages.append(stage)
-        return stages
+                trainable.append(modules)
+        return trainable
 
     def _optimiser(self) -> torch.optim.Optimizer:
-        """All groups exist from the first step, trainable yet or not: state then loads at any step."""
+        """All parameter groups exist from the first step, frozen or not, so that state loads at any step."""
         parts: list[tuple[nn.Module, float]] = [(nn.ModuleList(self.model.new_layers()), 1.0)]
         shares = [self.spec.backbone_rate * factor for factor in stage_rate_factors(self.spec, len(self.stages))]
         parts += zip(self.stages, shares, strict=True)
@@ -213,7 +215,6 @@ class Trainer:
         return torch.optim.AdamW(groups, lr=self.spec.rate, fused=True)
 
     def _save(self, path: Path, step: int, *, seconds: float) -> None:
-        """Write the checkpoint whole or not at all."""
         content = {
             "step": step,
             "seconds": seconds,
@@ -224,29 +225,17 @@ class Trainer:
         write_checkpoint(path, content)
 
     def _resume(self, path: Path) -> tuple[int, float, list[str]]:
-        """Steps done and seconds spent according to the checkpoint, whose state is loaded, or zeros; damage found."""
+        """Load the checkpoint, if there is one: its step and seconds, and a sentence about each damaged one."""
         content, damaged = latest_checkpoint(path, self.numerics.device)
         if content is None:
             return 0, 0.0, damaged
         if content["priors"] != self.model.priors_fingerprint():
-            raise ValueError(f"{path}: a checkpoint with other priors; delete it to start anew")
+            raise ValueError(f"{path}: a checkpoint with other priors; delete it to start again")
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
         return content["step"], content["seconds"], damaged
 
 
 def checkpoint_interval(spec: TrainSpec) -> int:
-    """Steps from one checkpoint to the next: never more than one part of `spec.checkpoints`, except a single step."""
+    """Steps between checkpoints: at most a `spec.checkpoints`-th of the training, at least 1."""
     return max(1, spec.steps // max(1, spec.checkpoints))
-
-
-def dtype_of(numerics: Numerics) -> torch.dtype:
-    """The type of the run's precision."""
-    return torch.bfloat16 if numerics.precision == "bfloat16" else torch.float32
-
-
-def autocast(numerics: Numerics) -> AbstractContextManager[Any]:
-    """The context in which the network runs in the run's precision."""
-    if numerics.precision == "float32":
-        return nullcontext()
-    return torch.autocast(numerics.device, dtype=dtype_of(numerics))

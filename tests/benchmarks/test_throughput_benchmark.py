@@ -24,17 +24,20 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from bench.cpu.depthwise import use_compiled_loops
 from bench.data.pixels import DecodedOnDemand
 from bench.data.targets import Targets
 from bench.detector.priors import preset_shapes
 from bench.detector.ssd import SSD
+from bench.device import fast_paths
+from bench.device.clock import timed_call
+from bench.device.hardware import device_description
 from bench.spec import Numerics
 from bench.speed.comparison import Work, measure_comparison
-from bench.speed.inference import SpeedSettings, device_description, measure_inference, timed_call
+from bench.speed.inference import SpeedSettings, measure_inference
 from bench.speed.interleaved import Budget
 from bench.speed.measurements import find_nothing
 from bench.speed.stages import STAGES, Pictures, made_outputs, measure_stages, stage_calls
+from bench.training.setup import build, configure
 from tests.made_index import index_of
 from variants.baseline import baseline, training_of
 
@@ -62,16 +65,16 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture(scope="module")
 def numerics(device: torch.device) -> Iterator[Numerics]:
-    """On a CPU with compiled loops, as cells are that train for long."""
+    """On a CPU with kernels, as in cells that train for long."""
     threads = torch.get_num_threads()
     numerics = Numerics(device=device.type, precision="float32", threads=threads, cpu_kernels=device.type == "cpu")
-    use_compiled_loops(numerics.cpu_kernels)
+    configure(numerics)
     yield numerics
-    use_compiled_loops(False)
+    fast_paths.enable(False)
 
 
 @pytest.fixture(scope="module", params=["efficientnet_lite0", "vgg16"])
-def detector(device: torch.device, request: pytest.FixtureRequest) -> SSD:
+def detector(numerics: Numerics, request: pytest.FixtureRequest) -> SSD:
     backbone = request.param
     specification = baseline(
         classes=CLASSES,
@@ -81,8 +84,7 @@ def detector(device: torch.device, request: pytest.FixtureRequest) -> SSD:
         priors=preset_shapes("coco"),
         training=training_of("smoke", 100, scenes=False),
     )
-    model = SSD(specification.detector, seed=0).to(device).eval()
-    return model.to(memory_format=torch.channels_last)
+    return build(specification.detector, 0, numerics).eval()
 
 
 @pytest.fixture

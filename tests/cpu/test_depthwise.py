@@ -11,21 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.cpu.depthwise import (
-    FREE,
-    Bounds,
-    computable,
-    computes_bfloat16,
-    depthwise,
-    use_compiled_loops,
-)
-from bench.detector.folded_convolution import FoldedConvolution
+from bench.cpu.accelerate import with_kernels
+from bench.cpu.arrays import UNBOUNDED, Bounds
+from bench.cpu.depthwise import computable, depthwise
+from bench.cpu.layers import KernelConvolution
 from bench.detector.folding import with_folded_norms
-from tests.detector.test_backbones import relative_error, spread_norms
+from bench.device import fast_paths
+from tests.detector.oracles import needs_bfloat16, relative_error, spread_norms
 
-pytestmark = pytest.mark.usefixtures("compiled_loops")
+pytestmark = pytest.mark.usefixtures("kernels_on")
 EVEN = [1, 1, 1, 1]
-needs_bfloat16 = pytest.mark.skipif(not computes_bfloat16(), reason="this CPU does not multiply in bfloat16")
 RELU, RELU6 = (0.0, inf), (0.0, 6.0)
 
 
@@ -43,12 +38,14 @@ def torchs(
 ) -> Tensor:
     """The same by torch, in float64."""
     top, bottom, left, right = padding
-    x = x if before == FREE else F.hardtanh(x, *before)
+    x = x if before == UNBOUNDED else F.hardtanh(x, *before)
     y = F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride, groups=len(weight))
-    return y if after == FREE else F.hardtanh(y, *after)
+    return y if after == UNBOUNDED else F.hardtanh(y, *after)
 
 
-@pytest.mark.parametrize(("before", "after"), [(FREE, FREE), (RELU6, RELU6), (FREE, RELU), (RELU6, FREE)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(UNBOUNDED, UNBOUNDED), (RELU6, RELU6), (UNBOUNDED, RELU), (RELU6, UNBOUNDED)]
+)
 @pytest.mark.parametrize("padding", [[1, 1, 1, 1], [0, 1, 2, 0], [0, 0, 0, 0]])
 @pytest.mark.parametrize("size", [(3, 1), (3, 2), (5, 1), (5, 2)])
 @pytest.mark.parametrize("channels", [1, 32, 40])
@@ -74,7 +71,7 @@ def test_it_computes_what_torch_computes(
 
 
 @needs_bfloat16
-@pytest.mark.parametrize(("before", "after"), [(FREE, FREE), (RELU6, RELU6), (FREE, RELU)])
+@pytest.mark.parametrize(("before", "after"), [(UNBOUNDED, UNBOUNDED), (RELU6, RELU6), (UNBOUNDED, RELU)])
 @pytest.mark.parametrize("size", [(3, 1), (5, 2)])
 @pytest.mark.parametrize("channels", [1, 32, 40])
 def test_of_bfloat16_only_what_is_written_is_rounded(
@@ -87,9 +84,9 @@ def test_of_bfloat16_only_what_is_written_is_rounded(
     weight.requires_grad_()
     y = depthwise(x, weight, bias, after=after, **how)  # type: ignore[arg-type]
     precise = x.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
-    expected = torchs(*precise, bias.double(), after=FREE, **how)  # type: ignore[arg-type]
+    expected = torchs(*precise, bias.double(), after=UNBOUNDED, **how)  # type: ignore[arg-type]
     # What is rounded to a bound lies on it, and lets no gradient through
-    expected = expected.bfloat16().double() if after == FREE else F.hardtanh(expected.bfloat16().double(), *after)
+    expected = expected.bfloat16().double() if after == UNBOUNDED else F.hardtanh(expected.bfloat16().double(), *after)
     arriving = torch.randn(y.shape, generator=torch.Generator().manual_seed(5)).bfloat16()
     to_x, to_weight = torch.autograd.grad(y, (x, weight), arriving)
     exact_x, exact_weight = torch.autograd.grad(expected, precise, arriving.double())
@@ -137,7 +134,7 @@ def test_only_what_is_asked_for_gets_a_gradient() -> None:
 def test_an_activation_that_is_not_joined_may_overwrite_what_comes_out() -> None:
     x, weight, bias = case(8, 3)
     weight.requires_grad_()
-    how = {"stride": 1, "padding": [1, 1, 1, 1], "before": FREE, "after": FREE}
+    how = {"stride": 1, "padding": [1, 1, 1, 1], "before": UNBOUNDED, "after": UNBOUNDED}
     F.silu(depthwise(x, weight, bias, **how), inplace=True).sum().backward()  # type: ignore[arg-type]
     plain = weight.detach().clone().requires_grad_()
     F.silu(torchs(x, plain, bias, **how)).sum().backward()  # type: ignore[arg-type]
@@ -149,16 +146,16 @@ def test_an_activation_that_is_not_joined_may_overwrite_what_comes_out() -> None
 def test_other_kinds_of_numbers_and_shapes_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, _ = case(8, 3)
     assert computable(x, weight, [1, 1], [1, 1], EVEN)
-    use_compiled_loops(False)
+    fast_paths.enable(False)
     assert not computable(x, weight, [1, 1], [1, 1], EVEN)
-    use_compiled_loops(True)
+    fast_paths.enable(True)
     assert not computable(x.double(), weight.double(), [1, 1], [1, 1], EVEN)
     assert not computable(x, weight, [1, 2], [1, 1], EVEN)
     assert not computable(x, weight, [1, 1], [2, 2], EVEN)
     assert not computable(x, weight[:, :, :2], [1, 1], [1, 1], EVEN)
     assert not computable(x, weight.bfloat16(), [1, 1], [1, 1], EVEN)
     for has in (True, False):
-        monkeypatch.setattr("bench.cpu.depthwise.computes_bfloat16", lambda has=has: has)
+        monkeypatch.setattr("bench.cpu.arrays.computes_bfloat16", lambda device, has=has: has)
         assert computable(x.bfloat16(), weight, [1, 1], [1, 1], EVEN) == has
 
 
@@ -177,11 +174,11 @@ def test_a_network_with_joined_activations_learns_as_it_stands(name: str, joined
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.requires_grad_(False)
-    ours = with_folded_norms(copy.deepcopy(network))
+    ours = with_kernels(with_folded_norms(copy.deepcopy(network)))
     activations = [
         activation
         for module in ours.modules()
-        if isinstance(module, FoldedConvolution)
+        if isinstance(module, KernelConvolution)
         for activation in (module.before, module.after)
     ]
     assert sum(not isinstance(activation, nn.Identity) for activation in activations) == joined

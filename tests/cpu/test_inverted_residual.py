@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.cpu.depthwise import FREE, Bounds, use_compiled_loops
-from bench.cpu.fused_layer import Given, through
+from bench.cpu.accelerate import with_kernels
+from bench.cpu.arrays import UNBOUNDED, Bounds
+from bench.cpu.fused_layer import InputSpec, run_layers
 from bench.cpu.inverted_residual import LARGEST, LaidOut, Layer, fits, inverted_residual, lay_out
-from bench.detector.folded_convolution import JoinedBlock
+from bench.cpu.layers import FusedBlock
 from bench.detector.folding import freeze_norms, with_folded_norms
-from tests.cpu.test_depthwise import needs_bfloat16
-from tests.detector.test_backbones import relative_error, spread_norms
+from bench.device import fast_paths
+from tests.detector.oracles import needs_bfloat16, relative_error, spread_norms
 
-pytestmark = pytest.mark.usefixtures("compiled_loops")
+pytestmark = pytest.mark.usefixtures("kernels_on")
 RELU6 = (0.0, 6.0)
 
 
@@ -55,10 +56,10 @@ def torchs(
 
 
 def computed(x: Tensor, block: LaidOut, **how: Any) -> Tensor:
-    return through(x, [inverted_residual(block, Given.of(x).shape, **how)])
+    return run_layers(x, [inverted_residual(block, InputSpec.of(x).shape, **how)])
 
 
-@pytest.mark.parametrize("bounds", [(RELU6, RELU6), (FREE, RELU6), (RELU6, FREE)])
+@pytest.mark.parametrize("bounds", [(RELU6, RELU6), (UNBOUNDED, RELU6), (RELU6, UNBOUNDED)])
 @pytest.mark.parametrize("shape", [(1, 13, 21), (3, 13, 21), (4, 7, 4), (3, 1, 1)])
 @pytest.mark.parametrize("geometry", [(3, 1, [1, 1, 1, 1]), (3, 2, [1, 1, 1, 2]), (5, 2, [2, 2, 3, 2])])
 @pytest.mark.parametrize("channels", [(16, 96, 24), (5, 30, 7), (40, 40, 40)])
@@ -134,12 +135,12 @@ def test_results_do_not_depend_on_the_number_of_threads(images: int) -> None:
 
 
 def joined_network() -> tuple[nn.Module, nn.Module]:
-    """EfficientNet-Lite0 as timm has it, and joined."""
+    """EfficientNet-Lite0 as timm has it, and with kernels."""
     torch.manual_seed(0)
     network = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
     spread_norms(network)
     freeze_norms(network)
-    return network, with_folded_norms(timm_copy(network))
+    return network, with_kernels(with_folded_norms(timm_copy(network)))
 
 
 def timm_copy(network: nn.Module) -> nn.Module:
@@ -148,49 +149,49 @@ def timm_copy(network: nn.Module) -> nn.Module:
     return other
 
 
-def blocks_as_one(network: nn.Module, images: Tensor, as_one: list[int]) -> tuple[int, list[Tensor]]:
+def blocks_fused_inputs(network: nn.Module, images: Tensor, fused_inputs: list[int]) -> tuple[int, list[Tensor]]:
     """How many blocks were one operator, and the maps."""
-    as_one.clear()
+    fused_inputs.clear()
     maps = network(images)
-    return len(as_one), [level.detach() for level in maps]
+    return len(fused_inputs), [level.detach() for level in maps]
 
 
 def test_a_network_is_joined_where_its_weights_are_few_and_keeps_their_names() -> None:
     network, ours = joined_network()
-    blocks = [module for module in ours.modules() if isinstance(module, JoinedBlock)]
+    blocks = [module for module in ours.modules() if isinstance(module, FusedBlock)]
     assert len(blocks) == 16
     parameters = {name for name, _ in network.named_parameters() if ".bn" not in name and "bn1" not in name}
     assert {name for name, _ in ours.named_parameters()} == parameters
 
 
-def test_only_blocks_that_learn_nothing_are_one_operator(as_one: list[int]) -> None:
+def test_only_blocks_that_learn_nothing_are_one_operator(fused_inputs: list[int]) -> None:
     network, ours = joined_network()
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        counted, maps = blocks_as_one(ours, images, as_one)
+        counted, maps = blocks_fused_inputs(ours, images, fused_inputs)
         expected = network(images)
     assert counted == 16
     assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
-    assert blocks_as_one(ours, images, as_one)[0] == 0
-    blocks = [module for module in ours.modules() if isinstance(module, JoinedBlock)]
+    assert blocks_fused_inputs(ours, images, fused_inputs)[0] == 0
+    blocks = [module for module in ours.modules() if isinstance(module, FusedBlock)]
     ours.get_submodule("conv_stem").requires_grad_(False)
     for block in blocks[:4]:
         block.requires_grad_(False)
-    counted, maps = blocks_as_one(ours, images, as_one)
+    counted, maps = blocks_fused_inputs(ours, images, fused_inputs)
     assert counted == 4
     assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
-    use_compiled_loops(False)
-    assert blocks_as_one(ours, images, as_one)[0] == 0
+    fast_paths.enable(False)
+    assert blocks_fused_inputs(ours, images, fused_inputs)[0] == 0
 
 
 @needs_bfloat16
-def test_under_autocast_blocks_are_joined_in_bfloat16(as_one: list[int]) -> None:
+def test_under_autocast_blocks_are_joined_in_bfloat16(fused_inputs: list[int]) -> None:
     network, ours = joined_network()
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = network(images)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            counted, maps = blocks_as_one(ours, images, as_one)
+            counted, maps = blocks_fused_inputs(ours, images, fused_inputs)
             plain = network(images)
     assert counted == 16
     assert all(level.dtype == torch.bfloat16 for level in maps)
@@ -203,25 +204,25 @@ def test_under_autocast_blocks_are_joined_in_bfloat16(as_one: list[int]) -> None
 def test_weights_that_have_changed_are_used_as_they_are() -> None:
     _, ours = joined_network()
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
-    weight = next(module for module in ours.modules() if isinstance(module, JoinedBlock)).convolutions[-1].weight
+    weight = next(module for module in ours.modules() if isinstance(module, FusedBlock)).convolutions[-1].weight
     with torch.no_grad():
         before = ours(images)
         weight.mul_(-1)
         after = ours(images)
-        use_compiled_loops(False)
+        fast_paths.enable(False)
         expected = ours(images)
     assert relative_error(after[0], before[0]) > 1e-2
     assert max(relative_error(a, b) for a, b in zip(after, expected, strict=True)) < 1e-4
 
 
-def test_blocks_with_other_parts_stay_as_they_are(as_one: list[int]) -> None:
+def test_blocks_with_other_parts_stay_as_they_are(fused_inputs: list[int]) -> None:
     """Of MobileNetV3's blocks two have no squeeze-and-excitation and no activation but ReLU."""
     network = timm.create_model("mobilenetv3_small_100", features_only=True).eval()
     spread_norms(network)
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = network(images)
-        ours = with_folded_norms(network)
-        counted, maps = blocks_as_one(ours, images, as_one)
+        ours = with_kernels(with_folded_norms(network))
+        counted, maps = blocks_fused_inputs(ours, images, fused_inputs)
     assert counted == 2
     assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4

@@ -1,62 +1,78 @@
-"""What is made of weights is kept while they are what they were."""
+"""A layout is rebuilt exactly when its weights change."""
 
 from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 
-from bench.cpu.layout_cache import Kept, learns
+from bench.cpu.arrays import needs_grad
+from bench.cpu.layout_cache import LayoutCache
 
 
-def test_it_is_made_anew_where_a_tensor_or_the_purpose_has_changed() -> None:
-    kept: Kept[float] = Kept()
-    tensor, made = torch.ones(2), []
+def test_it_is_rebuilt_if_a_tensor_or_the_key_changes() -> None:
+    cache: LayoutCache[float] = LayoutCache()
+    tensor, built = torch.ones(2), []
 
-    def make() -> float:
-        made.append(float(tensor.sum()))
-        return made[-1]
+    def build() -> float:
+        built.append(float(tensor.sum()))
+        return built[-1]
 
-    assert [kept.get(make, [tensor], "one") for _ in range(2)] == [2.0, 2.0]
+    assert [cache.get(build, [tensor], "one") for _ in range(2)] == [2.0, 2.0]
     tensor.mul_(2)
-    assert kept.get(make, [tensor], "one") == 4.0
-    assert kept.get(make, [tensor], "another") == 4.0
-    assert kept.get(make, [tensor], "one") == 4.0
-    kept.forget()
-    assert kept.get(make, [tensor], "one") == 4.0
-    assert made == [2.0, 4.0, 4.0, 4.0, 4.0]
+    assert cache.get(build, [tensor], "one") == 4.0
+    assert cache.get(build, [tensor], "another") == 4.0
+    assert cache.get(build, [tensor], "one") == 4.0
+    assert built == [2.0, 4.0, 4.0, 4.0]
 
 
-def test_another_tensor_is_not_taken_for_one_that_was_where_it_is() -> None:
-    """Memory that is given back is given out again, and a new tensor has been changed as often as the old one."""
-    kept: Kept[float] = Kept()
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("optimiser", [torch.optim.SGD, torch.optim.AdamW])
+def test_any_optimisers_step_invalidates_it(optimiser: type[torch.optim.Optimizer], fused: bool) -> None:
+    """torch's fused optimisers do not count their changes; a hook does."""
+    cache: LayoutCache[float] = LayoutCache()
+    learning, frozen = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    step = optimiser([learning, frozen], lr=0.1, fused=fused)  # type: ignore[call-arg]
+    before = cache.get(lambda: float(learning.sum()), [learning], None)
+    frozen_version = frozen._version
+    learning.sum().backward()
+    step.step()
+    after = cache.get(lambda: float(learning.sum()), [learning], None)
+    assert after == float(learning.sum()) < before
+    assert frozen._version == frozen_version  # what does not learn keeps its layout
+
+
+def test_a_new_tensor_at_the_same_address_is_not_taken_for_the_old_one() -> None:
+    """Freed memory is reused, and a new tensor may have been changed as often as the old one."""
+    cache: LayoutCache[float] = LayoutCache()
     found = []
     for value in range(20):
         tensor = torch.full((1 << 16,), float(value))
-        found.append(kept.get(lambda tensor=tensor: float(tensor[0]), [tensor], None))  # type: ignore[misc]
+        found.append(cache.get(lambda tensor=tensor: float(tensor[0]), [tensor], None))  # type: ignore[misc]
         del tensor
     assert found == list(range(20))
 
 
-def test_of_tensors_whose_changes_torch_does_not_count_nothing_is_kept() -> None:
-    kept: Kept[float] = Kept()
+def test_nothing_is_cached_for_tensors_whose_changes_torch_does_not_count() -> None:
+    cache: LayoutCache[float] = LayoutCache()
     with torch.inference_mode():
         tensor = torch.ones(2)
-        assert kept.get(lambda: float(tensor.sum()), [tensor], None) == 2.0
+        assert cache.get(lambda: float(tensor.sum()), [tensor], None) == 2.0
         tensor.mul_(2)
-        assert kept.get(lambda: float(tensor.sum()), [tensor], None) == 4.0
+        assert cache.get(lambda: float(tensor.sum()), [tensor], None) == 4.0
 
 
-def test_a_copy_begins_with_nothing() -> None:
-    kept: Kept[str] = Kept()
+def test_a_copy_starts_empty() -> None:
+    cache: LayoutCache[str] = LayoutCache()
     tensor = torch.ones(2)
-    assert kept.get(lambda: "first", [tensor], None) == "first"
-    assert copy.deepcopy(kept).get(lambda: "second", [tensor], None) == "second"
+    assert cache.get(lambda: "first", [tensor], None) == "first"
+    assert copy.deepcopy(cache).get(lambda: "second", [tensor], None) == "second"
 
 
-def test_what_learns() -> None:
+def test_which_tensors_need_grad() -> None:
     frozen, weight = torch.ones(2), torch.ones(2, requires_grad=True)
-    assert learns(frozen, weight)
-    assert not learns(frozen)
+    assert needs_grad(frozen, weight)
+    assert not needs_grad(frozen)
     with torch.no_grad():
-        assert not learns(frozen, weight)
+        assert not needs_grad(frozen, weight)

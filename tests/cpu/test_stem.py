@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.cpu.depthwise import use_compiled_loops
-from bench.cpu.fused_layer import Given, through
+from bench.cpu.accelerate import AcceleratedBackbone, join_normalisation, with_kernels
+from bench.cpu.fused_layer import InputSpec, run_layers
+from bench.cpu.layers import KernelConvolution
 from bench.cpu.stem import lay_out, stem
-from bench.detector.backbones import Backbone, unfold
+from bench.detector.backbones import Backbone, restore_timm_network
 from bench.detector.folded_convolution import FoldedConvolution
-from bench.detector.folding import join_normalisation
-from tests.cpu.test_depthwise import needs_bfloat16
-from tests.detector.test_backbones import relative_error
+from bench.device import fast_paths
+from tests.detector.oracles import needs_bfloat16, relative_error
 
-pytestmark = pytest.mark.usefixtures("compiled_loops")
+pytestmark = pytest.mark.usefixtures("kernels_on")
 Layers = tuple[Tensor, Tensor, Tensor, Tensor]  # weight, bias, factor and offset
 CASES = [(3, 32, 3, 2, [0, 1, 0, 1]), (1, 7, 3, 1, [1, 1, 1, 1]), (4, 40, 7, 2, [3, 2, 3, 3])]
 
@@ -49,8 +49,8 @@ def torchs(images: Tensor, parts: Layers, stride: int, padding: list[int], *, ro
 def computed(
     images: Tensor, layers: list[Tensor], *, kernel: int, channels: int, stride: int, padding: list[int]
 ) -> Tensor:
-    shape = Given.of(images).shape
-    return through(images, [stem(layers, shape, kernel=kernel, channels=channels, stride=stride, padding=padding)])
+    shape = InputSpec.of(images).shape
+    return run_layers(images, [stem(layers, shape, kernel=kernel, channels=channels, stride=stride, padding=padding)])
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -94,41 +94,45 @@ def test_results_do_not_depend_on_the_number_of_threads(images: int) -> None:
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
-def stems(backbone: Backbone, images: Tensor, as_one: list[int]) -> tuple[int, list[Tensor]]:
+def accelerated(name: str, weights: str) -> AcceleratedBackbone:
+    backbone = Backbone(name, weights)
+    backbone.features = with_kernels(backbone.features)
+    return AcceleratedBackbone(backbone)
+
+
+def stems(backbone: Backbone, images: Tensor, fused_inputs: list[int]) -> tuple[int, list[Tensor]]:
     """How often the operator was called, and the maps."""
-    as_one.clear()
+    fused_inputs.clear()
     maps = backbone(images)
-    return as_one.count(3), maps
+    return fused_inputs.count(3), maps
 
 
-def test_a_pretrained_networks_stem_takes_pixels_where_it_learns_nothing(as_one: list[int]) -> None:
-    ours = Backbone("efficientnet_lite0", "pretrained")
-    plain = copy.deepcopy(ours)
-    unfold(plain, "efficientnet_lite0", "pretrained")
+def test_a_pretrained_networks_stem_takes_pixels_where_it_learns_nothing(fused_inputs: list[int]) -> None:
+    plain, ours = Backbone("efficientnet_lite0", "pretrained"), accelerated("efficientnet_lite0", "pretrained")
+    restore_timm_network(plain, "efficientnet_lite0", "pretrained")
     assert ours.normalises
-    assert not plain.normalises
     images = pixels(3, images=2, size=(96, 96))
     with torch.inference_mode():
         for x in (images, images.float()):
-            counted, maps = stems(ours, x, as_one)
+            counted, maps = stems(ours, x, fused_inputs)
             assert counted == 1
             assert max(relative_error(a, b) for a, b in zip(maps, plain(x), strict=True)) < 1e-4
-        assert stems(ours, images.double(), as_one)[0] == 0
-    counted, maps = stems(ours, images, as_one)
+        assert stems(ours, images.double(), fused_inputs)[0] == 0
+    counted, maps = stems(ours, images, fused_inputs)
     assert counted == 0
     maps[0].sum().backward()
     assert ours.features.conv_stem.weight.grad is not None
     ours.features.conv_stem.requires_grad_(False)
-    assert stems(ours, images, as_one)[0] == 1
-    use_compiled_loops(False)
+    assert stems(ours, images, fused_inputs)[0] == 1
+    fast_paths.enable(False)
     with torch.no_grad():
-        counted, found = stems(ours, images, as_one)
+        counted, found = stems(ours, images, fused_inputs)
         assert max(relative_error(a, b) for a, b in zip(found, plain(images), strict=True)) < 1e-4
     assert counted == 0
 
 
 def test_weights_that_have_changed_are_used_as_they_are() -> None:
-    ours = Backbone("efficientnet_lite0", "pretrained")
+    ours = accelerated("efficientnet_lite0", "pretrained")
     images = pixels(3, images=2, size=(96, 96))
     with torch.no_grad():
         before = ours.features.conv_stem(images)
@@ -144,7 +148,7 @@ def test_weights_that_have_changed_are_used_as_they_are() -> None:
 
 
 def test_an_untrained_network_normalises_before_it() -> None:
-    ours = Backbone("test_efficientnet", "none").eval()
+    ours = accelerated("test_efficientnet", "none").eval()
     assert not ours.normalises
     images = pixels(3, images=2, size=(96, 96))
     with torch.no_grad():
@@ -158,7 +162,7 @@ class Forked(nn.Module):
     def __init__(self, *, twice: bool) -> None:
         super().__init__()
         self.twice = twice
-        self.first = FoldedConvolution(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8).eval())
+        self.first = KernelConvolution(FoldedConvolution(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8).eval()))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return [self.first(x), x.mean(dim=1)] if self.twice else [self.first(x)]

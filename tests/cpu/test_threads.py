@@ -1,4 +1,4 @@
-"""Each part is done once, by torch's own threads or by others, and no error is lost."""
+"""Each part runs once, in torch's OpenMP threads or in a thread pool, and no error is lost."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bench.cpu import threads as team
+from bench.cpu import threads
+from bench.device.private_interfaces import openmp_library
 
 
-@pytest.fixture(params=["OpenMP", "threads beside it"])
+@pytest.fixture(params=["OpenMP", "thread pool"])
 def three_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    if request.param == "OpenMP" and team._openmp() is None:
+    if request.param == "OpenMP" and openmp_library() is None:
         pytest.skip("torch does not compute with GNU's OpenMP here")
     if request.param != "OpenMP":
-        monkeypatch.setattr(team, "_openmp", lambda: None)
+        monkeypatch.setattr(threads, "openmp_library", lambda: None)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -27,14 +28,14 @@ def three_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("parts", [0, 1, 2, 3, 8])
 def test_each_part_is_done_once(parts: int) -> None:
     done: list[int] = []
-    team.share_out(done.append, parts)
+    threads.parallel_for(done.append, parts)
     assert sorted(done) == list(range(parts))
 
 
 @pytest.mark.usefixtures("three_threads")
 def test_parts_are_done_side_by_side() -> None:
     all_there = threading.Barrier(3, timeout=30)
-    team.share_out(lambda _: all_there.wait(), 3)
+    threads.parallel_for(lambda _: all_there.wait(), 3)
     assert not all_there.broken
 
 
@@ -49,7 +50,7 @@ def test_an_error_in_one_thread_is_raised_and_the_others_end(failing: int) -> No
         done.append(part)
 
     with pytest.raises(KeyError):
-        team.share_out(do, 3)
+        threads.parallel_for(do, 3)
     if failing != 0:
         assert 0 in done
 
@@ -58,5 +59,5 @@ def test_an_error_in_one_thread_is_raised_and_the_others_end(failing: int) -> No
 def test_torch_computes_as_before_afterwards() -> None:
     a = torch.rand(300, 300)
     expected = a @ a
-    team.share_out(lambda _: None, 3)
+    threads.parallel_for(lambda _: None, 3)
     assert torch.equal(a @ a, expected)

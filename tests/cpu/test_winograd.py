@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.cpu import winograd
-from bench.cpu.depthwise import use_compiled_loops
-from bench.cpu.winograd import Convolution, convolve, lay_out
-from tests.cpu.test_depthwise import needs_bfloat16
-from tests.detector.test_backbones import relative_error
+from bench.cpu.winograd import WinogradConvolution, convolve, lay_out
+from bench.device import fast_paths
+from tests.detector.oracles import needs_bfloat16, relative_error
 
-pytestmark = pytest.mark.usefixtures("compiled_loops")
+pytestmark = pytest.mark.usefixtures("kernels_on")
 # What makes 4 inputs or 3 taps into 4 numbers, and 4 sums into 2 outputs, as in the paper
 INPUT = torch.tensor([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], dtype=torch.float64)
 TAPS = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
@@ -49,19 +48,19 @@ def with_rounding(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return tiles.flatten(4, 5).flatten(2, 3)[..., :height, :width] + bias.double().view(1, -1, 1, 1)
 
 
-@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("channels", [(16, 16), (32, 48), (80, 16), (48, 64)])
 def test_it_computes_what_torch_computes(
-    channels: tuple[int, int], shape: tuple[int, int, int], rectified: bool, given_channels: list[int]
+    channels: tuple[int, int], shape: tuple[int, int, int], relu: bool, winograd_inputs: list[int]
 ) -> None:
     plain, x = layer(*channels), picture(channels[0], shape)
     with torch.no_grad():
-        y = Convolution(plain, rectified=rectified)(x)
+        y = WinogradConvolution(plain, relu=relu)(x)
         expected = plain.double()(x.double())
-    assert given_channels == [channels[0]]
+    assert winograd_inputs == [channels[0]]
     assert y.is_contiguous(memory_format=torch.channels_last)
-    error = relative_error(y.double(), expected.relu() if rectified else expected)
+    error = relative_error(y.double(), expected.relu() if relu else expected)
     print(f"largest relative difference to torch in float64 {error:.1e}")
     assert error < 2e-6
 
@@ -74,7 +73,7 @@ def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(
 ) -> None:
     plain, x = layer(*channels), picture(channels[0], shape).bfloat16()
     weight, bias = plain.weight.detach(), plain.bias.detach() if plain.bias is not None else torch.zeros(0)
-    y = convolve(x, lay_out(weight, x.dtype), bias, rectified=False)
+    y = convolve(x, lay_out(weight, x.dtype), bias, relu=False)
     assert y.dtype == torch.bfloat16
     expected = with_rounding(x, weight, bias)
     error = relative_error(y.double(), expected)
@@ -84,13 +83,13 @@ def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(
 
 @needs_bfloat16
 @pytest.mark.usefixtures("without_amx")
-def test_rounding_what_was_transformed_costs_less_than_a_bit(given_channels: list[int]) -> None:
+def test_rounding_what_was_transformed_costs_less_than_a_bit(winograd_inputs: list[int]) -> None:
     """Of maps as networks have them, not negative and alike from pixel to pixel; of mere noise it is 1.8 times."""
     plain = layer(64, 64)
     x = F.avg_pool2d(picture(64, (2, 40, 40)), 3, stride=1).relu().bfloat16()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        found, torchs = Convolution(plain)(x), plain(x)
-    assert given_channels == [64]
+        found, torchs = WinogradConvolution(plain)(x), plain(x)
+    assert winograd_inputs == [64]
     with torch.no_grad():
         expected = plain.double()(x.double())
     error, torchs_error = (float((each.double() - expected).norm() / expected.norm()) for each in (found, torchs))
@@ -98,12 +97,12 @@ def test_rounding_what_was_transformed_costs_less_than_a_bit(given_channels: lis
     assert error < 1.6 * torchs_error
 
 
-def gradients(network: nn.Conv2d, x: Tensor, gradient: Tensor, *, rectified: bool = False) -> list[Tensor]:
+def gradients(network: nn.Conv2d, x: Tensor, gradient: Tensor, *, relu: bool = False) -> list[Tensor]:
     """Of input, weight and bias."""
     x = x.detach().requires_grad_()
     network.zero_grad()
     y = network(x)
-    (y.relu() if rectified else y).backward(gradient.to(y.dtype))
+    (y.relu() if relu else y).backward(gradient.to(y.dtype))
     found = [x.grad, network.weight.grad, network.bias.grad if network.bias is not None else None]
     return [each.double() for each in found if each is not None]
 
@@ -120,16 +119,16 @@ def rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("rounds")
-@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("channels", [(32, 48), (48, 80)])
 def test_gradients_are_torchs(
-    channels: tuple[int, int], shape: tuple[int, int, int], rectified: bool, given_channels: list[int]
+    channels: tuple[int, int], shape: tuple[int, int, int], relu: bool, winograd_inputs: list[int]
 ) -> None:
     plain, x, gradient = layer(*channels), picture(channels[0], shape), arriving(channels[1], shape)
-    found = gradients(Convolution(plain, rectified=rectified), x, gradient)
-    assert given_channels == list(channels)  # the gradient of the input is a convolution back
-    expected = gradients(plain.double(), x.double(), gradient, rectified=rectified)
+    found = gradients(WinogradConvolution(plain, relu=relu), x, gradient)
+    assert winograd_inputs == list(channels)  # the gradient of the input is a convolution back
+    expected = gradients(plain.double(), x.double(), gradient, relu=relu)
     errors = [relative_error(*pair) for pair in zip(found, expected, strict=True)]
     print(f"largest relative difference to torch in float64 {max(errors):.1e}")
     assert len(errors) == 3
@@ -138,22 +137,22 @@ def test_gradients_are_torchs(
 
 @needs_bfloat16
 @pytest.mark.usefixtures("rounds", "without_amx")
-@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", [(2, 20, 20), (3, 13, 10), (5, 1, 1)])
 @pytest.mark.parametrize("channels", [(64, 64), (48, 80), (80, 48)])
 def test_gradients_in_bfloat16_are_nearly_as_near_as_torchs(
-    channels: tuple[int, int], shape: tuple[int, int, int], rectified: bool, given_channels: list[int]
+    channels: tuple[int, int], shape: tuple[int, int, int], relu: bool, winograd_inputs: list[int]
 ) -> None:
     plain, x = layer(*channels), picture(channels[0], shape).bfloat16()
     gradient = arriving(channels[1], shape).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = plain(x)
-        if rectified:  # no output so near zero that rounding decides whether its gradient passes
+        if relu:  # no output so near zero that rounding decides whether its gradient passes
             gradient = gradient * (y.abs() > 0.05)
-        torchs = gradients(plain, x, gradient, rectified=rectified)
-        ours = gradients(Convolution(plain, rectified=rectified), x, gradient)
-    assert given_channels == list(channels)
-    expected = gradients(copy.deepcopy(plain).double(), x.double(), gradient, rectified=rectified)
+        torchs = gradients(plain, x, gradient, relu=relu)
+        ours = gradients(WinogradConvolution(plain, relu=relu), x, gradient)
+    assert winograd_inputs == list(channels)
+    expected = gradients(copy.deepcopy(plain).double(), x.double(), gradient, relu=relu)
     for found, theirs, right in zip(ours, torchs, expected, strict=True):
         error, torchs_error = (float((each - right).norm() / right.norm()) for each in (found, theirs))
         print(f"relative error {error:.1e}, of torch's {torchs_error:.1e}")
@@ -162,11 +161,11 @@ def test_gradients_in_bfloat16_are_nearly_as_near_as_torchs(
 
 
 def test_only_gradients_that_are_asked_for_are_computed(
-    given_channels: list[int], monkeypatch: pytest.MonkeyPatch
+    winograd_inputs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, x = Convolution(layer(16, 32)), picture(16, (2, 6, 6))
+    ours, x = WinogradConvolution(layer(16, 32)), picture(16, (2, 6, 6))
     ours(x).sum().backward()
-    assert given_channels == [16]
+    assert winograd_inputs == [16]
     assert ours.weight.grad is not None
 
     def refused(*_: object) -> None:
@@ -176,19 +175,19 @@ def test_only_gradients_that_are_asked_for_are_computed(
     ours.requires_grad_(False)
     x.requires_grad_()
     ours(x).sum().backward()
-    assert given_channels == [16, 16, 32]
+    assert winograd_inputs == [16, 16, 32]
     assert x.grad is not None
 
 
 def test_gradients_of_gradients_are_refused() -> None:
-    ours, x = Convolution(layer(16, 16)), picture(16, (1, 4, 4)).requires_grad_()
+    ours, x = WinogradConvolution(layer(16, 16)), picture(16, (1, 4, 4)).requires_grad_()
     (first,) = torch.autograd.grad(ours(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
 
 
 def test_results_depend_neither_on_threads_nor_on_the_images_beside() -> None:
-    ours, x = Convolution(layer(32, 32)), picture(32, (5, 19, 19))
+    ours, x = WinogradConvolution(layer(32, 32)), picture(32, (5, 19, 19))
     with torch.no_grad():
         found = []
         for threads in (1, 2, 3):
@@ -210,11 +209,11 @@ def test_gradients_do_not_depend_on_threads(dtype: torch.dtype, monkeypatch: pyt
 
 
 def test_filters_are_laid_out_once_and_again_when_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, x, counted = Convolution(layer(16, 16)), picture(16, (2, 6, 6)), []
+    ours, x, counted = WinogradConvolution(layer(16, 16)), picture(16, (2, 6, 6)), []
 
-    def noted(weight: Tensor, dtype: torch.dtype, *, turned: bool = False) -> Tensor:
-        counted.append(turned)
-        return lay_out(weight, dtype, turned=turned)
+    def noted(weight: Tensor, dtype: torch.dtype, *, transposed: bool = False) -> Tensor:
+        counted.append(transposed)
+        return lay_out(weight, dtype, transposed=transposed)
 
     monkeypatch.setattr(winograd, "lay_out", noted)
     with torch.no_grad():
@@ -228,35 +227,35 @@ def test_filters_are_laid_out_once_and_again_when_they_change(monkeypatch: pytes
     assert relative_error(changed, expected) < 1e-5
     optimiser = torch.optim.SGD(ours.parameters(), lr=0.1, fused=True)  # which torch does not count as a change
     for by_loops in (True, False):
-        use_compiled_loops(by_loops)
+        fast_paths.enable(by_loops)
         ours(x).sum().backward()
         optimiser.step()
-        use_compiled_loops(True)
+        fast_paths.enable(True)
         with torch.no_grad():
             expected = F.conv2d(x, ours.weight, ours.bias, padding=1)
             assert relative_error(ours(x), expected) < 1e-5
 
 
 def test_elsewhere_it_is_torchs_convolution_to_the_bit(
-    given_channels: list[int], monkeypatch: pytest.MonkeyPatch
+    winograd_inputs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few, odd, usual = layer(3, 16), layer(16, 21), layer(16, 16)
     x = picture(16, (2, 9, 9))
     with torch.no_grad():
         for plain, given in ((few, picture(3, (2, 9, 9))), (odd, x), (usual, x[0]), (usual, x[:0])):
-            assert torch.equal(Convolution(plain, rectified=True)(given), plain(given).relu())
+            assert torch.equal(WinogradConvolution(plain, relu=True)(given), plain(given).relu())
         double = copy.deepcopy(usual).double()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(Convolution(double)(x.double()), double(x.double()))
+            assert torch.equal(WinogradConvolution(double)(x.double()), double(x.double()))
             monkeypatch.setattr(winograd, "has_amx", lambda: True)
-            assert torch.equal(Convolution(usual)(x), usual(x))
-        use_compiled_loops(False)
-        assert torch.equal(Convolution(usual)(x), usual(x))
-    assert given_channels == []
+            assert torch.equal(WinogradConvolution(usual)(x), usual(x))
+        fast_paths.enable(False)
+        assert torch.equal(WinogradConvolution(usual)(x), usual(x))
+    assert winograd_inputs == []
 
 
 def test_any_layout_will_do() -> None:
-    ours, x = Convolution(layer(16, 32)), picture(16, (2, 9, 7))
+    ours, x = WinogradConvolution(layer(16, 32)), picture(16, (2, 9, 7))
     with torch.no_grad():
         assert torch.equal(ours(x.contiguous()), ours(x))
         expected = ours(x)
@@ -269,8 +268,8 @@ def test_any_layout_will_do() -> None:
 
 @needs_bfloat16
 @pytest.mark.usefixtures("without_amx")
-def test_autocast_decides_in_what_it_computes(given_channels: list[int]) -> None:
-    ours, x = Convolution(layer(16, 32)), picture(16, (2, 9, 7))
+def test_autocast_decides_in_what_it_computes(winograd_inputs: list[int]) -> None:
+    ours, x = WinogradConvolution(layer(16, 32)), picture(16, (2, 9, 7))
     for learning in (False, True):
         with torch.set_grad_enabled(learning):
             with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -278,17 +277,17 @@ def test_autocast_decides_in_what_it_computes(given_channels: list[int]) -> None
                 assert torch.equal(half, ours(x.bfloat16()))
             assert half.dtype == torch.bfloat16
             assert ours(x).dtype == torch.float32
-    assert given_channels == [16] * 6
+    assert winograd_inputs == [16] * 6
     with pytest.raises(RuntimeError, match="type"):  # torch's: that of its input and its bias differ
         ours(x.bfloat16())
 
 
 def test_of_frozen_layers_filters_are_laid_out_once_while_others_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    frozen, learning, counted = Convolution(layer(16, 16)), Convolution(layer(16, 16)), []
+    frozen, learning, counted = WinogradConvolution(layer(16, 16)), WinogradConvolution(layer(16, 16)), []
 
-    def noted(weight: Tensor, dtype: torch.dtype, *, turned: bool = False) -> Tensor:
+    def noted(weight: Tensor, dtype: torch.dtype, *, transposed: bool = False) -> Tensor:
         counted.append(weight is frozen.weight)
-        return lay_out(weight, dtype, turned=turned)
+        return lay_out(weight, dtype, transposed=transposed)
 
     monkeypatch.setattr(winograd, "lay_out", noted)
     frozen.requires_grad_(False)
@@ -300,8 +299,8 @@ def test_of_frozen_layers_filters_are_laid_out_once_while_others_learn(monkeypat
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda ours: pickle.loads(pickle.dumps(ours))], ids=["copy", "pickle"]
 )
-def test_a_copy_has_filters_of_its_own(copied: Callable[[Convolution], Convolution]) -> None:
-    ours, x = Convolution(layer(16, 16), rectified=True), picture(16, (2, 6, 6))
+def test_a_copy_has_filters_of_its_own(copied: Callable[[WinogradConvolution], WinogradConvolution]) -> None:
+    ours, x = WinogradConvolution(layer(16, 16), relu=True), picture(16, (2, 6, 6))
     with torch.no_grad():
         before = ours(x)
         other = copied(ours)
@@ -313,18 +312,18 @@ def test_a_copy_has_filters_of_its_own(copied: Callable[[Convolution], Convoluti
 
 def test_another_number_of_channels_is_torchs_error() -> None:
     with pytest.raises(RuntimeError, match="to have 16 channels, but got 32"):
-        Convolution(layer(16, 16))(picture(32, (1, 4, 4)))
+        WinogradConvolution(layer(16, 16))(picture(32, (1, 4, 4)))
 
 
 def test_a_map_without_pixels_is_torchs_error() -> None:
     with pytest.raises(RuntimeError, match="can't be greater than actual input size"):
-        Convolution(layer(16, 16))(picture(16, (1, 4, 4))[..., :0])
+        WinogradConvolution(layer(16, 16))(picture(16, (1, 4, 4))[..., :0])
 
 
 def test_it_takes_over_the_weights_of_another_and_draws_none() -> None:
     plain = layer(16, 32)
     state = torch.get_rng_state()
-    ours = Convolution(plain)
+    ours = WinogradConvolution(plain)
     assert torch.equal(state, torch.get_rng_state())
     assert ours.weight is plain.weight
     assert ours.state_dict().keys() == plain.state_dict().keys()
@@ -335,4 +334,4 @@ def test_it_takes_over_the_weights_of_another_and_draws_none() -> None:
 )
 def test_another_kind_of_convolution_is_refused(other: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="3 x 3"):
-        Convolution(nn.Conv2d(16, 16, 3, **other))
+        WinogradConvolution(nn.Conv2d(16, 16, 3, **other))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.augment import (
@@ -17,10 +18,10 @@ from bench.data.augment import (
     Photometric,
     View,
     boxes_in_view,
-    distort,
     draw_photometric,
     draw_view,
     generator_of,
+    photometric,
 )
 from bench.data.batches import TrainingBatches, rows_of_step
 from bench.data.warp import warp
@@ -111,26 +112,41 @@ def test_the_whole_image_is_resized_as_pillow_does() -> None:
     assert np.array_equal(warp(picture, WHOLE, 300)[0], np.asarray(expected))
 
 
+def distorted(image: NDArray[np.uint8], **draws: float) -> NDArray[np.float32]:
+    height, width = image.shape[:2]
+    return photometric(image, replace(NEUTRAL, **draws), (0, 0, width, height), np.zeros(3, np.float32))
+
+
 def test_neutral_draws_change_nothing() -> None:
-    images = torch.randint(0, 256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(0)).float()
-    assert torch.equal(distort(images, [NEUTRAL, NEUTRAL]), images)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    assert np.array_equal(distorted(image), image)
 
 
 @settings(max_examples=100, deadline=None)
 @given(colour=st.tuples(*(st.integers(0, 255),) * 3), hue=st.floats(-0.5, 0.5), saturation=st.floats(0.5, 1.5))
 def test_hue_and_saturation_are_those_of_hsv(colour: tuple[int, int, int], hue: float, saturation: float) -> None:
-    image = torch.tensor(colour, dtype=torch.float32).view(1, 3, 1, 1)
-    ours = distort(image, [replace(NEUTRAL, hue=hue, saturation=saturation)]).flatten()
+    ours = distorted(np.array(colour, dtype=np.uint8).reshape(1, 1, 3), hue=hue, saturation=saturation).reshape(3)
     h, s, v = colorsys.rgb_to_hsv(*(value / 255 for value in colour))
     expected = colorsys.hsv_to_rgb((h + hue) % 1, min(1, s * saturation), v)
-    np.testing.assert_allclose(ours.numpy(), np.array(expected) * 255, atol=0.05)
+    np.testing.assert_allclose(ours, np.array(expected) * 255, atol=0.05)
 
 
-def test_brightness_comes_first_and_contrast_on_its_side_of_the_colours() -> None:
-    image = torch.full((1, 3, 1, 1), 100.0)
-    assert distort(image, [replace(NEUTRAL, brightness=20.0, contrast=1.5)]).flatten().tolist() == [180.0] * 3
-    assert distort(image, [replace(NEUTRAL, brightness=-120.0)]).flatten().tolist() == [0.0] * 3
-    assert distort(image, [replace(NEUTRAL, contrast=3.0)]).flatten().tolist() == [255.0] * 3
+def test_brightness_comes_first_and_contrast_before_or_after_the_colours() -> None:
+    image = np.full((1, 1, 3), 100, dtype=np.uint8)
+    assert distorted(image, brightness=20.0, contrast=1.5).flatten().tolist() == [180.0] * 3
+    assert distorted(image, brightness=-120.0).flatten().tolist() == [0.0] * 3
+    assert distorted(image, contrast=3.0).flatten().tolist() == [255.0] * 3
+
+
+def test_outside_the_image_is_the_fill() -> None:
+    image, fill = np.full((32, 32, 3), 200, dtype=np.uint8), np.array((10.0, 20.0, 30.0), dtype=np.float32)
+    inside = np.zeros((32, 32), dtype=bool)
+    inside[8:20, 4:30] = True
+    draws = replace(NEUTRAL, brightness=20.0, saturation=1.5, hue=0.1)
+    made = photometric(image, draws, (4, 8, 30, 20), fill)
+    assert (made[~inside] == fill).all()
+    assert not (made[inside] == fill).all(axis=1).any()
+    assert (photometric(image, draws, (0, 0, 0, 0), fill) == fill).all()
 
 
 def test_each_distortion_has_a_coin_of_its_own() -> None:
@@ -150,24 +166,21 @@ def test_each_epoch_shows_each_image_once(batch: int, images: int, seed: int) ->
         assert sorted(rows[epoch * images : (epoch + 1) * images]) == list(range(images))
 
 
-def batches(workers: int, seed: int = 0, *, cpu_kernels: bool = False) -> TrainingBatches:
+def batches(workers: int, seed: int = 0) -> TrainingBatches:
     index, pixels = tiny.rectangles(5, empty=(1,))
     fill = (10.0, 20.0, 30.0)
-    return TrainingBatches(
-        index, pixels, SPEC, seed=seed, batch=3, size=300, fill=fill, workers=workers, cpu_kernels=cpu_kernels
-    )
+    return TrainingBatches(index, pixels, SPEC, seed=seed, batch=3, size=300, fill=fill, workers=workers)
 
 
-@pytest.mark.parametrize("cpu_kernels", [False, True])
-def test_batches_do_not_depend_on_workers_or_on_where_one_begins(cpu_kernels: bool) -> None:
-    first = list(batches(1, cpu_kernels=cpu_kernels).steps(0, 4))
-    again = list(batches(4, cpu_kernels=cpu_kernels).steps(0, 4))
-    later = list(batches(2, cpu_kernels=cpu_kernels).steps(2, 4))
+@pytest.mark.usefixtures("either_way")
+def test_batches_depend_neither_on_workers_nor_on_the_first_step() -> None:
+    first, again, later = list(batches(1).steps(0, 4)), list(batches(4).steps(0, 4)), list(batches(2).steps(2, 4))
     for (images, targets), (other, other_targets) in zip([*first, *first[2:]], [*again, *later], strict=True):
+        assert images.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(images, other)
         assert torch.equal(targets.boxes, other_targets.boxes)
         assert torch.equal(targets.labels, other_targets.labels)
-    assert not torch.equal(next(batches(1, seed=1, cpu_kernels=cpu_kernels).steps(0, 1))[0], first[0][0])
+    assert not torch.equal(next(batches(1, seed=1).steps(0, 1))[0], first[0][0])
 
 
 def test_the_fill_stays_the_mean_whatever_the_light() -> None:

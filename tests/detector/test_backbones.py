@@ -18,24 +18,8 @@ from bench.detector.ssd import SSD
 from bench.detector.weights import weights_fingerprint
 from bench.errors import UserError
 from tests import tiny
+from tests.detector.oracles import relative_error, spread_norms
 from variants.unfreezing import Unfreezing
-
-
-def spread_norms(network: nn.Module) -> None:
-    """Statistics and affine parts as training leaves them: those of a new network hide every mistake of folding."""
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.normal_(0, 0.3, generator=generator)
-            module.running_var.uniform_(0.5, 2, generator=generator)
-            module.weight.data.uniform_(0.5, 1.5, generator=generator)
-            module.bias.data.normal_(0, 0.3, generator=generator)
-
-
-def relative_error(ours: Tensor, expected: Tensor) -> float:
-    return float((ours - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize(
@@ -112,27 +96,28 @@ def test_a_folded_convolution_pads_by_the_input_s_size(size: tuple[int, int], ke
 )
 def test_stages_go_from_the_bottom_up_and_leave_nothing_out(name: str, strides: list[int]) -> None:
     backbone = Backbone(name, "none")
-    assert backbone.stage_strides == strides
-    of_stages = [id(p) for stage in backbone.stages for part in stage for p in part.parameters()]
+    stages = backbone.stages()
+    assert [stage.stride for stage in stages] == strides
+    of_stages = [id(p) for stage in stages for part in stage.modules for p in part.parameters()]
     assert len(of_stages) == len(set(of_stages))
     assert set(of_stages) == {id(p) for p in backbone.parameters()}
 
 
 def test_the_last_part_of_a_network_is_never_taken_for_its_stem() -> None:
     # HRNet's last part ends no map; stride 0 would freeze it for good together with the stem
-    assert all(stride > 0 for stride in Backbone("hrnet_w18_small", "none").stage_strides)
+    assert all(stage.stride > 0 for stage in Backbone("hrnet_w18_small", "none").stages())
 
 
 def test_frozen_stages_take_no_part_in_the_backward_pass(tmp_path: Path) -> None:
     backbone = Backbone(tiny.NAME, str(tiny.weights_file(tmp_path / "tiny.pth")))
     images = torch.rand(1, 3, 300, 300) * 255
-    for stage in backbone.stages[:4]:
-        nn.ModuleList(stage).requires_grad_(False)
+    for stage in backbone.stages()[:4]:
+        nn.ModuleList(stage.modules).requires_grad_(False)
     finest, *upper = backbone(images)
     assert not finest.requires_grad  # stride 8 is below the boundary: no graph was built for it
     sum(level.sum() for level in upper).backward()
-    for place, stage in enumerate(backbone.stages):
-        reached = [p.grad is not None for part in stage for p in part.parameters()]
+    for place, stage in enumerate(backbone.stages()):
+        reached = [p.grad is not None for part in stage.modules for p in part.parameters()]
         assert all(reached) if place >= 4 else not any(reached), place
 
 

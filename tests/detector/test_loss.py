@@ -92,7 +92,8 @@ def test_over_all_priors_it_is_that_over_those_that_count() -> None:
     logits = torch.randn(3, 8732, 5, generator=generator, requires_grad=True)
     offsets = torch.randn(3, 8732, 4, generator=generator, requires_grad=True)
     few, all_ = (
-        multibox_loss(SPEC, logits, offsets, priors=PRIORS, targets=targets, static=static) for static in (False, True)
+        multibox_loss(SPEC, logits, offsets, priors=PRIORS, targets=targets, avoid_sync=avoid_sync)
+        for avoid_sync in (False, True)
     )
     assert float(few.boxes) == pytest.approx(float(all_.boxes), rel=1e-5)
     assert float(few.classes) == pytest.approx(float(all_.classes), rel=1e-5)
@@ -112,8 +113,8 @@ def test_cross_entropy_is_torchs(outputs: int) -> None:
     torch.testing.assert_close(to_ours, to_theirs)
 
 
-@pytest.mark.parametrize("static", [False, True])
-def test_three_hard_negatives_for_each_positive_of_an_image_and_three_without_any(static: bool) -> None:
+@pytest.mark.parametrize("avoid_sync", [False, True])
+def test_three_hard_negatives_for_each_positive_of_an_image_and_three_without_any(avoid_sync: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     loss = torch.rand(4, 50, generator=generator)
     loss[3] = 0.5  # ties
@@ -121,7 +122,7 @@ def test_three_hard_negatives_for_each_positive_of_an_image_and_three_without_an
     matched[0, :2] = 0
     matched[1, :40] = 0
     matched[2, :10] = -2
-    hard = hard_negatives(loss, matched, ratio=3, static=static)
+    hard = hard_negatives(loss, matched, ratio=3, avoid_sync=avoid_sync)
     assert hard.sum(dim=1).tolist() == [6, 10, 3, 3]
     assert not hard[matched != -1].any()
     assert set(hard[0].nonzero()[:, 0].tolist()) == set((loss[0, 2:].topk(6).indices + 2).tolist())
@@ -136,16 +137,16 @@ def test_the_first_of_equal_negatives_are_taken_in_either_way(seed: int) -> None
     matched = torch.where(
         torch.rand(12, 60, generator=generator) < share, 0, torch.randint(-2, 0, (12, 60), generator=generator)
     )
-    few, all_ = (hard_negatives(loss, matched, ratio=3, static=static) for static in (False, True))
+    few, all_ = (hard_negatives(loss, matched, ratio=3, avoid_sync=avoid_sync) for avoid_sync in (False, True))
     assert torch.equal(few, all_)
     assert not few[matched != -1].any()
 
 
-@pytest.mark.parametrize("static", [False, True])
-def test_a_loss_that_is_not_a_number_is_among_the_hard_negatives(static: bool) -> None:
+@pytest.mark.parametrize("avoid_sync", [False, True])
+def test_a_loss_that_is_not_a_number_is_among_the_hard_negatives(avoid_sync: bool) -> None:
     loss = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
     loss[:, 7], loss[2] = torch.nan, torch.nan
-    hard = hard_negatives(loss, torch.full((3, 50), -1), ratio=3, static=static)
+    hard = hard_negatives(loss, torch.full((3, 50), -1), ratio=3, avoid_sync=avoid_sync)
     assert hard[:2, 7].all()
     assert hard[2].any()
 

@@ -82,12 +82,12 @@ CORNERS = st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(1, 5), st.
 )
 
 
-@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("avoid_sync", [False, True])
 @settings(max_examples=300)
 @given(images=st.lists(st.lists(CORNERS, max_size=6), min_size=1, max_size=3), priors=st.lists(CORNERS, min_size=1))
-def test_it_is_caffe_s_match(images: list[list[Box]], priors: list[Box], static: bool) -> None:
+def test_it_is_caffe_s_match(images: list[list[Box]], priors: list[Box], avoid_sync: bool) -> None:
     corners = torch.tensor(priors)
-    result = match(targets_of(images), corners, THRESHOLD, static=static)
+    result = match(targets_of(images), corners, THRESHOLD, avoid_sync=avoid_sync)
     for image, boxes in enumerate(images):
         assert result[image].tolist() == slow_match(torch.tensor(boxes).view(-1, 4), corners, THRESHOLD)
 
@@ -150,8 +150,8 @@ def test_the_threshold_itself_is_positive() -> None:
     assert match(targets_of([[(0.0, 0.0, 0.5, 0.5)]]), priors, THRESHOLD).tolist() == [[0, 0, NEGATIVE]]
 
 
-@pytest.mark.parametrize("static", [False, True])
-def test_crowds_are_never_positive_nor_negative(static: bool) -> None:
+@pytest.mark.parametrize("avoid_sync", [False, True])
+def test_crowds_are_never_positive_nor_negative(avoid_sync: bool) -> None:
     priors = torch.tensor(
         [
             [0.5, 0.5, 1.0, 1.0],  # the crowd exactly
@@ -163,14 +163,14 @@ def test_crowds_are_never_positive_nor_negative(static: bool) -> None:
         ]
     )
     targets = targets_of([[(0.6, 0.6, 0.7, 0.7)]], crowds=[[(0.5, 0.5, 1.0, 1.0)]])
-    assert match(targets, priors, THRESHOLD, static=static).tolist() == [
+    assert match(targets, priors, THRESHOLD, avoid_sync=avoid_sync).tolist() == [
         [IGNORED, IGNORED, IGNORED, NEGATIVE, NEGATIVE, 0]
     ]
     alone = targets_of([[]], crowds=[[(0.5, 0.5, 1.0, 1.0)]])
-    assert (match(alone, priors, THRESHOLD, static=static) < 0).all()
+    assert (match(alone, priors, THRESHOLD, avoid_sync=avoid_sync) < 0).all()
     # A crowd of another image of the batch changes nothing here
     both = targets_of([[(0.6, 0.6, 0.7, 0.7)], []], crowds=[[], [(0.5, 0.5, 1.0, 1.0)]])
-    assert IGNORED not in match(both, priors, THRESHOLD, static=static)[0]
+    assert IGNORED not in match(both, priors, THRESHOLD, avoid_sync=avoid_sync)[0]
 
 
 def test_images_without_boxes_are_all_negative() -> None:

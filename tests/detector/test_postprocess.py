@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
-from bench.cpu.depthwise import use_compiled_loops
 from bench.detector import postprocess as room
 from bench.detector.boxes import decode
 from bench.detector.postprocess import BatchDetections, detect, margins, probabilities, suppress
@@ -21,12 +19,7 @@ from tests import tiny
 BASE = tiny.specification().detector
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["by torch", "by compiled loops"])
-def either_way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Suppression by torch's operators, as on CUDA, and by the loops of a CPU."""
-    use_compiled_loops(request.param)
-    yield
-    use_compiled_loops(False)
+pytestmark = pytest.mark.usefixtures("either_way")
 
 
 def reference(spec: DetectorSpec, logits: Tensor, offsets: Tensor, priors: Tensor) -> list[set[tuple[float, ...]]]:

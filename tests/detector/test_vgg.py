@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import ssd300_vgg16
 
-from bench.cpu.depthwise import use_compiled_loops
 from bench.detector import vgg
 from bench.detector.backbones import Backbone
 from bench.detector.levels import L2Norm
@@ -23,12 +20,9 @@ from bench.detector.ssd import SSD, bias_of
 from bench.detector.torchvision_names import from_torchvision, our_name, to_torchvision
 from bench.errors import UserError
 from bench.spec import Specification
-from bench.speed.inference import count_flops, count_parameters
-from bench.speed.torchvision_peer import torchvision_image
+from bench.speed.cost import count_flops, count_parameters
 from bench.training.trainer import Trainer
 from tests import tiny
-from tests.cpu.test_depthwise import needs_bfloat16
-from tests.detector.test_backbones import relative_error
 from variants.baseline import baseline, initialisation_of, training_of
 
 
@@ -90,48 +84,6 @@ def test_conversion_is_one_to_one_and_goes_back() -> None:
         our_name("backbone.body.conv1.weight")
 
 
-def test_relus_after_pooling_or_with_convolutions_change_no_number_and_no_gradient() -> None:
-    torch.manual_seed(0)
-    network, images = vgg.VGG16(), torch.randn(2, 3, 100, 100)
-    plain = nn.ModuleList(copy.deepcopy(layer) for layer in network.features)
-    assert network.order != sorted(network.order)
-    assert len(network.order) < len(plain)
-
-    def as_it_is_written(x: Tensor) -> list[Tensor]:
-        maps = []
-        for place, layer in enumerate(plain):
-            x = F.conv2d(x, layer.weight, layer.bias, padding=1) if isinstance(layer, nn.Conv2d) else layer(x)
-            maps += [x] if place == 22 else []  # the ReLU of conv4_3
-        return [*maps, F.relu(network.fc7(F.relu(network.fc6(x))))]
-
-    found = []
-    for maps, learnt in ((network(images), network.features), (as_it_is_written(images), plain)):
-        torch.stack([level.square().sum() for level in maps]).sum().backward()
-        gradients = [value.grad for value in learnt.parameters()]
-        assert None not in gradients
-        found.append([level.detach() for level in maps] + [each for each in gradients if each is not None])
-    assert len(found[0]) == 2 + 26
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-
-
-@pytest.mark.usefixtures("compiled_loops")
-def test_compiled_loops_give_the_same_maps_and_gradients() -> None:
-    torch.manual_seed(0)
-    network, images = vgg.VGG16(), torch.randn(2, 3, 100, 100)
-    found = []
-    for wanted in (True, False):
-        use_compiled_loops(wanted)
-        maps = network(images)
-        torch.stack([level.square().mean() for level in maps]).sum().backward()
-        gradients = [value.grad.clone() for value in network.parameters() if value.grad is not None]
-        network.zero_grad()
-        found.append([level.detach() for level in maps] + gradients)
-    errors = [relative_error(ours, torchs) for ours, torchs in zip(*found, strict=True)]
-    print(f"largest relative difference of maps {max(errors[:2]):.1e}, of gradients {max(errors[2:]):.1e}")
-    assert 0 < max(errors[:2]) < 1e-5
-    assert max(errors[2:]) < 1e-3  # a few ReLUs beside zero let other gradients through
-
-
 def test_weights_of_features_alone_leave_fc6_and_fc7_untrained(tmp_path: Path) -> None:
     features = nn.Sequential(*torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], False))
     torch.save({f"features.{name}": value.half() for name, value in features.state_dict().items()}, tmp_path / "a.pth")
@@ -139,7 +91,7 @@ def test_weights_of_features_alone_leave_fc6_and_fc7_untrained(tmp_path: Path) -
     for file in ("a.pth", "b.pth"):
         backbone = Backbone(vgg.NAME, str(tmp_path / file))
         assert list(backbone.fresh) == ["fc6", "fc7"]
-        assert backbone.stage_strides == [1, 2, 4, 8, 16]
+        assert [stage.stride for stage in backbone.stages()] == [1, 2, 4, 8, 16]
         assert torch.allclose(backbone.features.features[28].weight, cast(nn.Conv2d, features[28]).weight, atol=1e-3)
         assert backbone.mean.flatten().tolist() == pytest.approx([123, 117, 104], abs=0.01)
         assert backbone.deviation.flatten().tolist() == pytest.approx([1, 1, 1])
@@ -171,7 +123,7 @@ def test_a_classifier_is_subsampled_as_caffes_reduced_model_is(monkeypatch: pyte
     assert torch.equal(backbone.features.fc6.weight[5, :, 1, 2], spatial[20, :, 3, 6].float())
     assert backbone.features.fc7.weight[7, 3, 0, 0].item() == float(whole["classifier.3.weight"][28, 12])
     assert not backbone.fresh
-    assert backbone.stage_strides == [1, 2, 4, 8, 16, 16]
+    assert [stage.stride for stage in backbone.stages()] == [1, 2, 4, 8, 16, 16]
     assert backbone.deviation.flatten().tolist() == pytest.approx([0.229 * 255, 0.224 * 255, 0.225 * 255])
 
 
@@ -224,26 +176,6 @@ def test_the_shared_weights_load(shared_weights: Path) -> None:
         maps = backbone(torch.zeros(1, 3, 300, 300))
     assert [tuple(level.shape[1:]) for level in maps] == [(512, 38, 38), (1024, 19, 19)]
     assert all(bool(torch.isfinite(level).all()) for level in maps)
-
-
-@needs_bfloat16
-@pytest.mark.usefixtures("compiled_loops", "without_amx")
-def test_maps_of_photographs_in_bfloat16_are_nearly_as_near_as_torchs(
-    shared_data: Path, shared_weights: Path, given_channels: list[int]
-) -> None:
-    backbone = Backbone(vgg.NAME, str(shared_weights)).eval()
-    files = sorted((shared_data / "bccd" / "JPEGImages").glob("*.jpg"))[:2]
-    images = torch.stack([torchvision_image(file)[:, :300, :300] for file in files])
-    found = []
-    for wanted, half in ((False, False), (True, True), (False, True)):
-        use_compiled_loops(wanted)
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            found.append([level.double() for level in backbone(images)])
-    assert len(given_channels) == 12  # all but the first, of three channels; once
-    for expected, ours, torchs in zip(*found, strict=True):
-        error, torchs_error = (float((each - expected).norm() / expected.norm()) for each in (ours, torchs))
-        print(f"relative error {error:.1e}, of torch's in bfloat16 {torchs_error:.1e}")
-        assert error < 1.7 * torchs_error
 
 
 def _pair(seed: int, outputs: int) -> tuple[Any, SSD]:

@@ -1,4 +1,4 @@
-"""What is compiled before the first cell, and where."""
+"""Which kernels are compiled before the first cell."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bench.cpu.depthwise import use_compiled_loops
 from bench.detector.priors import preset_shapes
-from bench.run import compile_kernels as compiling
-from bench.run.compile_kernels import compile_loops, learn, look
+from bench.device import fast_paths
+from bench.run import compile_kernels as room
+from bench.run.compile_kernels import compile_inference, compile_kernels, compile_training
 from bench.spec import Specification
 from tests import tiny
 from variants.baseline import baseline, training_of
 
-COMPILED = replace(tiny.NUMERICS, cpu_kernels=True)
+KERNELS = replace(tiny.NUMERICS, cpu_kernels=True)
 
 
 @pytest.fixture
@@ -30,34 +30,37 @@ def specification() -> Specification:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bool, torch.dtype]]]:
-    """For what layers ask for loops, of which there are none: with gradients or not, and of which numbers."""
+    """For what layers ask for kernels: with gradients or not, and the dtype. They get none."""
     asked = []
 
     def known(_: torch.device, dtype: torch.dtype) -> bool:
         asked.append((torch.is_grad_enabled(), dtype))
         return False
 
-    for room in ("folded_layers", "depthwise", "winograd"):
-        monkeypatch.setattr(f"bench.detector.{room}.in_use", known)
+    for name in ("layers", "depthwise", "winograd"):
+        monkeypatch.setattr(f"bench.cpu.{name}.kernels_apply", known)
     before, interrupt = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
     yield asked
     torch.set_num_threads(before)
-    use_compiled_loops(False)
+    fast_paths.enable(False)
     signal.signal(signal.SIGINT, interrupt)
 
 
-def test_one_half_is_what_learns(specification: Specification, asked: list[tuple[bool, torch.dtype]]) -> None:
-    learn(specification, COMPILED)
+def test_training_asks_for_the_kernels_with_gradients(
+    specification: Specification, asked: list[tuple[bool, torch.dtype]]
+) -> None:
+    compile_training(specification, KERNELS)
     assert [learns for learns, _ in asked].count(True) == 16  # its depthwise convolutions; blocks do not ask
 
 
-def test_the_other_half_is_what_does_not(specification: Specification, asked: list[tuple[bool, torch.dtype]]) -> None:
-    """Images of either kind: whole ones and views."""
-    look(specification, COMPILED)
+def test_inference_asks_for_the_kernels_without_gradients(
+    specification: Specification, asked: list[tuple[bool, torch.dtype]]
+) -> None:
+    compile_inference(specification, KERNELS)
     assert {learns for learns, _ in asked} == {False}
 
 
-def test_of_vgg16_they_are_its_convolutions(asked: list[tuple[bool, torch.dtype]]) -> None:
+def test_vgg16_asks_for_winograd_convolutions(asked: list[tuple[bool, torch.dtype]]) -> None:
     specification = baseline(
         classes=3,
         backbone="vgg16",
@@ -66,60 +69,58 @@ def test_of_vgg16_they_are_its_convolutions(asked: list[tuple[bool, torch.dtype]
         priors=preset_shapes("coco"),
         training=training_of("smoke", 100, scenes=False),
     )
-    learn(specification, COMPILED)
+    compile_training(specification, KERNELS)
     assert [learns for learns, _ in asked].count(True) == 12  # but for the first one, of three channels
     asked.clear()
-    look(specification, COMPILED)
+    compile_inference(specification, KERNELS)
     assert [learns for learns, _ in asked].count(True) == 0
     assert len(asked) >= 2 * 12
 
 
-class Beside:
-    """Processes that are only told of."""
+class Processes:
+    """Processes that are recorded, not started."""
 
     def __init__(self, exitcode: int = 0) -> None:
-        self.told: list[str] = []
+        self.record: list[str] = []
         self.exitcode = exitcode
 
-    def Process(self, *, target: Callable[..., None], args: tuple[object, ...], daemon: bool) -> Beside:
+    def Process(self, *, target: Callable[..., None], args: tuple[object, ...], daemon: bool) -> Processes:
         assert daemon
-        self.told.append(target.__name__)
+        self.record.append(target.__name__)
         return self
 
     def start(self) -> None:
-        self.told.append("start")
+        self.record.append("start")
 
     def join(self) -> None:
-        self.told.append("join")
+        self.record.append("join")
 
 
-def test_the_colours_of_a_view_are_of_the_other_half(
+def test_inference_compiles_the_photometric_kernel_too(
     specification: Specification, asked: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the first cell would compile them within its first step."""
+    """Otherwise the first cell would compile it within its first step."""
     shapes = []
 
     def known(pixels: NDArray[np.uint8], *_: object) -> NDArray[np.float32]:
         shapes.append(pixels.shape)
         return pixels.astype(np.float32)
 
-    monkeypatch.setattr(compiling, "distorted", known)
-    look(specification, COMPILED)
+    monkeypatch.setattr(room, "photometric", known)
+    compile_inference(specification, KERNELS)
     assert shapes == [(1, 1, 3)]
 
 
-def test_a_process_that_ends_early_is_told_of(specification: Specification, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "fresh_processes", lambda *, cpu_kernels: Beside(exitcode=-9))
-    with pytest.raises(RuntimeError, match="loops could not be compiled"):
-        compile_loops(specification, COMPILED)
+def test_a_process_that_fails_is_reported(specification: Specification, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "start_fork_server", lambda *, cpu_kernels: Processes(exitcode=-9))
+    with pytest.raises(RuntimeError, match="CPU kernels could not be compiled"):
+        compile_kernels(specification, KERNELS)
 
 
-def test_both_run_beside_each_other_where_cells_need_them(
-    specification: Specification, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    beside = Beside()
-    monkeypatch.setattr(compiling, "fresh_processes", lambda *, cpu_kernels: beside)
-    assert compile_loops(specification, tiny.NUMERICS) == 0
-    assert beside.told == []
-    compile_loops(specification, COMPILED)
-    assert beside.told[-6:] == ["learn", "look", "start", "start", "join", "join"]
+def test_both_run_at_a_time_if_cells_use_kernels(specification: Specification, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = Processes()
+    monkeypatch.setattr(room, "start_fork_server", lambda *, cpu_kernels: processes)
+    assert compile_kernels(specification, tiny.NUMERICS) == 0
+    assert processes.record == []
+    compile_kernels(specification, KERNELS)
+    assert processes.record[-6:] == ["compile_training", "compile_inference", "start", "start", "join", "join"]

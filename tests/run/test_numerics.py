@@ -1,4 +1,4 @@
-"""Precision, and what it is decided by."""
+"""How precision and kernels are decided."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def training(images: int, weights: str = "none") -> Specification:
     return replace(spec, training=replace(spec.training, steps=images, batch=1))
 
 
-def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_without_bfloat16_uses_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numerics, "computes_bfloat16", lambda device: False)
     for images in (1, WORTH_COMPILING):
         decided = decide(training(images), "cpu", jobs=1)
@@ -36,12 +36,12 @@ def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("gain", "precision"), [(0.5, "float32"), (1.1, "float32"), (2.0, "bfloat16")])
-def test_with_compiled_loops_the_rates_of_a_dense_convolution_decide(
+def test_with_kernels_a_dense_convolution_decides(
     gain: float, precision: str, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(numerics, "computes_bfloat16", lambda device: True)
     monkeypatch.setattr(numerics, "_dense_gain", lambda: gain)
-    monkeypatch.setattr(numerics, "step_seconds", lambda *_: pytest.fail("it would wait for the compiler"))
+    monkeypatch.setattr(numerics, "step_seconds", lambda *_: pytest.fail("kernels would have to be compiled"))
     decided = decide(training(WORTH_COMPILING, str(tiny_weights)), "cpu", jobs=1)
     assert (decided.precision, decided.cpu_kernels) == (precision, True)
 
@@ -49,10 +49,10 @@ def test_with_compiled_loops_the_rates_of_a_dense_convolution_decide(
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("faster", ["float32", "bfloat16"])
 @pytest.mark.parametrize("pretrained", [True, False])
-def test_where_torch_computes_depthwise_convolutions_a_training_step_does(
+def test_with_torchs_depthwise_convolutions_a_training_step_decides(
     pretrained: bool, faster: str, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too little training for the compiler; or norms that learn, which are not folded into the convolutions."""
+    """Too short a training for kernels, or norms that learn and are therefore not folded."""
 
     def seconds(spec: Specification, each: Numerics) -> tuple[float, int]:
         return (1.0 if each.precision == faster else 1.1), 0
@@ -64,7 +64,7 @@ def test_where_torch_computes_depthwise_convolutions_a_training_step_does(
     assert decide(spec, "cpu", jobs=1).precision == faster
 
 
-def test_long_trainings_on_a_cpu_are_worth_the_compiler() -> None:
+def test_long_trainings_on_a_cpu_use_kernels() -> None:
     spec = training(WORTH_COMPILING).training
     assert worth_compiling(spec, "cpu")
     assert not worth_compiling(spec, "cuda")

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 
-from bench.cpu.depthwise import in_use, use_compiled_loops
+from bench.cpu.accelerate import accelerate
 from bench.data.targets import Targets
 from bench.detector.backbones import DEFAULT_LIGHT
 from bench.detector.boxes import to_corners
 from bench.detector.folded_convolution import FoldedConvolution
 from bench.detector.ssd import SSD
+from bench.device import fast_paths
 from bench.errors import UserError
 from bench.spec import NeckSpec, Numerics
 from bench.speed.comparison import TASKS, Work, measure_comparison
-from bench.speed.inference import count_flops
+from bench.speed.cost import count_flops
 from bench.speed.interleaved import Budget
 from bench.speed.stages import made_outputs
 from bench.speed.torchvision_peer import (
@@ -107,20 +108,22 @@ def test_vgg16_is_torchvisions_own_network_with_our_weights() -> None:
     assert [round(255 * value) for value in theirs.transform.image_mean] == [123, 117, 104]
 
 
-def test_with_a_neck_torchvisions_contender_has_no_loops_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_neck_torchvisions_contender_runs_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(specification().detector, backbone="vgg16", extras=VGG_EXTRAS, level_norms=VGG_NORMS)
-    theirs = torchvision_ssd(SSD(replace(spec, neck=NeckSpec(kind="fpn", channels=16, levels=3)), seed=0))
+    ours = accelerate(SSD(replace(spec, neck=NeckSpec(kind="fpn", channels=16, levels=3)), seed=0))
+    theirs = torchvision_ssd(ours)
 
     def refused(*_: object, **__: object) -> Tensor:
-        raise AssertionError("loops of ours")
+        raise AssertionError("a kernel")
 
     monkeypatch.setattr("bench.cpu.winograd.convolve", refused)
-    use_compiled_loops(True)
+    fast_paths.enable(True)
     try:
         theirs.eval()([torch.rand(3, 300, 300)])
-        assert in_use(torch.device("cpu"), torch.float32)
+        with pytest.raises(AssertionError, match="a kernel"):
+            ours.eval().detect(torch.rand(1, 3, 300, 300))
     finally:
-        use_compiled_loops(False)
+        fast_paths.enable(False)
 
 
 def test_loss_and_boxes_alone_are_those_of_the_whole(ours: SSD) -> None:

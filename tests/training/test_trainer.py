@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 
 from bench.axis import derive, find_axes
-from bench.cpu.depthwise import use_compiled_loops
 from bench.data.batches import TrainingBatches
 from bench.data.targets import Targets
 from bench.detector.loss import Loss
 from bench.detector.ssd import SSD
-from bench.spec import Phase, Specification
+from bench.spec import Specification
 from bench.training.checkpoints import read_checkpoint
 from bench.training.trainer import NotFinite, Progress, Trained, Trainer
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("either_way")
 AXES = find_axes("variants")
 
 
@@ -33,17 +32,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny.weights_file(tmp_path_factory.mktemp("weights") / "tiny.pth"))
 
 
-@pytest.fixture
-def compiled() -> Iterator[None]:
-    """This process computes with compiled loops, as cells do that train for long on a CPU."""
-    use_compiled_loops(True)
-    yield
-    use_compiled_loops(False)
-
-
-def train(
-    spec: Specification, checkpoint: Path, *, stop_at: int | None = None, cpu_kernels: bool = False
-) -> tuple[SSD, Trained]:
+def train(spec: Specification, checkpoint: Path, *, stop_at: int | None = None) -> tuple[SSD, Trained]:
     index, pixels = tiny.rectangles(6, empty=(2,))
     model = SSD(spec.detector, seed=0)
     batches = TrainingBatches(
@@ -55,7 +44,6 @@ def train(
         size=300,
         fill=(127.0, 127.0, 127.0),
         workers=2,
-        cpu_kernels=cpu_kernels,
     )
 
     def report(progress: Progress) -> None:
@@ -76,18 +64,6 @@ def test_resumed_equals_uninterrupted_to_the_bit(active: tuple[str, ...], weight
         train(spec, tmp_path / "broken.pt", stop_at=5)
     resumed, trained = train(spec, tmp_path / "broken.pt")
     assert trained.resumed_from == 4
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
-
-
-@pytest.mark.usefixtures("compiled")
-def test_with_compiled_loops_resumed_equals_uninterrupted_too(weights: str, tmp_path: Path) -> None:
-    spec = tiny.specification(weights)
-    spec = replace(spec, training=replace(spec.training, steps=6, batch=2, checkpoints=3, frozen_stride=0))
-    whole, _ = train(spec, tmp_path / "whole.pt", cpu_kernels=True)
-    with pytest.raises(Interrupted):
-        train(spec, tmp_path / "broken.pt", stop_at=5, cpu_kernels=True)
-    resumed, _ = train(spec, tmp_path / "broken.pt", cpu_kernels=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
@@ -119,14 +95,15 @@ def test_frozen_stages_do_not_move_and_others_do(weights: str, tmp_path: Path) -
         replace(spec, training=replace(spec.training, phases=spec.training.phases[:1])), tmp_path / "a"
     )
     everything, _ = train(spec, tmp_path / "b")
-    for place, stride in enumerate(before.backbone.stage_strides):
-        for model, moves in ((only_heads, False), (everything, stride > 4)):
+    stages = [model.backbone.stages() for model in (before, only_heads, everything)]
+    for first, *others in zip(*stages, strict=True):
+        for stage, moves in zip(others, (False, first.stride > 4), strict=True):
             pairs = zip(
-                [p for m in before.backbone.stages[place] for p in m.parameters()],
-                [p for m in model.backbone.stages[place] for p in m.parameters()],
+                [p for m in first.modules for p in m.parameters()],
+                [p for m in stage.modules for p in m.parameters()],
                 strict=True,
             )
-            assert all(torch.equal(a, b) != moves for a, b in pairs), (stride, moves)
+            assert all(torch.equal(a, b) != moves for a, b in pairs), (first.stride, moves)
     assert not torch.equal(before.class_heads[0].weight, only_heads.class_heads[0].weight)  # type: ignore[arg-type]
 
 
@@ -178,7 +155,7 @@ def test_rates_are_those_of_the_schedule_and_biases_learn_as_caffe_lets_them(wei
     rates = {id(value): (g["lr"], g["weight_decay"]) for g in trainer.optimiser.param_groups for value in g["params"]}
     assert rates[id(head.weight)] == (0.5, training.weight_decay)
     assert rates[id(head.bias)] == (1.0, 0.0)
-    top = next(model.backbone.stages[-1][0].parameters())
+    top = next(model.backbone.stages()[-1].modules[0].parameters())
     assert rates[id(top)] == (pytest.approx(0.05), training.weight_decay)
 
 
@@ -198,8 +175,8 @@ def test_a_step_leaves_no_gradients_behind(weights: str) -> None:
 
 
 @pytest.mark.parametrize("micro_batches", [2, 3, 8])
-def test_pieces_of_a_batch_give_its_gradients(weights: str, pieces: int) -> None:
-    """One loss, divided by the matched priors of the whole: a mean of the pieces' own would weigh images otherwise."""
+def test_micro_batches_give_the_gradients_of_the_batch(weights: str, micro_batches: int) -> None:
+    """Their losses are divided by the matched priors of the batch; a mean of their own losses would weigh images."""
     index, pixels = tiny.rectangles(5, empty=(1,))
     spec = tiny.specification(weights)
     # AdamW would make a full step of the rounding of a gradient near zero
@@ -209,7 +186,7 @@ def test_pieces_of_a_batch_give_its_gradients(weights: str, pieces: int) -> None
     )
     images, targets = next(batches.steps(0, 1))
     results = []
-    for numerics in (tiny.NUMERICS, replace(tiny.NUMERICS, micro_batches=pieces)):
+    for numerics in (tiny.NUMERICS, replace(tiny.NUMERICS, micro_batches=micro_batches)):
         trainer = Trainer(SSD(spec.detector, seed=0), training, numerics)
         before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
         loss = trainer.step(training.steps // 2, images, targets)
@@ -220,11 +197,11 @@ def test_pieces_of_a_batch_give_its_gradients(weights: str, pieces: int) -> None
     largest = max(
         float((found[name] - moved).abs().max() / moved.abs().max()) for name, moved in expected.items() if moved.any()
     )
-    print(f"{pieces} pieces: updates differ by {largest:.1e} of the largest of their tensor")
+    print(f"{micro_batches} micro-batches: updates differ by {largest:.1e} of the largest of their tensor")
     assert largest < 1e-3
 
 
-def test_a_loss_that_is_no_number_leaves_no_checkpoint_of_its_step(weights: str, tmp_path: Path) -> None:
+def test_a_nan_loss_is_never_checkpointed(weights: str, tmp_path: Path) -> None:
     base = tiny.specification(weights)
     training = replace(base.training, steps=8, batch=2, rate=1e30, warmup_share=0.0, clip_norm=0.0, optimiser="sgd")
     with pytest.raises(NotFinite) as raised:
@@ -233,10 +210,8 @@ def test_a_loss_that_is_no_number_leaves_no_checkpoint_of_its_step(weights: str,
     assert read_checkpoint(tmp_path / "checkpoint.pt", "cpu")["step"] == failed_at - 1
 
 
-def test_weights_that_are_no_numbers_are_not_saved(
-    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The loss of a step says nothing of the weights that it leaves; after the last step nothing else would."""
+def test_infinite_weights_are_never_checkpointed(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step's loss is that of the weights before it, so after the last step only the weights themselves can tell."""
     step = Trainer.step
 
     def poisoning(trainer: Trainer, number: int, *given: Any) -> Loss:
@@ -247,45 +222,6 @@ def test_weights_that_are_no_numbers_are_not_saved(
 
     monkeypatch.setattr(Trainer, "step", poisoning)
     base = tiny.specification(weights)
-    with pytest.raises(NotFinite, match="weights are no numbers after step 4 of 4"):
+    with pytest.raises(NotFinite, match="weights are not finite after step 4 of 4"):
         train(replace(base, training=replace(base.training, steps=4, batch=2, checkpoints=4)), tmp_path / "a.pt")
     assert read_checkpoint(tmp_path / "a.pt", "cpu")["step"] == 3
-
-
-@pytest.mark.usefixtures("compiled")
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_what_was_frozen_and_then_learnt_is_used_as_it_became(optimiser: Literal["sgd", "adamw"]) -> None:
-    """What compiled loops keep of frozen weights ends with them: torch's fused optimisers do not tell of a change."""
-    base = tiny.specification()
-    training = replace(
-        base.training,
-        steps=6,
-        optimiser=optimiser,
-        rate=0.01,
-        frozen_stride=0,
-        phases=(Phase(until=0.5, trainable=0.0), Phase(until=1.0, trainable=1.0)),
-    )
-    detector = replace(base.detector, backbone="efficientnet_lite0", weights="pretrained")
-    model = SSD(detector, seed=0)
-    trainer = Trainer(model, training, tiny.NUMERICS)
-    images = torch.randint(0, 256, (2, 3, 300, 300), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    targets = Targets(
-        torch.tensor([[[0.2, 0.2, 0.6, 0.6]]] * 2), torch.ones(2, 1, dtype=torch.long), torch.zeros(2, 1).bool()
-    )
-
-    def maps(cpu_kernels: bool) -> list[torch.Tensor]:
-        use_compiled_loops(compiled)
-        with torch.inference_mode():
-            return model.backbone(images)
-
-    def changes() -> list[int]:
-        return [value._version for value in model.backbone.parameters()]
-
-    before, unchanged = maps(True), changes()
-    for step in range(6):
-        trainer.step(step, images, targets)
-        for found, expected, first in zip(maps(True), maps(False), before, strict=True):
-            assert float((found - expected).abs().max()) < 1e-3 * float(expected.abs().max()), step
-            assert torch.equal(found, first) == (step < 3)
-        assert (changes() == unchanged) == (step < 3)  # else what is kept of frozen layers would be made at every step
-        use_compiled_loops(True)

@@ -9,21 +9,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.cpu import sequence as room
-from bench.cpu.depthwise import in_use
-from bench.cpu.fused_layer import Pass, through
-from bench.cpu.sequence import straight_line
-from bench.detector.backbones import Backbone, unfold
-from bench.speed.inference import count_flops
-from tests.cpu.test_depthwise import needs_bfloat16
-from tests.cpu.test_stem import pixels
+from bench.cpu import layers
+from bench.cpu.accelerate import AcceleratedBackbone, layer_sequence, with_kernels
+from bench.cpu.arrays import kernels_apply
+from bench.cpu.fused_layer import FusedLayer, run_layers
+from bench.detector.backbones import Backbone, restore_timm_network
+from bench.speed.cost import count_flops
+from tests.detector.oracles import needs_bfloat16
 
-pytestmark = pytest.mark.usefixtures("compiled_loops")
+pytestmark = pytest.mark.usefixtures("kernels_on")
 
 
 @pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return Backbone("efficientnet_lite0", "pretrained")
+def backbone() -> AcceleratedBackbone:
+    plain = Backbone("efficientnet_lite0", "pretrained")
+    plain.features = with_kernels(plain.features)
+    return AcceleratedBackbone(plain)
+
+
+def pixels(channels: int, *, images: int = 3, size: tuple[int, int]) -> Tensor:
+    generator = torch.Generator().manual_seed(channels)
+    drawn = torch.randint(0, 256, (images, channels, *size), generator=generator, dtype=torch.uint8)
+    return drawn.contiguous(memory_format=torch.channels_last)
 
 
 @pytest.fixture
@@ -31,18 +38,18 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many layers were computed image by image, each time."""
     counts: list[int] = []
 
-    def counted(x: Tensor, passes: Sequence[Pass]) -> Tensor:
+    def counted(x: Tensor, passes: Sequence[FusedLayer]) -> Tensor:
         counts.append(len(passes))
-        return through(x, passes)
+        return run_layers(x, passes)
 
-    monkeypatch.setattr(room, "through", counted)
+    monkeypatch.setattr(layers, "run_layers", counted)
     return counts
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
 @pytest.mark.parametrize(("images", "threads"), [(5, 2), (3, 1), (4, 3), (1, 1), (2, 2), (0, 1)])
 def test_image_by_image_the_maps_are_the_same(
-    images: int, threads: int, dtype: torch.dtype, backbone: Backbone, together: list[int]
+    images: int, threads: int, dtype: torch.dtype, backbone: AcceleratedBackbone, together: list[int]
 ) -> None:
     torch.set_num_threads(threads)
     x = pixels(3, images=5, size=(96, 80))[:images]
@@ -53,12 +60,12 @@ def test_image_by_image_the_maps_are_the_same(
     assert all(torch.equal(ours, expected) for ours, expected in zip(maps, layer_by_layer, strict=True))
 
 
-def test_what_learns_is_computed_layer_by_layer(backbone: Backbone, together: list[int]) -> None:
+def test_what_learns_is_computed_layer_by_layer(backbone: AcceleratedBackbone, together: list[int]) -> None:
     torch.set_num_threads(2)
     frozen = copy.deepcopy(backbone).requires_grad_(False)
     frozen.features.blocks[2][1].requires_grad_(True)
     plain = copy.deepcopy(frozen)
-    plain.line = None
+    plain.sequence = None
     images = pixels(3, images=3, size=(64, 64)).float()
     for each in (frozen, plain):
         torch.stack([level.square().mean() for level in each(images)]).sum().backward()
@@ -76,22 +83,20 @@ def test_what_learns_is_computed_layer_by_layer(backbone: Backbone, together: li
     assert images.grad is not None
 
 
-def test_a_copy_has_a_line_of_its_own_and_timms_own_network_none(backbone: Backbone) -> None:
+def test_a_copy_has_its_own_sequence(backbone: AcceleratedBackbone) -> None:
     other, images = copy.deepcopy(backbone), pixels(3, images=3, size=(64, 64))
     with torch.no_grad():
         before = backbone(images)
         other.features.blocks[1][0].conv_pwl.weight.zero_()
         assert not torch.equal(other(images)[0], before[0])
         assert torch.equal(backbone(images)[0], before[0])
-        unfold(other, "efficientnet_lite0", "pretrained")
-    assert other.line is None
 
 
-def test_its_operations_are_counted_as_those_of_timms_own_network(backbone: Backbone) -> None:
-    plain, images = copy.deepcopy(backbone), pixels(3, images=3, size=(64, 64))
-    unfold(plain, "efficientnet_lite0", "pretrained")
+def test_its_operations_are_counted_as_those_of_timms_own_network(backbone: AcceleratedBackbone) -> None:
+    plain, images = Backbone("efficientnet_lite0", "pretrained"), pixels(3, images=3, size=(64, 64))
+    restore_timm_network(plain, "efficientnet_lite0", "pretrained")
     assert count_flops(backbone, images) == count_flops(plain, images) > 0
-    assert in_use(images.device, torch.float32)
+    assert kernels_apply(images.device, torch.float32)
 
 
 class Layers(nn.Module):
@@ -133,14 +138,14 @@ class EndingElsewhere(Layers):
 
 
 @pytest.mark.parametrize("kind", [Straight, Skipping, AddingInPlace, Branching, EndingElsewhere])
-def test_only_one_layer_after_another_is_a_line(kind: type[Layers]) -> None:
+def test_only_one_layer_after_another_is_a_sequence(kind: type[Layers]) -> None:
     torch.manual_seed(0)
     network, images = kind(), torch.randn(2, 3, 8, 8)
-    line = straight_line(network, images)
+    sequence = layer_sequence(network, images)
     if kind is not Straight:
-        assert line is None
+        assert sequence is None
         return
-    assert line is not None
-    assert line.stretches == [[network.first], [network.second, network.third]]
-    for ours, expected in zip(line(images), network(images), strict=True):
+    assert sequence is not None
+    assert sequence.parts == [[network.first], [network.second, network.third]]
+    for ours, expected in zip(sequence(images), network(images), strict=True):
         assert torch.equal(ours, expected)

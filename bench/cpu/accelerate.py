@@ -1,0 +1,203 @@
+"""The one door to the CPU kernels: `accelerate` a detector. Importing this module registers the kernels of functions.
+
+An accelerated detector has the outputs and the state-dict names of the plain one, and trains, freezes, saves and loads
+as it does. Every replacement is checked: if the network gives other feature maps with it, the plain layers stay.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+import bench.cpu.photometric
+import bench.cpu.postprocess  # noqa: F401  # both register kernels
+from bench.cpu.layers import CLAMPS, FusedBlock, KernelConvolution, LayerSequence
+from bench.cpu.winograd import WinogradConvolution
+from bench.detector.backbones import Backbone
+from bench.detector.folded_convolution import FoldedConvolution
+from bench.detector.folding import probe, same_maps, trace_inputs
+from bench.detector.ssd import SSD
+from bench.detector.vgg import RELU4_3, VGG16
+from bench.device import fast_paths
+from bench.device.private_interfaces import inverted_residual_blocks
+
+
+def accelerate(model: SSD) -> SSD:
+    """Replace layers of the detector's backbone by kernels, in place; returns the detector.
+
+    Kernels run only on CPU tensors and while `fast_paths.enabled()`.
+    """
+    backbone = model.backbone
+    if isinstance(backbone, AcceleratedBackbone) or isinstance(backbone.features, AcceleratedVGG16):
+        return model
+    if isinstance(backbone.features, VGG16):
+        backbone.features = AcceleratedVGG16(backbone.features)
+        return model
+    with torch.no_grad(), fast_paths.disabled():
+        backbone.features = with_kernels(backbone.features)
+        model.backbone = AcceleratedBackbone(backbone)
+    return model
+
+
+def has_kernels_for_grouped(model: SSD) -> bool:
+    """Whether kernels compute all grouped convolutions of an accelerated detector."""
+    kinds = (nn.Conv2d, FoldedConvolution)
+    convolutions = [module for module in model.modules() if isinstance(module, kinds)]
+    return all(each.groups == 1 or (isinstance(each, KernelConvolution) and each.depthwise) for each in convolutions)
+
+
+class AcceleratedVGG16(VGG16):
+    """VGG16 with Winograd convolutions, which apply their own ReLU or leave it until after the pooling."""
+
+    def __init__(self, plain: VGG16) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(plain.__dict__)
+        self.order: list[int] = []  # of the layers to run
+        for place, layer in enumerate(self.features):
+            if isinstance(layer, nn.Conv2d):
+                after = self.features[place + 2]
+                pooling = [place + 2] if isinstance(after, nn.MaxPool2d) else []
+                # A ReLU after a pooling of stride 2 gives the same numbers and gradients from a quarter of the inputs
+                late = isinstance(after, nn.MaxPool2d) and after.stride == 2 and place + 1 != RELU4_3
+                self.features[place] = WinogradConvolution(layer, relu=not late)
+                self.order += [place, *pooling, *([place + 1] if late else [])]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for place in self.order:
+            x = self.features[place](x)
+            if place + 1 == RELU4_3:
+                maps.append(x)
+        return [*maps, self.fc7(self.fc6(x).relu_()).relu_()]
+
+
+class AcceleratedBackbone(Backbone):
+    """A backbone whose first convolution may normalise the images, and whose layers may run image by image."""
+
+    def __init__(self, plain: Backbone) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(plain.__dict__)
+        self.normalises = join_normalisation(self.features, self.mean.flatten(), self.deviation.flatten())
+        self.sequence = layer_sequence(self.features, _pixels(self)) if self.normalises else None
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        if self.sequence is not None:
+            return self.sequence(images)
+        return list(self.features(images if self.normalises else self.normalised(images)))
+
+
+def with_kernels(network: Any) -> Any:
+    """A copy of a folded network with kernels, or the network itself if its feature maps would differ."""
+    accelerated = copy.deepcopy(network)
+    for name, module in list(accelerated.named_modules()):
+        if type(module) is FoldedConvolution:
+            accelerated.set_submodule(name, KernelConvolution(module))
+    with torch.no_grad(), fast_paths.disabled():
+        image = probe(-1, 1).to(next(network.parameters()).device)
+        _join_activations(accelerated, image)
+        _fuse_blocks(accelerated)
+        return accelerated if same_maps(accelerated(image), network(image)) else network
+
+
+def _join_activations(network: Any, image: Tensor) -> None:
+    """Move activations that only clamp into the depthwise convolution before or after them."""
+
+    def depthwise(module: nn.Module) -> bool:
+        return isinstance(module, KernelConvolution) and module.depthwise
+
+    def clamps(module: nn.Module) -> bool:
+        return type(module) in CLAMPS and not isinstance(module, nn.Identity)
+
+    before = trace_inputs(network, image, depthwise, clamps)
+    after = trace_inputs(network, image, clamps, depthwise)
+    for convolution, activation in before.items():
+        network.get_submodule(convolution).before = network.get_submodule(activation)
+    for activation, convolution in after.items():
+        network.get_submodule(convolution).after = network.get_submodule(activation)
+    for activation in {*before.values(), *after}:
+        network.set_submodule(activation, nn.Identity())
+
+
+def _fuse_blocks(network: Any) -> None:
+    """Replace inverted residual blocks that the operator takes."""
+    for name, module in list(network.named_modules()):
+        if type(module) in inverted_residual_blocks():
+            block = FusedBlock(module)
+            if block.fusible():
+                network.set_submodule(name, block.train(module.training))
+
+
+def join_normalisation(network: Any, mean: Tensor, deviation: Tensor) -> bool:
+    """Let the network's first convolution normalise the images, in place; False if it cannot.
+
+    mean, deviation: (C,), of pixels of 0 to 255.
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, KernelConvolution)]
+    if not convolutions:
+        return False
+    factor, offset = 1 / deviation, -mean / deviation
+    pixels = probe(0, 255, len(mean)).to(mean.device)
+    images = torch.addcmul(offset.view(1, -1, 1, 1), pixels, factor.view(1, -1, 1, 1))
+    first: list[KernelConvolution] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0] is images:
+            first.append(cast(KernelConvolution, module))
+
+    hooks = [convolution.register_forward_pre_hook(look) for convolution in convolutions]
+    with torch.no_grad():
+        expected = [level.clone() for level in network(images)]
+        for hook in hooks:
+            hook.remove()
+        if len(first) != 1 or not first[0].takes_pixels:
+            return False
+        first[0].factor, first[0].offset = factor, offset
+        if same_maps(network(pixels), expected):
+            return True
+    first[0].factor = first[0].offset = None  # something else reads the images too
+    return False
+
+
+def layer_sequence(network: Any, images: Tensor) -> LayerSequence | None:
+    """The network as a sequence of layers, traced in a forward pass; None if it is not one.
+
+    Each layer must read the output of the one before, each map must be the output of a layer, and the last layer's
+    output must be a map.
+    """
+    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+    def remember(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((layer, inputs[0], output))
+
+    hooks = [layer.register_forward_hook(remember) for layer in _computing_layers(network)]
+    with torch.no_grad():
+        maps = list(network(images))
+        for hook in hooks:
+            hook.remove()
+        parts: list[list[nn.Module]] = [[]]
+        before = images
+        for layer, read, written in calls:
+            if read is not before or len(parts) > len(maps):
+                return None
+            if not isinstance(layer, nn.Identity):
+                parts[-1].append(layer)
+            if written is maps[len(parts) - 1]:
+                parts.append([])
+            before = written
+        sequence = LayerSequence(parts[:-1])
+        return sequence if len(parts) == len(maps) + 1 and same_maps(sequence(images), maps) else None
+
+
+def _computing_layers(network: nn.Module) -> list[nn.Module]:
+    """Fused layers as a whole, and all other modules without children."""
+    children = list(network.children())
+    if isinstance(network, KernelConvolution | FusedBlock) or not children:
+        return [network]
+    return [layer for child in children for layer in _computing_layers(child)]
+
+
+def _pixels(backbone: Backbone) -> Tensor:
+    return probe(0, 255).to(backbone.mean.device)

@@ -1,0 +1,56 @@
+"""Fixtures of the kernels' tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.cpu.fused_layer import FusedLayer, run_layers
+from bench.cpu.winograd import convolve
+from bench.device import fast_paths
+
+
+@pytest.fixture
+def kernels_on() -> Iterator[None]:
+    """CPU kernels on, with two threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    fast_paths.enable(True)
+    yield
+    fast_paths.enable(False)
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def winograd_inputs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The channels of the input of each 3 x 3 convolution that the Winograd kernel computed."""
+    channels: list[int] = []
+
+    def noted(x: Tensor, filters: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
+        channels.append(x.shape[1])
+        return convolve(x, filters, bias, relu=relu)
+
+    monkeypatch.setattr("bench.cpu.winograd.convolve", noted)
+    return channels
+
+
+@pytest.fixture
+def without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that this CPU has no AMX, so that kernels compute in bfloat16 too."""
+    monkeypatch.setattr("bench.cpu.winograd.has_amx", lambda: False)
+
+
+@pytest.fixture
+def fused_inputs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The channels of the input of each stem or block that ran as one operator."""
+    channels: list[int] = []
+
+    def noted(x: Tensor, layers: Sequence[FusedLayer]) -> Tensor:
+        channels.append(x.shape[1])
+        return run_layers(x, layers)
+
+    monkeypatch.setattr("bench.cpu.layers.run_layers", noted)
+    return channels
