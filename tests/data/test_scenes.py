@@ -96,8 +96,8 @@ def test_any_text_gives_knobs_or_a_clear_error(text: str) -> None:
         ("images=4.5", "'4.5' is not a whole number"),
         ("shapes", "shapes has no value"),
         ("seed=1,seed=2", "given twice"),
-        ("size=60,small=0.2", "drop one of them"),
-        ("width=1900,height=300", "too long and thin"),
+        ("size=60,small=0.2", "remove one of them"),
+        ("width=1900,height=300", "too elongated"),
     ],
 )
 def test_bad_knobs_are_named_with_the_remedy(text: str, said: str) -> None:
