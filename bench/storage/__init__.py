@@ -1,1 +1,1 @@
-"""What a run writes and reads back: whole files, locks, records, provenance."""
+"""Files of a run: atomic writes, locks, records and logs, provenance."""
