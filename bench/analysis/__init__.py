@@ -1,1 +1,1 @@
-"""From records to figures. Nothing in here imports torch: a laptop with the records is enough."""
+"""From records to metrics with confidence intervals. Nothing here imports torch: the records are enough."""

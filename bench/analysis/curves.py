@@ -1,4 +1,4 @@
-"""Curves behind an AP: precision against recall, AP against the IoU threshold, scores against what they promise."""
+"""Curves behind AP: precision over recall, AP over IoU threshold, precision over score (calibration)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from bench.evaluation.error_types import at_foreground
 from bench.evaluation.matches import RECALLS, Matches, average_precision
 
-BINS = 10  # of scores, as the reliability diagrams of Guo et al. 2017 have them
+BINS = 10  # of scores, as in the reliability diagrams of Guo et al. 2017
 
 
 def precision_at_recalls(matches: Matches) -> NDArray[np.float64]:
-    """(C, 101) precision at an IoU of 0.5 where COCO reads it; its mean over the recalls is the class's AP50.
+    """(C, 101) precision at IoU 0.5 and COCO's recall levels; the mean over recall is the AP50 of the class.
 
-    Interpolated: the best precision at this recall or a higher one, 0 beyond the highest that is reached. NaN
-    for a class without ground truths.
+    Interpolated as in COCO: the highest precision at this or a higher recall, 0 beyond the highest recall reached.
+    NaN for classes without ground truths.
     """
     half = at_foreground(matches)
     starts = np.searchsorted(half.label, np.arange(len(half.classes) + 1))
@@ -35,7 +35,7 @@ def precision_at_recalls(matches: Matches) -> NDArray[np.float64]:
 
 
 def ap_by_threshold(matches: Matches) -> NDArray[np.float64]:
-    """(T,) AP at each IoU threshold, mean over the classes that have ground truths; NaN without any."""
+    """(T,) AP at each IoU threshold, averaged over classes with ground truths; NaN if there are none."""
     precision = average_precision(matches)
     return (
         precision[matches.ground_truths() > 0].mean(axis=0) if matches.ground_truths().any() else precision[0] + np.nan
@@ -44,11 +44,12 @@ def ap_by_threshold(matches: Matches) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reliability:
-    """How often detections of about one score are right, at an IoU of 0.5; those that are ignored are left out.
+    """Precision by score at IoU 0.5, without ignored detections.
 
-    score, precision: (BINS,) mean score of the detections of a bin and the share of them that is true, NaN for
-        none. count: (BINS,) detections. error: the expected calibration error (Guo et al. 2017), the mean of
-        |precision - score| over the detections; NaN for none.
+    score, precision: (BINS,) mean score and precision of the detections in each bin; NaN for empty bins.
+    count: (BINS,) number of detections.
+    error: expected calibration error (Guo et al. 2017), the mean of |precision - score| over detections; NaN if there
+        are none.
     """
 
     score: NDArray[np.float64]
@@ -58,16 +59,16 @@ class Reliability:
 
 
 def reliability(matches: Matches) -> Reliability:
-    """Over bins of equal width from 0 to 1; a score on an edge belongs to the bin above it, 1 to the last."""
+    """Bins of equal width from 0 to 1. A score on an edge belongs to the upper bin; 1 belongs to the last."""
     half = at_foreground(matches)
     kept = ~half.ignored[0, 0]
     score, right = half.score[kept].astype(np.float64), half.matched[0, 0, kept]
-    place = np.minimum((score * BINS).astype(np.int64), BINS - 1)
-    count = np.bincount(place, minlength=BINS)
-    # The mean of none is NaN, on purpose.
+    bins = np.minimum((score * BINS).astype(np.int64), BINS - 1)
+    count = np.bincount(bins, minlength=BINS)
+    # Empty bins become NaN on purpose.
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(place, score, minlength=BINS) / count
-        precision = np.bincount(place, right.astype(np.float64), minlength=BINS) / count
+        mean = np.bincount(bins, score, minlength=BINS) / count
+        precision = np.bincount(bins, right.astype(np.float64), minlength=BINS) / count
     distance = np.abs(precision - mean)[count > 0] @ count[count > 0] / max(1, len(score))
     return Reliability(
         score=mean, precision=precision, count=count, error=float(distance) if len(score) else float("nan")

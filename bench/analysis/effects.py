@@ -1,8 +1,8 @@
-"""The answer of a run: the effect of every axis, interaction and control on every figure, with its interval.
+"""The effect of every axis, interaction and control on every metric, with a confidence interval.
 
-With several finished seeds an effect is measured once in each, and Student's t speaks of training again on
-this data. With one seed the images are resampled, and the interval speaks of these trained models alone.
-What the clock measured has no images to resample: with one seed it is given without an interval.
+With several finished seeds, each seed gives one effect, and Student's t covers retraining on this dataset. With one
+seed, images are resampled, and the interval covers these trained models only. Speed and training time cannot be
+resampled over images: with one seed they have no interval.
 """
 
 from __future__ import annotations
@@ -14,50 +14,47 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bench.analysis.bootstrap import FEWEST_IMAGES, Figure, Resampled, paired_interval, resample
+from bench.analysis.bootstrap import MIN_IMAGES, Metric, Resampled, paired_interval, resample, too_few_images
 from bench.analysis.factorial import Contrast, contrasts_of
-from bench.analysis.run_records import Run, cells_frame, classes_frame
-from bench.analysis.statistics import LEVEL, Interval, holm, seeds_needed, student
-from bench.data.subsets import SIZES
+from bench.analysis.run_records import CellKey, Run, cells_frame, classes_frame
+from bench.analysis.statistics import BOOTSTRAP, LEVEL, STUDENT, Interval, holm, seeds_needed, student
+from bench.data.subsets import NETWORK_SIZES, SIZES
+from bench.storage.run_folder import MATCHES
 
-ACCURACY = ("AP", "AP50", "AP75", *(f"AP_{size}{at}" for at in ("", "_network") for size in SIZES))
-CLOCK = {"images_per_second": ("speed.images_per_second", "images/s"), "train_seconds": ("cost.train_seconds", "s")}
+ACCURACY = ("AP", "AP50", "AP75", *(f"AP_{size}" for size in (*SIZES, *NETWORK_SIZES)))
+TIMED = {"images_per_second": ("speed.images_per_second", "images/s"), "train_seconds": ("cost.train_seconds", "s")}
 
 COLUMNS = (
     *("contrast", "kind", "measure", "class", "unit", "effect", "low", "high", "p", "p_holm"),
     *("method", "n", "n_of", "verdict", "exploratory", "seeds_needed"),
 )
-STUDENT = "Student's t over seeds"
-BOOTSTRAP = "paired bootstrap over images"
 NO_CLAIM = "no claim"
 THESE_MODELS = "these models: "
-
-Trained = tuple[str, int]  # variant, seed
+FRACTION = "fraction of 1"  # unit of accuracy metrics
 
 
 def effects_frame(run: Run) -> pd.DataFrame:
-    """A row per figure and contrast: AP first, then the other figures, AP of each class, and the clock.
+    """One row per metric and contrast: AP first, then the other accuracy metrics, AP by class, speed and training time.
 
     contrast, kind ("main effect", "interaction", "control"), measure, class ("": all), unit;
-    effect, low, high (95%), p, p_holm (main effects of AP, adjusted for all of them; NaN elsewhere);
-    method, or why there is no interval; n and n_of ("seeds" or "images");
-    verdict: "higher" or "lower" where the interval, and p_holm where there is one, leave zero out, after one
-        seed as "these models: higher"; "no claim" elsewhere, "" without an interval;
-    exploratory: False for the main effects of AP alone, which were the question;
-    seeds_needed: to find a difference of the size seen in 80% of runs, by the spread of the seeds; None with
-        one seed, and where it would be more than a thousand.
-    Figures that do not exist are NaN or None. A contrast needs all of its variants, in the same seed.
+    effect, low, high (95% interval), p, p_holm (main effects on AP, adjusted for all of them; NaN elsewhere);
+    method, or the reason for a missing interval; n and n_of ("seeds" or "images");
+    verdict: "higher" or "lower" if the interval excludes zero and p_holm, where it exists, is below 0.05. With one
+        seed "these models: higher". Otherwise "no claim", or "" without an interval;
+    exploratory: False only for main effects on AP, the primary family;
+    seeds_needed: seeds for 80% power at the observed difference and spread; None with one seed or above 1000.
+    Missing values are NaN or None. A contrast needs all its variants in the same seed.
 
-    Raises UserError as `bench.analysis.bootstrap.resample` does.
+    Raises UserError like `bench.analysis.bootstrap.resample`.
     """
     contrasts = contrasts_of(run)
-    answers = [
-        _Answer.of(run, figure, contrast, values) for figure, values in _figures(run).items() for contrast in contrasts
+    effects = [
+        _Effect.of(run, metric, contrast, values) for metric, values in _metrics(run).items() for contrast in contrasts
     ]
-    ids = {(cell.variant, cell.seed): cell.id for cell in run.cells}
-    alone = {ids[trained] for answer in answers for trained in answer.to_resample}
-    resampled = resample(run, sorted(alone))
-    frame = pd.DataFrame([answer.row(resampled, ids) for answer in answers], columns=list(COLUMNS))
+    ids = {cell.key: cell.id for cell in run.cells}
+    single_seed = {ids[key] for effect in effects for key in effect.to_resample}
+    resampled = resample(run, sorted(single_seed))
+    frame = pd.DataFrame([effect.row(resampled, ids) for effect in effects], columns=list(COLUMNS))
     primary = ~frame["exploratory"].astype(bool)
     frame.loc[primary, "p_holm"] = holm(frame.loc[primary, "p"].astype(float).tolist())
     frame.loc[primary & frame["p_holm"].ge(LEVEL), "verdict"] = NO_CLAIM
@@ -65,49 +62,50 @@ def effects_frame(run: Run) -> pd.DataFrame:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Answer:
-    """One contrast of one figure. effects: by seed, of those in which every variant of it has the figure."""
+class _Effect:
+    """One contrast of one metric. by_seed: its value in every seed that has the metric for all its variants."""
 
-    figure: Figure
+    metric: Metric
     contrast: Contrast
-    effects: Mapping[int, float]
-    missing: tuple[Trained, ...]
+    by_seed: Mapping[int, float]
+    missing: tuple[CellKey, ...]
 
     @classmethod
-    def of(cls, run: Run, figure: Figure, contrast: Contrast, values: Mapping[Trained, float]) -> _Answer:
-        places = {name: place for place, name in enumerate(run.variants)}
-        needed = sorted(contrast.variants, key=lambda name: places.get(name, len(places)))
-        lacking = {seed: [name for name in needed if (name, seed) not in values] for seed in run.seeds}
+    def of(cls, run: Run, metric: Metric, contrast: Contrast, values: Mapping[CellKey, float]) -> _Effect:
+        order = {name: place for place, name in enumerate(run.variants)}
+        needed = sorted(contrast.variants, key=lambda name: order.get(name, len(order)))
+        missing = {seed: [name for name in needed if (name, seed) not in values] for seed in run.seeds}
         return cls(
-            figure=figure,
+            metric=metric,
             contrast=contrast,
-            effects={
+            by_seed={
                 seed: float(contrast.value({name: values[name, seed] for name in contrast.variants}))
-                for seed, names in lacking.items()
+                for seed, names in missing.items()
                 if not names
             },
-            missing=tuple((name, seed) for seed, names in lacking.items() for name in names),
+            missing=tuple((name, seed) for seed, names in missing.items() for name in names),
         )
 
     @property
-    def to_resample(self) -> tuple[Trained, ...]:
-        """The cells whose images speak for the effect: where one seed is all there is."""
-        if len(self.effects) != 1 or self.figure[0] in CLOCK:
+    def to_resample(self) -> tuple[CellKey, ...]:
+        """The cells to resample over images: those of an accuracy effect with a single seed."""
+        if len(self.by_seed) != 1 or self.metric[0] in TIMED:
             return ()
-        return tuple((name, seed) for seed in self.effects for name in self.contrast.variants)
+        return tuple((name, seed) for seed in self.by_seed for name in self.contrast.variants)
 
-    def row(self, resampled: Resampled, ids: Mapping[Trained, str]) -> dict[str, object]:
-        """The row of `effects_frame`, `p_holm` still to come."""
-        measure, name = self.figure
-        effect = float(np.mean(list(self.effects.values()))) if self.effects else math.nan
+    def row(self, resampled: Resampled, ids: Mapping[CellKey, str]) -> dict[str, object]:
+        """The row of `effects_frame`, still without `p_holm`."""
+        measure, name = self.metric
+        values = list(self.by_seed.values())
+        effect = float(np.mean(values)) if values else math.nan
         interval, method, n = self._interval(effect, resampled, ids)
-        several = len(self.effects) > 1
+        several = len(values) > 1
         return {
             "contrast": self.contrast.name,
             "kind": self.contrast.kind,
             "measure": measure,
             "class": name,
-            "unit": CLOCK[measure][1] if measure in CLOCK else "fraction of 1",
+            "unit": TIMED[measure][1] if measure in TIMED else FRACTION,
             "effect": effect,
             "low": interval.low if interval else math.nan,
             "high": interval.high if interval else math.nan,
@@ -118,32 +116,30 @@ class _Answer:
             "n_of": "images" if method == BOOTSTRAP else "seeds",
             "verdict": _verdict(interval, effect, several=several),
             "exploratory": (measure, name, self.contrast.kind) != ("AP", "", "main effect"),
-            "seeds_needed": seeds_needed(effect, float(np.std(list(self.effects.values()), ddof=1)))
-            if several
-            else None,
+            "seeds_needed": seeds_needed(effect, float(np.std(values, ddof=1))) if several else None,
         }
 
     def _interval(
-        self, effect: float, resampled: Resampled, ids: Mapping[Trained, str]
+        self, effect: float, resampled: Resampled, ids: Mapping[CellKey, str]
     ) -> tuple[Interval | None, str, int]:
-        """The interval where there can be one; the method, or why not; the number of seeds or images."""
-        seeds = len(self.effects)
+        """The interval or None; its method or the reason for None; the number of seeds or images."""
+        seeds = len(self.by_seed)
         if not seeds:
             return None, f"none: missing {', '.join(f'{name} (seed {seed})' for name, seed in self.missing)}", 0
         if seeds > 1:
-            return student(list(self.effects.values())), STUDENT, seeds
-        if self.figure[0] in CLOCK:
-            return None, "none: by the clock, one seed", seeds
+            return student(list(self.by_seed.values())), STUDENT, seeds
+        if self.metric[0] in TIMED:
+            return None, "none: timed with one seed", seeds
         cells = {name: ids[name, seed] for name, seed in self.to_resample}
-        lost = set(cells.values()) - resampled.replicates.keys()
-        without = [name for (name, _), cell_id in ids.items() if cell_id in lost]
-        if without:
-            return None, f"none: no matches.npz of {', '.join(without)}", seeds
-        images = resampled.support.get(self.figure, 0)
-        if images < FEWEST_IMAGES:
-            return None, f"none: ground truths in {images} images, {FEWEST_IMAGES} are needed", seeds
+        without_matches = set(cells.values()) - resampled.replicates.keys()
+        names = [name for (name, _), cell_id in ids.items() if cell_id in without_matches]
+        if names:
+            return None, f"none: no {MATCHES} of {', '.join(names)}", seeds
+        images = resampled.support.get(self.metric, 0)
+        if images < MIN_IMAGES:
+            return None, too_few_images(images), seeds
         replicates = self.contrast.value(
-            {name: resampled.replicates[cell_id][self.figure] for name, cell_id in cells.items()}
+            {name: resampled.replicates[cell_id][self.metric] for name, cell_id in cells.items()}
         )
         return paired_interval(effect, replicates, images), BOOTSTRAP, images
 
@@ -151,23 +147,23 @@ class _Answer:
 def _verdict(interval: Interval | None, effect: float, *, several: bool) -> str:
     if interval is None:
         return ""
-    if not interval.tells:
+    if not interval.significant:
         return NO_CLAIM
     return ("" if several else THESE_MODELS) + ("higher" if effect > 0 else "lower")
 
 
-def _figures(run: Run) -> dict[Figure, dict[Trained, float]]:
-    """Every figure that some finished cell has, by variant and seed; AP also where none has."""
+def _metrics(run: Run) -> dict[Metric, dict[CellKey, float]]:
+    """Every metric that some finished cell has, by variant and seed; AP even if no cell has it."""
     cells, classes = cells_frame(run), classes_frame(run)
     accuracy = {(measure, ""): f"accuracy.{measure}" for measure in ACCURACY}
-    clock = {(measure, ""): path for measure, (path, _) in CLOCK.items()}
-    found = {figure: _by_cell(cells, path) for figure, path in accuracy.items()}
-    found |= {("AP", str(name)): _by_cell(rows, "AP") for name, rows in classes.groupby("class", sort=False)}
-    found |= {figure: _by_cell(cells, path) for figure, path in clock.items()}
-    return {figure: values for figure, values in found.items() if values or figure == ("AP", "")}
+    timed = {(measure, ""): path for measure, (path, _) in TIMED.items()}
+    values = {metric: _by_cell(cells, path) for metric, path in accuracy.items()}
+    values |= {("AP", str(name)): _by_cell(rows, "AP") for name, rows in classes.groupby("class", sort=False)}
+    values |= {metric: _by_cell(cells, path) for metric, path in timed.items()}
+    return {metric: by_cell for metric, by_cell in values.items() if by_cell or metric == ("AP", "")}
 
 
-def _by_cell(frame: pd.DataFrame, column: str) -> dict[Trained, float]:
+def _by_cell(frame: pd.DataFrame, column: str) -> dict[CellKey, float]:
     if column not in frame:
         return {}
     rows = frame.dropna(subset=column)

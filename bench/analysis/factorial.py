@@ -1,13 +1,13 @@
-"""Contrasts of a factorial of axes that are on or off: main effects, interactions, and rows beside the matrix.
+"""Contrasts of a two-level factorial design: main effects, interactions, and controls.
 
-Each is the mean of some variants minus the mean of as many others, so that a figure's noise enters all
-contrasts of a factorial alike (Box, Hunter and Hunter, Statistics for Experimenters, chapter 5):
+Each contrast is the mean of some variants minus the mean of equally many others, so all contrasts of a factorial have
+the same variance (Box, Hunter and Hunter, Statistics for Experimenters, chapter 5):
 
-- the main effect of an axis: the variants that have it, minus those that do not;
-- the interaction of two: those that have both or neither, minus those that have one; which is half the
-  difference between the effect of one where the other is on and where it is off;
-- that of more: those where the number of axes on has the parity of their number, minus the rest;
-- a control: its row, minus the baseline.
+- main effect of an axis: variants with it minus variants without it;
+- interaction of two axes: variants with both or neither minus variants with exactly one. This is half the difference
+  between the effect of one axis with the other on and with it off;
+- interaction of k axes: variants in which the number of these axes that are on has the parity of k, minus the rest;
+- control: the control minus the baseline.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.analysis.run_records import Run
-
-BASELINE = "baseline"
+from bench.spec import BASELINE
 
 Kind = Literal["main effect", "interaction", "control"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """The mean of the variants `plus` minus the mean of the variants `minus`; as many of the one as of the other."""
+    """The mean of the variants `plus` minus the mean of the variants `minus`; both have the same size."""
 
     name: str
     kind: Kind
@@ -40,13 +39,13 @@ class Contrast:
     def variants(self) -> tuple[str, ...]:
         return (*self.minus, *self.plus)
 
-    def value(self, figures: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
-        """(...) the contrast of figures (...) given by variant. Raises KeyError for a variant without them."""
-        return _mean(figures, self.plus) - _mean(figures, self.minus)
+    def value(self, metrics: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+        """(...) the contrast of a metric (...) given by variant. Raises KeyError if a variant is missing."""
+        return _mean(metrics, self.plus) - _mean(metrics, self.minus)
 
 
 def contrasts_of(run: Run) -> tuple[Contrast, ...]:
-    """Main effects in the order of the axes, interactions from the lowest order up, controls."""
+    """Main effects in the order of the axes, then interactions by increasing order, then controls."""
     variants = {
         tuple(cell.factors.get(axis, False) for axis in run.axes): cell.variant
         for cell in run.cells
@@ -63,9 +62,9 @@ def contrasts_of(run: Run) -> tuple[Contrast, ...]:
 def factorial_contrasts(axes: Sequence[str], variants: Mapping[tuple[bool, ...], str]) -> tuple[Contrast, ...]:
     """The 2^k - 1 contrasts of k axes.
 
-    variants: names by which axes are on. A combination that is not in it, as in a plan that holds a part of
-    the factorial, keeps its place under the name that it would have: a contrast without one of its
-    variants has no value, rather than that of another question.
+    variants: names by the axes that are on. If a plan holds only part of the factorial, missing combinations keep
+        their place under the name they would have. A contrast then lacks a variant and has no value, instead of the
+        value of a different contrast.
     """
     names = {level: variants.get(level, _name(axes, level)) for level in product((False, True), repeat=len(axes))}
     result = []
@@ -83,9 +82,9 @@ def factorial_contrasts(axes: Sequence[str], variants: Mapping[tuple[bool, ...],
     return tuple(result)
 
 
-def _mean(figures: Mapping[str, ArrayLike], variants: Sequence[str]) -> NDArray[np.float64]:
-    # Sorted, or the order of the sum would leave a rounding error where an axis changes nothing at all.
-    stacked = np.sort(np.stack([np.asarray(figures[name], dtype=np.float64) for name in variants]), axis=0)
+def _mean(metrics: Mapping[str, ArrayLike], variants: Sequence[str]) -> NDArray[np.float64]:
+    # Sort before summing: an axis that changes nothing must give exactly zero, without rounding error.
+    stacked = np.sort(np.stack([np.asarray(metrics[name], dtype=np.float64) for name in variants]), axis=0)
     return np.asarray(stacked.sum(axis=0) / len(variants))
 
 

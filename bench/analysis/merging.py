@@ -1,7 +1,6 @@
-"""Several runs of one matrix as one: other seeds, other axes or controls, trained in pieces or on other machines.
+"""Merge runs of one ablation that were trained separately: other seeds, axes or controls, other machines.
 
-The merged run is a folder like any other, with copies of what the cells have stored, so that everything
-that reads a run reads it. The runs themselves are only read.
+The merged run is an ordinary run folder with copies of the stored cells. The source runs are only read.
 """
 
 from __future__ import annotations
@@ -17,40 +16,51 @@ from bench.analysis.run_records import PlannedCell, Run, load_run
 from bench.errors import UserError
 from bench.storage.atomic import write_json
 from bench.storage.records import read_json
-from bench.storage.run_folder import cell_folder
-
-PLAN = "plan.json"
-SAME = ("data", "backbone", "profile", "split", "base")  # of the plans: with others rows cannot be compared
-SHARED_FILES = ("split.json", "ground_truth.json")
-CELL_FILES = (
-    *("record.json", "priors.json", "detections.json", "matches.npz", "error_types.npz", "log.jsonl"),
-    "output.txt",
+from bench.storage.run_folder import (
+    DETECTIONS,
+    ENVIRONMENT,
+    ERROR_TYPES,
+    GROUND_TRUTH,
+    LOG,
+    MATCHES,
+    OUTPUT,
+    PLAN,
+    PRIORS,
+    RECORD,
+    SPLIT,
+    THUMBNAILS,
+    cell_folder,
 )
+
+MUST_AGREE = ("data", "backbone", "profile", "split", "base")  # plan entries that make rows comparable
+SHARED_FILES = (SPLIT, GROUND_TRUTH)
+CELL_FILES = (RECORD, PRIORS, DETECTIONS, MATCHES, ERROR_TYPES, LOG, OUTPUT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A cell of the merged run, and the run that it is taken from."""
+    """A cell of the merged run and its source run."""
 
     run: Run
     cell: PlannedCell
 
 
 def merge_runs(folders: Sequence[Path], out: Path) -> Path:
-    """Write the runs in `folders` as one run to `out`, where an earlier merged run is replaced; returns `out`.
+    """Merge the runs in `folders` into `out`, replacing an earlier merged run there; returns `out`.
 
-    A cell that several runs have is taken from the first in which it is done. Seconds and images per second
-    stay those of the machine that each cell was run on.
+    A cell present in several runs comes from the first run that finished it. Times and throughput stay those of the
+    machine that ran the cell.
 
-    Raises UserError where a folder is not a run, where the runs differ in what makes their rows comparable,
-    where two of them trained one cell with different outcomes, and where `out` holds something else.
+    Raises UserError if a folder is not a run, if the runs are not comparable, if two runs trained one cell with
+    different results, or if `out` contains anything other than a merged run.
     """
     runs = [load_run(folder) for folder in folders]
     for other in runs[1:]:
-        _check_same(runs[0], other)
+        _require_comparable(runs[0], other)
     rows = _rows(runs)
-    _make_room(out, folders)
-    write_json(out / PLAN, _plan(runs, rows))  # first: it says that what may remain of this is a merged run
+    _clear(out, folders)
+    # Written first: if interrupted, it marks the partial folder as a merged run that may be replaced.
+    write_json(out / PLAN, _plan(runs, rows))
     for row in rows:
         source, target = row.run.folder_of(row.cell.id), cell_folder(out, row.cell.id)
         for name in CELL_FILES:
@@ -58,38 +68,38 @@ def merge_runs(folders: Sequence[Path], out: Path) -> Path:
     for name in SHARED_FILES:
         _copy(runs[0].folder / name, out / name)
     for run in runs:
-        if (run.folder / "thumbnails").is_dir():
-            shutil.copytree(run.folder / "thumbnails", out / "thumbnails")
+        if (run.folder / THUMBNAILS).is_dir():
+            shutil.copytree(run.folder / THUMBNAILS, out / THUMBNAILS)
             break
-    write_json(out / "environment.json", {run.folder.name: read_json(run.folder / "environment.json") for run in runs})
+    write_json(out / ENVIRONMENT, {run.folder.name: read_json(run.folder / ENVIRONMENT) for run in runs})
     return out
 
 
-def _check_same(one: Run, other: Run) -> None:
-    """UserError naming the first thing in which two runs differ that must be equal."""
-    for name in SAME:
+def _require_comparable(one: Run, other: Run) -> None:
+    """Raise UserError naming the first difference that makes the rows of two runs incomparable."""
+    for name in MUST_AGREE:
         if one.plan.get(name) != other.plan.get(name):
             raise UserError(
                 f"{one.folder} and {other.folder} cannot be merged: they differ in {name}{_values(one, other, name)}; "
-                "their rows were not trained and scored on the same, so report them apart"
+                "their rows are not comparable; report the runs separately"
             )
     for axis in set(one.axes) & set(other.axes):
         hashes = [(run.plan.get("axis_files") or {}).get(axis) for run in (one, other)]
         if hashes[0] != hashes[1]:
             raise UserError(
-                f"{one.folder} and {other.folder} cannot be merged: the file of the axis {axis!r} was changed between "
-                "them; train the older one again, or report them apart"
+                f"{one.folder} and {other.folder} cannot be merged: the file of axis {axis!r} changed between them; "
+                "rerun the older run, or report the runs separately"
             )
-    truths = [run.folder / "ground_truth.json" for run in (one, other)]
+    truths = [run.folder / GROUND_TRUTH for run in (one, other)]
     if all(path.is_file() for path in truths) and truths[0].read_bytes() != truths[1].read_bytes():
         raise UserError(
             f"{one.folder} and {other.folder} cannot be merged: their validation ground truths differ "
-            "(ground_truth.json); the annotations were changed between them, so report them apart"
+            f"({GROUND_TRUTH}), so the annotations changed between them; report the runs separately"
         )
 
 
 def _values(one: Run, other: Run, name: str) -> str:
-    """Both values in brackets where they are short; of specifications, the first place that differs."""
+    """Both values in parentheses; for specifications, the path and values of the first difference."""
     values = [run.plan.get(name) for run in (one, other)]
     if all(isinstance(value, Mapping) for value in values):
         for part in dict.fromkeys([*values[0], *values[1]]):  # type: ignore[misc]
@@ -108,7 +118,7 @@ def _short(value: object, length: int = 60) -> str:
 
 
 def _rows(runs: Sequence[Run]) -> list[_Row]:
-    """One row for each variant and seed, in the order of a paper's table: by axes that are on, then controls."""
+    """One row per variant and seed, in the order of the tables: by the axes that are on, then controls."""
     axes = _axes(runs)
     chosen: dict[tuple[str, int], _Row] = {}
     for run in runs:
@@ -119,24 +129,23 @@ def _rows(runs: Sequence[Run]) -> list[_Row]:
                 if before is None or run.status(cell) != "pending":
                     chosen[key] = _Row(run=run, cell=cell)
             elif run.status(cell) == "done":
-                _check_equal(before, _Row(run=run, cell=cell))
+                _require_equal(before, _Row(run=run, cell=cell))
 
-    def place(row: _Row) -> tuple[Any, ...]:
+    def order(row: _Row) -> tuple[Any, ...]:
         on = [axis for axis in axes if row.cell.factors.get(axis)]
         return row.cell.seed, row.cell.control is not None, len(on), [axes.index(axis) for axis in on]
 
-    return sorted(chosen.values(), key=place)
+    return sorted(chosen.values(), key=order)
 
 
-def _check_equal(one: _Row, other: _Row) -> None:
-    """UserError where two runs trained the same variant and seed to different figures."""
+def _require_equal(one: _Row, other: _Row) -> None:
+    """Raise UserError if two runs have different results for the same variant and seed."""
     accuracy = [row.run.records[row.cell.id].get("accuracy") for row in (one, other)]
     if accuracy[0] != accuracy[1]:
-        figures = [(each or {}).get("AP") for each in accuracy]
+        aps = [(each or {}).get("AP") for each in accuracy]
         raise UserError(
-            f"{one.run.folder} and {other.run.folder} both hold {one.cell.variant}, seed {one.cell.seed}, with "
-            f"different figures (AP {figures[0]} and {figures[1]}): one table cannot hold two trainings of one cell; "
-            "leave one of the runs out"
+            f"{one.run.folder} and {other.run.folder} both contain {one.cell.variant}, seed {one.cell.seed}, with "
+            f"different results (AP {aps[0]} and {aps[1]}); merge only one of these runs"
         )
 
 
@@ -145,7 +154,7 @@ def _axes(runs: Sequence[Run]) -> list[str]:
 
 
 def _plan(runs: Sequence[Run], rows: Sequence[_Row]) -> dict[str, Any]:
-    """The plan of the merged run: what all have in common, and under `merged` what each of them was."""
+    """The plan of the merged run: what the runs share, with their differences under `merged`."""
     axes = _axes(runs)
     plans = [run.plan for run in runs]
     return {
@@ -172,19 +181,19 @@ def _plan(runs: Sequence[Run], rows: Sequence[_Row]) -> dict[str, Any]:
     }
 
 
-def _make_room(out: Path, folders: Sequence[Path]) -> None:
-    """Empty `out` if an earlier merged run lies there; UserError if something else does."""
+def _clear(out: Path, folders: Sequence[Path]) -> None:
+    """Delete an earlier merged run at `out`. Raises UserError if anything else is there."""
     if not out.exists():
         return
     plan = read_json(out / PLAN)
     ours = isinstance(plan, dict) and "merged" in plan
     if not ours or out.resolve() in [folder.resolve() for folder in folders]:
-        raise UserError(f"--out {out}: there is something else than an earlier merged run; name a new folder")
+        raise UserError(f"--out {out}: the folder exists and is not an earlier merged run; choose a new folder")
     shutil.rmtree(out)
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file that is there."""
+    """Copy a file if it exists."""
     if source.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

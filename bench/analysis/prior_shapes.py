@@ -1,4 +1,4 @@
-"""The prior shapes of a run's detectors and the shapes that they are to match, from the run's files."""
+"""Prior shapes of a run's detectors and ground-truth shapes, from the files of the run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.run_records import Run, read_object
+from bench.analysis.run_records import Run, read_json_object
+from bench.storage.run_folder import GROUND_TRUTH
 
 
 @dataclass(frozen=True, kw_only=True)
 class PriorSet:
     """The priors of a variant.
 
-    shapes: a row a shape, width and height in pixels of the input of `size`, and the side of its level's map.
-    matched: share of the `boxes` ground truths of the validation split that a prior matches at
-        `threshold`; None where that was not recorded.
+    shapes: one row per shape: width and height in pixels at the network input of side `size`, and the side of the
+        feature map.
+    matched: share of the `boxes` validation ground truths matched by a prior at `threshold`; None if not recorded.
     """
 
     variant: str
@@ -30,9 +31,9 @@ class PriorSet:
 
 
 def prior_sets(run: Run) -> list[PriorSet]:
-    """The baseline's priors and, second, those of the first finished variant that has others.
+    """The priors of the baseline, then those of the first finished variant with different ones, if any.
 
-    A baseline that is not finished has the plan's. Empty where neither says.
+    An unfinished baseline takes its priors from the plan. Empty if neither has them.
     """
     records = {cell.variant: record for cell, record in reversed(list(run.done())) if "detector" in record}
     sets: list[PriorSet] = []
@@ -48,12 +49,12 @@ def prior_sets(run: Run) -> list[PriorSet]:
 
 
 def ground_truth_shapes(run: Run, size: int) -> pd.DataFrame:
-    """Width and height of every validation ground truth after the warp to an input of `size`, crowds apart.
+    """Width and height in pixels of every validation ground truth after resizing to `size`, without crowds.
 
-    In pixels; no rows where the run has no ground_truth.json. Raises UserError where it cannot be read.
+    Empty if the run has no ground_truth.json. Raises UserError if it cannot be read.
     """
-    path = run.folder / "ground_truth.json"
-    content = read_object(path) if path.is_file() else {"images": [], "annotations": []}
+    path = run.folder / GROUND_TRUTH
+    content = read_json_object(path) if path.is_file() else {"images": [], "annotations": []}
     images = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     ordinary = [entry for entry in content["annotations"] if not entry.get("iscrowd")]
     sides = np.array([entry["bbox"][2:] for entry in ordinary], dtype=np.float64).reshape(-1, 2)
@@ -62,9 +63,9 @@ def ground_truth_shapes(run: Run, size: int) -> pd.DataFrame:
 
 
 def shapes_frame(priors: Sequence[Sequence[Sequence[float]]], maps: Sequence[int], size: int) -> pd.DataFrame:
-    """A row a shape: width and height in pixels of an input of `size`, and the side of its level's map.
+    """One row per shape: width and height in pixels at an input of side `size`, and the side of the feature map.
 
-    priors: for each level the (width, height) of its shapes as fractions of the input.
+    priors: (width, height) of the shapes of each level, as fractions of the input.
     """
     return pd.DataFrame(
         [
@@ -77,7 +78,7 @@ def shapes_frame(priors: Sequence[Sequence[Sequence[float]]], maps: Sequence[int
 
 
 def _prior_set(variant: str, content: Mapping[str, Any]) -> PriorSet:
-    """From a record, or from the plan's base, which says nothing about matches."""
+    """From a record, or from the base specification in the plan, which has no matching statistics."""
     detector = content["detector"]
     shapes = shapes_frame(detector["priors"], detector["feature_maps"], detector["size"])
     recall = content.get("prior_recall", {}).get("val", {}).get("after", {})

@@ -1,8 +1,8 @@
-"""What a run stored, read once and given as pandas frames.
+"""The stored plan and records of a run, read once and provided as pandas frames.
 
-`load_run` is the only reader of ``plan.json`` and ``cells/<id>/record.json``; tables, plots and
-statistics start from the `Run` that it returns. Figures keep the place that they have in the record as
-their name: ``accuracy.AP``, ``speed.latency_p50_ms``, ``accuracy.ground_truths.small``.
+`load_run` is the only reader of ``plan.json`` and ``cells/<id>/record.json``; tables, plots and statistics start from
+the `Run` it returns. Metrics are named by their path in the record: ``accuracy.AP``, ``speed.latency_p50_ms``,
+``accuracy.ground_truths.small``.
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ import pandas as pd
 
 from bench.errors import UserError
 from bench.storage.records import SCHEMA
+from bench.storage.run_folder import LOG, PLAN, RECORD, cell_folder
 
-FIGURES = ("accuracy", "speed", "cost")  # the parts of a record that hold figures
-CLASS_FIGURES = ("AP", "AP50", "AP75", "AR_100", "ground_truths")
-LOG_FIGURES = ("step", "steps", "loss", "loss_class", "loss_box", "rate", "images_per_second", "seconds")
+METRIC_SECTIONS = ("accuracy", "speed", "cost")  # of a record
+CLASS_METRICS = ("AP", "AP50", "AP75", "AR_100", "ground_truths")
+LOG_METRICS = ("step", "steps", "loss", "loss_class", "loss_box", "rate", "images_per_second", "seconds")
+
+
+CellKey = tuple[str, int]  # variant, seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCell:
-    """One training of the plan. `control` names the control that the row is, None for a cell of the matrix."""
+    """One planned training. control: name of the control, None for a cell of the factorial."""
 
     id: str
     variant: str
@@ -34,14 +38,18 @@ class PlannedCell:
     seed: int
     control: str | None
 
+    @property
+    def key(self) -> CellKey:
+        return self.variant, self.seed
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run as it lies on disk, finished or not.
+    """A run on disk, finished or not.
 
-    variants: names in the order of the plan, which is that of every table and plot.
-    plan: the content of plan.json.
-    records: by cell id; a planned cell without one is pending.
+    variants: names in the order of the plan, which all tables and plots follow.
+    plan: content of plan.json.
+    records: by cell id; a planned cell without a record is pending.
     """
 
     folder: Path
@@ -54,14 +62,14 @@ class Run:
 
     @property
     def baseline(self) -> str | None:
-        """The variant that has every axis off and is no control."""
+        """The variant with all axes off that is not a control; None if the plan has none."""
         for cell in self.cells:
             if cell.control is None and not any(cell.factors.values()):
                 return cell.variant
         return None
 
     def folder_of(self, cell_id: str) -> Path:
-        return self.folder / "cells" / cell_id
+        return cell_folder(self.folder, cell_id)
 
     def status(self, cell: PlannedCell) -> str:
         """ "done", "failed" or "pending"."""
@@ -74,25 +82,23 @@ class Run:
                 yield cell, self.records[cell.id]
 
     def failures(self) -> Iterator[tuple[PlannedCell, Mapping[str, Any]]]:
-        """Failed cells with the `failure` of their records: cause, step, traceback, log_tail."""
+        """Failed cells with the `failure` section of their records: cause, step, traceback, log_tail."""
         for cell in self.cells:
             if self.status(cell) == "failed":
                 yield cell, self.records[cell.id].get("failure") or {"cause": "no cause was recorded"}
 
 
 def load_run(folder: Path) -> Run:
-    """The plan in `folder` and the records that exist so far.
+    """Load the plan in `folder` and the records written so far.
 
-    Raises UserError when the folder is not a run, when a file is damaged, and when it was written by a
-    newer version of the suite.
+    Raises UserError if the folder is not a run, a file is damaged, or a newer version of the suite wrote it.
     """
-    path = folder / "plan.json"
+    path = folder / PLAN
     if not path.is_file():
         raise UserError(
-            f"{folder} is not the folder of a run: there is no plan.json in it; "
-            "name a folder that run_all.py wrote, such as results/NAME"
+            f"{folder} is not a run folder: it has no {PLAN}; pass a folder written by run_all.py, such as results/NAME"
         )
-    plan = read_object(path)
+    plan = read_json_object(path)
     try:
         cells = tuple(_planned(cell) for cell in plan["cells"])
         run = Run(
@@ -106,21 +112,22 @@ def load_run(folder: Path) -> Run:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is not a plan of this suite ({type(error).__name__}: {error}); "
-            "start the run again in a folder of its own"
+            f"{path} is not a plan of this suite ({type(error).__name__}: {error}); rerun in a new folder"
         ) from error
-    strange = sorted({cell.variant for cell in cells} - set(run.variants))
-    if strange:
-        raise UserError(f"{path}: cells of {', '.join(strange)}, which `variants` does not list; restore the file")
+    unknown = sorted({cell.variant for cell in cells} - set(run.variants))
+    if unknown:
+        raise UserError(
+            f"{path}: `cells` names {', '.join(unknown)}, but `variants` does not list it; restore the file"
+        )
     return run
 
 
 def cells_frame(run: Run) -> pd.DataFrame:
-    """One row per planned cell: id, variant, control, seed, status, cause, ``factors.<axis>`` and figures.
+    """One row per planned cell: id, variant, control, seed, status, cause, ``factors.<axis>`` and metrics.
 
-    Figures are numbers under their dotted place in the record (``accuracy.AP``: fraction of 1;
-    ``speed.latency_p50_ms``: milliseconds) and NaN where they do not exist. A failed cell has none,
-    whatever its record says.
+    Metric columns are named by their dotted path in the record (``accuracy.AP``: fraction of 1;
+    ``speed.latency_p50_ms``: milliseconds); missing values are NaN. Failed cells have no metrics, even if their record
+    contains some.
     """
     rows = []
     for cell in run.cells:
@@ -133,8 +140,8 @@ def cells_frame(run: Run) -> pd.DataFrame:
         row |= {"status": run.status(cell), "cause": None}
         row |= {f"factors.{axis}": bool(cell.factors.get(axis, False)) for axis in run.axes}
         if row["status"] == "done":
-            for part in FIGURES:
-                row |= dict(_figures(part, run.records[cell.id].get(part) or {}))
+            for section in METRIC_SECTIONS:
+                row |= dict(_metrics(section, run.records[cell.id].get(section) or {}))
         rows.append(row)
     frame = pd.DataFrame(rows, columns=None if rows else ["id", "variant", "control", "seed", "status", "cause"])
     causes = {cell.id: failure.get("cause") for cell, failure in run.failures()}
@@ -143,18 +150,18 @@ def cells_frame(run: Run) -> pd.DataFrame:
 
 
 def classes_frame(run: Run) -> pd.DataFrame:
-    """A row per finished cell and class: variant, seed, class, AP, AP50, AP75, AR_100, ground_truths."""
+    """One row per finished cell and class: variant, seed, class, AP, AP50, AP75, AR_100, ground_truths."""
     rows = [
         {"variant": cell.variant, "seed": cell.seed, "class": name}
-        | {figure: _number(figures.get(figure)) for figure in CLASS_FIGURES}
+        | {metric: _number(metrics.get(metric)) for metric in CLASS_METRICS}
         for cell, record in run.done()
-        for name, figures in ((record.get("accuracy") or {}).get("per_class") or {}).items()
+        for name, metrics in ((record.get("accuracy") or {}).get("per_class") or {}).items()
     ]
-    return pd.DataFrame(rows, columns=["variant", "seed", "class", *CLASS_FIGURES])
+    return pd.DataFrame(rows, columns=["variant", "seed", "class", *CLASS_METRICS])
 
 
 def sweep_frame(run: Run) -> pd.DataFrame:
-    """A row per finished cell and batch size of the speed sweep: variant, seed, batch, images_per_second."""
+    """One row per finished cell and batch size of the throughput sweep: variant, seed, batch, images_per_second."""
     rows = [
         {
             "variant": cell.variant,
@@ -169,42 +176,40 @@ def sweep_frame(run: Run) -> pd.DataFrame:
 
 
 def log_frame(run: Run) -> pd.DataFrame:
-    """A row per cell and logged step: id, variant, seed, and the figures of the line (`LOG_FIGURES`).
+    """One row per cell and logged step: id, variant, seed, and `LOG_METRICS`.
 
-    Cells that failed or are still training have their rows too. A cell that was killed and went on from
-    its checkpoint logged some steps twice: the later line counts. A torn last line is left out.
+    Includes failed cells and cells still training. A cell resumed from a checkpoint logs some steps twice: the later
+    line counts. Skips a truncated last line.
     """
-    parts = []
+    frames = []
     for cell in run.cells:
-        path = run.folder_of(cell.id) / "log.jsonl"
+        path = run.folder_of(cell.id) / LOG
         if not path.is_file():
             continue
-        lines = [{name: _number(line.get(name)) for name in LOG_FIGURES} for line in _log_lines(path)]
-        steps = pd.DataFrame(lines, columns=list(LOG_FIGURES)).dropna(subset="step")
+        lines = [{name: _number(line.get(name)) for name in LOG_METRICS} for line in _log_lines(path)]
+        steps = pd.DataFrame(lines, columns=list(LOG_METRICS)).dropna(subset="step")
         steps = steps.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
         steps.insert(0, "id", cell.id)
         steps.insert(1, "variant", cell.variant)
         steps.insert(2, "seed", cell.seed)
         if len(steps):
-            parts.append(steps)
-    columns = ["id", "variant", "seed", *LOG_FIGURES]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame([], columns=columns)
+            frames.append(steps)
+    columns = ["id", "variant", "seed", *LOG_METRICS]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame([], columns=columns)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, of a schema that is known here."""
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises UserError if it is damaged or its schema is newer than this version supports."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); delete it and start the run again with the same command"
-        ) from error
+        raise UserError(f"{path} cannot be read ({error}); delete it and repeat the command") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object; delete it and start the run again with the same command")
+        raise UserError(f"{path} is not a JSON object; delete it and repeat the command")
     schema = content.get("schema", SCHEMA)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise UserError(
-            f"{path} has schema {schema}, and this version of the suite knows {SCHEMA} at most; "
+            f"{path} has schema {schema}, but this version of the suite supports at most {SCHEMA}; "
             "use the version that wrote the run, or a newer one"
         )
     return content
@@ -221,32 +226,32 @@ def _planned(cell: Mapping[str, Any]) -> PlannedCell:
 
 
 def _record(folder: Path, cell: PlannedCell) -> dict[str, Any] | None:
-    path = folder / "cells" / cell.id / "record.json"
+    path = cell_folder(folder, cell.id) / RECORD
     if not path.is_file():
         return None
-    record = read_object(path)
+    record = read_json_object(path)
     if record.get("status") not in ("done", "failed") or record.get("id", cell.id) != cell.id:
         raise UserError(
             f"{path} is not the record of cell {cell.id} (id {record.get('id')!r}, status "
-            f"{record.get('status')!r}); delete it and start the run again with the same command"
+            f"{record.get('status')!r}); delete it and repeat the command"
         )
     return record
 
 
-def _figures(place: str, content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Scalars of a part of the record by dotted place; per_class and sweep have frames of their own."""
+def _metrics(path: str, content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Scalars of a record section by dotted path, without per_class and sweep, which have frames of their own."""
     for name, value in content.items():
         if isinstance(value, Mapping):
             if name != "per_class":
-                yield from _figures(f"{place}.{name}", value)
+                yield from _metrics(f"{path}.{name}", value)
         elif isinstance(value, str):
-            yield f"{place}.{name}", value
+            yield f"{path}.{name}", value
         elif not isinstance(value, list):
-            yield f"{place}.{name}", _number(value)
+            yield f"{path}.{name}", _number(value)
 
 
 def _number(value: Any) -> float:
-    """NaN for everything that is no finite number: null, a missing key, the infinity of a diverged loss."""
+    """The value as float; NaN unless it is a finite number (null, missing key, infinite loss)."""
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis.effects import NO_CLAIM, STUDENT, THESE_MODELS
+from bench.analysis.effects import NO_CLAIM, THESE_MODELS
 from bench.analysis.results import Analysis
 from bench.analysis.run_records import Run
-from bench.analysis.statistics import LEVEL
+from bench.analysis.statistics import LEVEL, STUDENT
 from bench.data.subsets import SIZES
 from bench.evaluation.error_types import KINDS
 from bench.report.sentences import one_line

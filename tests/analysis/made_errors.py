@@ -1,4 +1,4 @@
-"""Runs whose cells found something: boxes, matches and error types that belong to each other and to the record."""
+"""Synthetic runs with consistent boxes, matches, error types and records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.report.made_run import matrix, write_run
 
 
 def drawn_truths(seed: int = 3, *, images: int = 24, classes: int = 4, conditions: bool = True) -> ImageIndex:
-    """Ground truths of all sizes; of the last class there are none. Some are said to be truncated."""
+    """Ground truths of all sizes, none of the last class, some annotated as truncated."""
     rng = np.random.default_rng(seed)
     index = random_index(rng, images=images, classes=classes)
     truncated = rng.integers(0, 2, len(index.boxes)).astype(np.int8) if conditions else index.truncated
@@ -37,9 +37,9 @@ def write_found(
     boxes: bool = False,
     **rest: object,
 ) -> Path:
-    """A run of `write_run` whose cells have found the ground truths of `index` with noise of their own, or `found`.
+    """Write a run whose cells detected the ground truths of `index` with independent noise, or exactly `found`.
 
-    boxes: write detections.json, as runs did before there was error_types.npz, instead of this.
+    boxes: write detections.json instead of error_types.npz, as older runs did.
     """
     write_run(folder, factors=matrix(axes), seeds=seeds, **rest)  # type: ignore[arg-type]
     write_json(folder / "ground_truth.json", ground_truth_coco(index))

@@ -1,4 +1,4 @@
-"""Sets of detections drawn from a population that is known: the same ground truths seen by several models."""
+"""Matches sampled from a known population: several models evaluated on the same ground truths."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def draw_matches(
     false: float = 12.0,
     sizes: bool = False,
 ) -> list[Matches]:
-    """Matches of a model of each skill on one draw of images.
+    """Matches of one model per skill on one sample of images.
 
-    Some images are hard, and some objects, for all models alike; each model's detections have a noise of
-    their own beside that, so two models of one skill differ on every draw and not in the population.
-    false: mean number of false detections an image. sizes: area ranges beside "all".
+    Image and object difficulty is shared by all models, and each model adds independent noise. Two models of equal
+    skill therefore differ in every sample but not in the population.
+    false: mean number of false positives per image. sizes: add area ranges besides "all".
     """
     counts = 1 + rng.poisson(3, images)
     truth_image = np.repeat(np.arange(images), counts)
@@ -64,7 +64,7 @@ def draw_matches(
                 image=image,
                 label=label.astype(np.int32),
                 score=score,
-                # A ground truth outside the range that is found is ignored; so is a stray outside it.
+                # Matches to ground truths outside the size range are ignored, as are false positives outside it.
                 matched=np.repeat(right[None], len(areas), axis=0),
                 ignored=np.repeat(outside[:, None], thresholds, axis=1),
                 truth=np.where(right, 0, -1),
@@ -83,6 +83,6 @@ def _outside(size: NDArray[np.int64], area: str) -> NDArray[np.bool_]:
 
 
 def _shares(classes: int) -> NDArray[np.float64]:
-    """Of the classes, unequal as in any data."""
+    """Class frequencies, unequal as in real data."""
     weights = 1.0 / np.arange(1, classes + 1)
     return weights / weights.sum()

@@ -1,4 +1,4 @@
-"""Whole runs whose records and matches belong together, from `made_matches`."""
+"""Synthetic runs with consistent records and matches, from `made_matches`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.analysis.bootstrap import weighted_figures
+from bench.analysis.bootstrap import weighted_metrics
 from tests.analysis.made_matches import draw_matches
 from tests.report.made_run import AXES, matrix, write_run
 
-GAINS = {"fpn": 0.5, "half-data": -0.6}  # of skill: what is not named here has none
+GAINS = {"fpn": 0.5, "half-data": -0.6}  # change of skill; 0 for anything else
 
 
 def write_matches(
@@ -26,7 +26,7 @@ def write_matches(
     gains: Mapping[str, float] = GAINS,
     **rest: object,
 ) -> Path:
-    """A run of `write_run` whose cells have matches, and in their records the figures of these."""
+    """Write a run whose cells have matches and records with the metrics of these matches."""
     write_run(folder, factors=matrix(axes), seeds=seeds, controls=controls, **rest)  # type: ignore[arg-type]
     cells = [
         cell
@@ -44,11 +44,11 @@ def write_matches(
         if record["status"] != "done":
             continue
         matches.save(path.with_name("matches.npz"))
-        figures = {
-            figure: float(values[0]) for figure, values in weighted_figures(matches, np.ones((1, images))).items()
+        metrics = {
+            metric: float(values[0]) for metric, values in weighted_metrics(matches, np.ones((1, images))).items()
         }
-        accuracy = {name: value for (name, label), value in figures.items() if not label}
-        per_class = {label: {"AP": value, "ground_truths": 9} for (_, label), value in figures.items() if label}
+        accuracy = {name: value for (name, label), value in metrics.items() if not label}
+        per_class = {label: {"AP": value, "ground_truths": 9} for (_, label), value in metrics.items() if label}
         record["accuracy"] = {**_without_nan(accuracy), "per_class": per_class, "images": images, "ground_truths": {}}
         path.write_text(json.dumps(record))
     return folder
@@ -58,5 +58,5 @@ def _record(folder: Path, cell_id: str) -> Path:
     return folder / "cells" / cell_id / "record.json"
 
 
-def _without_nan(figures: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in figures.items()}
+def _without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Replicates are the evaluator's own figures, drawn in pairs; their intervals cover what they should."""
+"""Replicates are the evaluator's metrics on paired resamples; their intervals have the nominal coverage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from bench.analysis.bootstrap import draws, paired_interval, resample, support, weighted_figures
+from bench.analysis.bootstrap import bootstrap_weights, paired_interval, resample, support, weighted_metrics
 from bench.analysis.factorial import factorial_contrasts
 from bench.analysis.run_records import load_run
 from bench.analysis.statistics import student
@@ -30,7 +30,7 @@ from tests.report.made_run import matrix, name_of
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 
 
-def test_unit_weights_give_pycocotools_figures() -> None:
+def test_unit_weights_give_pycocotools_metrics() -> None:
     largest = 0.0
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -38,7 +38,7 @@ def test_unit_weights_give_pycocotools_figures() -> None:
         found = detections_of() if seed == 0 else jittered(rng, index)
         evaluation = evaluate(index, found)
         plain = plain_pycocotools(ground_truth_coco(index), detections_coco(found, index)).stats[:6]
-        figures = weighted_figures(evaluation.matches, draws(len(index), 3))
+        figures = weighted_metrics(evaluation.matches, bootstrap_weights(len(index), 3))
         for name, expected in zip(NAMES, plain, strict=True):
             ours = figures[name, ""][0]
             if expected == -1:
@@ -57,12 +57,12 @@ def test_unit_weights_give_pycocotools_figures() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_draw_is_the_evaluation_of_the_images_drawn(seed: int) -> None:
+def test_a_replicate_equals_evaluating_the_resampled_images(seed: int) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng, images=10)
     found = jittered(rng, index, ties=False)
-    weights = draws(len(index), 4)
-    figures = weighted_figures(evaluate(index, found).matches, weights)
+    weights = bootstrap_weights(len(index), 4)
+    figures = weighted_metrics(evaluate(index, found).matches, weights)
     for row in range(1, 5):
         drawn = np.repeat(np.arange(len(index)), weights[row].astype(int))
         assert len(drawn) == len(index)
@@ -81,9 +81,10 @@ def test_a_draw_is_the_evaluation_of_the_images_drawn(seed: int) -> None:
             np.testing.assert_allclose(figures[name, ""][row], expected, rtol=0, atol=1e-12)
 
 
-def test_identical_cells_have_no_width_and_no_effect() -> None:
+def test_identical_cells_have_zero_effect_and_zero_width() -> None:
     (matches,) = draw_matches(np.random.default_rng(0), [0.3], images=40)
-    values = {name: weighted_figures(matches, draws(40, 200))["AP", ""] for name in ("baseline", "a", "b", "a+b")}
+    variants = ("baseline", "a", "b", "a+b")
+    values = {name: weighted_metrics(matches, bootstrap_weights(40, 200))["AP", ""] for name in variants}
     assert values["a"][1:].std() > 0.01
     rows = {tuple(row.values()): name_of(row) for row in matrix(("a", "b"))}
     for contrast in factorial_contrasts(("a", "b"), rows):
@@ -93,22 +94,22 @@ def test_identical_cells_have_no_width_and_no_effect() -> None:
         assert (interval.low, interval.high, interval.p) == (0.0, 0.0, 1.0)
 
 
-def test_pairs_are_narrower_than_separate_draws() -> None:
+def test_paired_resamples_are_narrower_than_independent_ones() -> None:
     one, other = draw_matches(np.random.default_rng(1), [0.3, 0.5], images=120)
-    weights = draws(120, 400)
-    first, second = (weighted_figures(matches, weights)["AP", ""][1:] for matches in (one, other))
+    weights = bootstrap_weights(120, 400)
+    first, second = (weighted_metrics(matches, weights)["AP", ""][1:] for matches in (one, other))
     shuffled = second[np.random.default_rng(0).permutation(400)]
     assert (second - first).std() < 0.7 * (shuffled - first).std()
 
 
-def test_draws_are_the_same_every_time_and_as_many_as_images() -> None:
-    weights = draws(50, 100)
+def test_weights_are_reproducible_and_sum_to_the_number_of_images() -> None:
+    weights = bootstrap_weights(50, 100)
     assert weights.shape == (101, 50) and (weights.sum(axis=1) == 50).all() and (weights[0] == 1).all()
-    np.testing.assert_array_equal(weights, draws(50, 100))
-    assert draws(0, 5).shape == (6, 0)
+    np.testing.assert_array_equal(weights, bootstrap_weights(50, 100))
+    assert bootstrap_weights(0, 5).shape == (6, 0)
 
 
-def test_support_counts_images_that_hold_the_figures_ground_truths() -> None:
+def test_support_counts_images_with_ground_truths_of_the_metric() -> None:
     rng = np.random.default_rng(5)
     index = random_index(rng, images=30)
     counts = support(evaluate(index, jittered(rng, index)).matches)
@@ -120,7 +121,7 @@ def test_support_counts_images_that_hold_the_figures_ground_truths() -> None:
     assert counts["AP_small", ""] == len(set(index.image_of_box[small].tolist()))
 
 
-def test_draws_without_a_ground_truth_are_left_out_of_the_error() -> None:
+def test_replicates_without_ground_truths_are_skipped() -> None:
     replicates = np.array([0.1, np.nan, 0.3, 0.2])
     expected = student([0.1, 0.2, 0.3])  # error of the mean: deviation / sqrt(3), here the deviation itself
     interval = paired_interval(0.2, replicates, 3)
@@ -128,7 +129,7 @@ def test_draws_without_a_ground_truth_are_left_out_of_the_error() -> None:
     assert ratio == pytest.approx(3**0.5 * 1.5**0.5)
 
 
-def test_cells_of_other_ground_truths_or_records_are_refused(tmp_path: Path) -> None:
+def test_matches_of_other_ground_truths_or_records_are_rejected(tmp_path: Path) -> None:
     folder = write_matches(tmp_path / "run", axes=("fpn",))
     run = load_run(folder)
     ids = [cell.id for cell in run.cells]
@@ -143,7 +144,7 @@ def test_cells_of_other_ground_truths_or_records_are_refused(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"matches\.npz cannot be read"):
         resample(run, ids, replicates=5)
     path.write_bytes((run.folder_of(ids[0]) / "matches.npz").read_bytes())
-    with pytest.raises(UserError, match="of two evaluations"):
+    with pytest.raises(UserError, match="from two evaluations"):
         resample(run, ids, replicates=5)
     path.unlink()
     assert set(resample(run, ids, replicates=5).replicates) == {ids[0]}
@@ -156,14 +157,14 @@ SETS = 1500
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [80, 20])
 def test_intervals_cover_the_difference_of_the_population(images: int) -> None:
-    """The four usual intervals side by side; ours, the last, must cover in 93 to 97% of the sets."""
+    """Compare four common intervals; the one we use (the last) must cover in 93 to 97% of the sets."""
     rng = np.random.default_rng(10**6)
     populations = [draw_matches(rng, SKILLS, images=20_000) for _ in range(4)]
-    truth = np.mean([np.subtract(*_all_figures(cells, 1, 20_000))[0] for cells in populations], axis=0)
+    truth = np.mean([np.subtract(*_all_metrics(cells, 1, 20_000))[0] for cells in populations], axis=0)
     covered = {name: np.zeros(len(truth)) for name in ("percentile", "basic", "BCa", "Student's t")}
     for seed in range(SETS):
         cells = draw_matches(np.random.default_rng(seed), SKILLS, images=images)
-        replicates = np.subtract(*_all_figures(cells, 1000, images))
+        replicates = np.subtract(*_all_metrics(cells, 1000, images))
         counts = list(support(cells[0]).values())
         for name, (low, high) in _intervals(replicates, images, counts).items():
             covered[name] += (low <= truth) & (truth <= high)
@@ -173,18 +174,18 @@ def test_intervals_cover_the_difference_of_the_population(images: int) -> None:
     assert ((covered["Student's t"] / SETS > 0.93) & (covered["Student's t"] / SETS < 0.97)).all()
 
 
-def _all_figures(cells: Sequence[Matches], replicates: int, images: int) -> list[NDArray[np.float64]]:
-    """Of each cell, the better first: (1 + B + N, F) figures with all images, in B draws, and without each image."""
-    weights = draws(images, replicates)
+def _all_metrics(cells: Sequence[Matches], replicates: int, images: int) -> list[NDArray[np.float64]]:
+    """Per cell, the better first: (1 + B + N, F) metrics on all images, on B resamples, and leaving each image out."""
+    weights = bootstrap_weights(images, replicates)
     if images < 1000:
         weights = np.concatenate((weights, 1 - np.eye(images)))
-    return [np.stack(list(weighted_figures(matches, weights).values()), axis=1) for matches in cells[::-1]]
+    return [np.stack(list(weighted_metrics(matches, weights).values()), axis=1) for matches in cells[::-1]]
 
 
 def _intervals(
     replicates: NDArray[np.float64], images: int, counts: list[int]
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Low and high of every figure (F,), by each method, from the rows of `_all_figures` (1 + B + N, F)."""
+    """Limits (F,) of every metric by each method, from the rows of `_all_metrics` (1 + B + N, F)."""
     estimate, drawn, without = replicates[0], replicates[1:-images], replicates[-images:]
     low, high = np.nanquantile(drawn, (0.025, 0.975), axis=0)
     ours = [paired_interval(float(e), column, n) for e, column, n in zip(estimate, drawn.T, counts, strict=True)]
@@ -211,14 +212,14 @@ THREE = {tuple(row.values()): name_of(row) for row in matrix(("a", "b", "order")
 
 
 def _called(skill_of: Callable[[np.random.Generator], float], *, seeds: int) -> NDArray[np.int64]:
-    """How often each of three axes that change nothing is called significant at 5%, in 200 matrices of 2^3 cells."""
+    """How often each of three axes without effect is called significant at 5%, in 200 factorials of 2^3 cells."""
     contrasts = factorial_contrasts(("a", "b", "order"), THREE)[:3]
     called = np.zeros(3, dtype=np.int64)
     for number in range(MATRICES):
         rng = np.random.default_rng(2 * 10**6 + number)
         skills = [skill_of(rng) for _ in range(8 * seeds)]
         cells = draw_matches(rng, skills, images=80)
-        weights = draws(80, 1 if seeds > 1 else 500)
+        weights = bootstrap_weights(80, 1 if seeds > 1 else 500)
         values = [_ap(matches, weights) for matches in cells]
         for place, contrast in enumerate(contrasts):
             by_seed = [
@@ -229,7 +230,7 @@ def _called(skill_of: Callable[[np.random.Generator], float], *, seeds: int) -> 
                 interval = student([float(value[0]) for value in by_seed])
             else:
                 interval = paired_interval(float(by_seed[0][0]), by_seed[0][1:], 80)
-            called[place] += interval.tells
+            called[place] += interval.significant
     return called
 
 
@@ -239,16 +240,16 @@ def _ap(matches: Matches, weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_an_axis_that_changes_the_order_of_the_samples_is_rarely_called_significant(seeds: int) -> None:
-    """Trainings differ in skill by chance, seed by seed; the axes have no part in it."""
+def test_axes_that_only_change_training_noise_are_rarely_called_significant(seeds: int) -> None:
+    """Models differ in skill by chance in each seed; the axes have no effect."""
     called = _called(lambda rng: rng.normal(0.3, 0.1), seeds=seeds)
     print(f"\n{seeds} seeds: of {MATRICES} matrices, each axis called significant in {called.tolist()}")
     assert (called <= MOST_FALSE).all()
 
 
 @pytest.mark.slow
-def test_one_seed_speaks_of_the_trained_models_alone() -> None:
-    """Models that are as good in the population are seldom told apart; those that chance made unequal often are."""
+def test_one_seed_supports_claims_about_these_models_only() -> None:
+    """Models equal in the population are rarely told apart; models that differ by chance often are."""
     equal = _called(lambda rng: 0.3, seeds=1)
     unequal = _called(lambda rng: rng.normal(0.3, 0.1), seeds=1)
     print(
@@ -256,4 +257,4 @@ def test_one_seed_speaks_of_the_trained_models_alone() -> None:
     )
     print(f"models that chance made unequal in {unequal.tolist()}")
     assert (equal <= MOST_FALSE).all()
-    assert (unequal > MOST_FALSE).all()  # which is why it is never worded as an effect of the remedy
+    assert (unequal > MOST_FALSE).all()  # so one seed is never reported as an effect of the remedy

@@ -1,4 +1,4 @@
-"""The curves belong to the published figures; calibration and confusion are those of sets counted by hand."""
+"""Curves average to the published metrics; calibration and confusion match hand-counted examples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAR = (200.0, 200.0, 290.0, 290.0)
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000))
-def test_curves_have_the_published_figures_as_their_means(seed: int) -> None:
+def test_curves_average_to_the_published_metrics(seed: int) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng)
     evaluation = evaluate(index, jittered(rng, index))
@@ -38,7 +38,7 @@ def test_curves_have_the_published_figures_as_their_means(seed: int) -> None:
     assert by_threshold[5] == pytest.approx(accuracy["AP75"], abs=1e-12)
 
 
-def test_nothing_to_find_is_no_number() -> None:
+def test_curves_without_ground_truths_are_nan() -> None:
     matches = evaluate(index_of([[]]), detections_of((0, 0, 0.5, *BOX))).matches
     assert np.isnan(precision_at_recalls(matches)).all() and np.isnan(ap_by_threshold(matches)).all()
 
@@ -49,7 +49,7 @@ def test_reliability_by_hand() -> None:
         *((image, 0, 0.75, *BOX) for image in range(3)),
         (3, 0, 0.75, *BESIDE),
         (0, 0, 0.25, *FAR),
-        (0, 1, 0.25, *FAR),  # difficult: neither right nor wrong
+        (0, 1, 0.25, *FAR),  # difficult: ignored
     )
     found = reliability(evaluate(index, detections).matches)
     assert found.count.tolist() == [0, 0, 1, 0, 0, 0, 0, 4, 0, 0] and len(found.count) == BINS
@@ -71,10 +71,10 @@ def test_confusion_by_hand() -> None:
     index = replace(index, difficult=np.array([False] * 4 + [True]))
     detections = detections_of(
         (0, 0, 0.9, *BOX),
-        (0, 2, 0.8, *BOX),  # another claim for the same object: no ground truth is left
+        (0, 2, 0.8, *BOX),  # second prediction for an object that is already matched
         (1, 1, 0.7, *BOX),
-        (1, 0, 0.5, *BOX),  # true, but the wrong class is the surer claim
-        (2, 0, 0.3, *BOX),  # below the threshold: as if it were not there
+        (1, 0, 0.5, *BOX),  # correct, but the wrong class has the higher score
+        (2, 0, 0.3, *BOX),  # below the score threshold
         (3, 1, 0.6, *BESIDE),
         (4, 2, 0.9, *BOX),
         (4, 0, 0.9, *FAR),
@@ -91,7 +91,7 @@ def test_confusion_by_hand() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 1))
-def test_every_ground_truth_and_every_claim_is_counted_once(seed: int, threshold: float) -> None:
+def test_every_ground_truth_and_every_prediction_counts_once(seed: int, threshold: float) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng)
     detections = jittered(rng, index)

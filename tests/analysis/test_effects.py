@@ -1,4 +1,4 @@
-"""Effects of whole runs: what is claimed, from how much, and what cannot be said."""
+"""Effects of whole runs: what is claimed, from how many images or seeds, and what cannot be claimed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.analysis.effects import BOOTSTRAP, COLUMNS, NO_CLAIM, STUDENT, effects_frame
+from bench.analysis.effects import COLUMNS, NO_CLAIM, effects_frame
 from bench.analysis.run_records import load_run
-from bench.analysis.statistics import holm, seeds_needed, student
+from bench.analysis.statistics import BOOTSTRAP, STUDENT, holm, seeds_needed, student
 from tests.analysis.made_run import write_matches
 from tests.report.made_run import AXES, matrix, name_of, write_run
 
@@ -23,7 +23,7 @@ MEASURES = [
 
 
 def effects_of(folder: Path, **only: str) -> Any:
-    """A frame of cells without known types: rows of one measure ("AP" of all classes unless told), by contrast."""
+    """Rows of one measure (default: AP of all classes), indexed by contrast."""
     frame = effects_frame(load_run(folder))
     for name, value in ({"measure": "AP", "class": ""} | only).items():
         frame = frame[frame[name] == value]
@@ -31,12 +31,12 @@ def effects_of(folder: Path, **only: str) -> Any:
 
 
 def ap_of(folder: Path, name: str = "AP") -> dict[tuple[str, int], float]:
-    """The oracle: straight from the records on disk."""
+    """Oracle: read directly from the records on disk."""
     records = [json.loads(path.read_text()) for path in folder.glob("cells/*/record.json")]
     return {(r["variant"], r["seed"]): r["accuracy"][name] for r in records if r["status"] == "done"}
 
 
-def test_one_seed_is_resampled_over_images_and_speaks_of_these_models(tmp_path: Path) -> None:
+def test_one_seed_is_resampled_over_images_and_claims_cover_these_models(tmp_path: Path) -> None:
     folder = write_matches(tmp_path / "run", controls=("half-data",), images=60)
     rows, ap = effects_of(folder), ap_of(folder)
     assert list(rows.index[:3]) == list(AXES) and rows.index[-1] == "half-data" and len(rows) == 8
@@ -54,7 +54,7 @@ def test_one_seed_is_resampled_over_images_and_speaks_of_these_models(tmp_path: 
     assert rows.loc["fpn × anchors":, "p_holm"].isna().all()
 
 
-def test_ap_comes_first_and_every_figure_has_every_contrast(tmp_path: Path) -> None:
+def test_ap_comes_first_and_every_metric_has_every_contrast(tmp_path: Path) -> None:
     frame = effects_frame(load_run(write_matches(tmp_path / "run", axes=("fpn", "anchors"))))
     assert list(frame) == list(COLUMNS)
     figures = list(dict.fromkeys(zip(frame["measure"], frame["class"], strict=True)))
@@ -85,13 +85,13 @@ def test_several_seeds_are_blocks(tmp_path: Path) -> None:
     assert clock.loc["fpn", "method"] == STUDENT and clock.loc["fpn", "unit"] == "s"
 
 
-def test_one_whole_seed_among_several_is_resampled(tmp_path: Path) -> None:
+def test_a_single_complete_seed_is_resampled_over_images(tmp_path: Path) -> None:
     folder = write_matches(tmp_path / "run", axes=("fpn",), seeds=(0, 1), pending=[("fpn", 1)])
     rows = effects_of(folder)
     assert rows.loc["fpn", "method"] == BOOTSTRAP and rows.loc["fpn", "verdict"] == "these models: higher"
 
 
-def test_holm_takes_back_what_one_test_would_claim(tmp_path: Path) -> None:
+def test_holm_withdraws_what_a_single_test_would_claim(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", seeds=(0, 1, 2))
     # Per-seed effects of fpn with p just under 0.05, and of nothing else.
     for path in folder.glob("cells/*/record.json"):
@@ -104,13 +104,13 @@ def test_holm_takes_back_what_one_test_would_claim(tmp_path: Path) -> None:
     assert fpn["verdict"] == NO_CLAIM
 
 
-def test_the_clock_has_no_images_to_resample(tmp_path: Path) -> None:
+def test_timings_with_one_seed_have_no_interval(tmp_path: Path) -> None:
     rows = effects_of(write_matches(tmp_path / "run", axes=("fpn",)), measure="images_per_second")
     assert math.isfinite(rows.loc["fpn", "effect"]) and math.isnan(rows.loc["fpn", "low"])
-    assert rows.loc["fpn", "method"] == "none: by the clock, one seed" and rows.loc["fpn", "verdict"] == ""
+    assert rows.loc["fpn", "method"] == "none: timed with one seed" and rows.loc["fpn", "verdict"] == ""
 
 
-def test_records_alone_give_effects_without_intervals(tmp_path: Path) -> None:
+def test_records_without_matches_give_effects_without_intervals(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", factors=matrix(("fpn", "anchors")))
     rows = effects_of(folder)
     assert rows["effect"].notna().all() and rows[["low", "high", "p", "p_holm"]].isna().all(axis=None)
@@ -118,7 +118,7 @@ def test_records_alone_give_effects_without_intervals(tmp_path: Path) -> None:
     assert set(rows["verdict"]) == {""}
 
 
-def test_a_contrast_without_all_its_cells_has_no_value_and_says_which(tmp_path: Path) -> None:
+def test_an_incomplete_contrast_has_no_value_and_names_the_missing_cells(tmp_path: Path) -> None:
     folder = write_matches(
         tmp_path / "run", failed={("fpn", 0): "loss is not finite"}, pending=[("anchors", 0)], controls=("half-data",)
     )
@@ -142,7 +142,7 @@ def test_a_run_of_one_variant_has_no_effects(tmp_path: Path, count: int) -> None
     assert len(frame) == 0 and list(frame) == list(COLUMNS)
 
 
-def test_nothing_done_yet_leaves_the_question_open(tmp_path: Path) -> None:
+def test_pending_cells_are_named_as_missing(tmp_path: Path) -> None:
     pending = [(name_of(row), 0) for row in matrix(("fpn",))]
     rows = effects_of(write_run(tmp_path / "run", factors=matrix(("fpn",)), pending=pending))
     assert rows.loc["fpn", "method"] == "none: missing baseline (seed 0), fpn (seed 0)"

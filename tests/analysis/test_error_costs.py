@@ -1,4 +1,4 @@
-"""Errors by variant, size, condition and class: parts that belong to the whole, and differences with intervals."""
+"""Errors by variant, size, condition and class: buckets add up, and differences have intervals."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.analysis.error_costs import BOOTSTRAP, COLUMNS, EVERY_KIND, STUDENT, errors_frame
-from bench.analysis.error_counts import counted_cells
+from bench.analysis.cell_errors import load_run_errors
+from bench.analysis.error_costs import COLUMNS, EVERY_KIND, errors_frame
 from bench.analysis.run_records import load_run
+from bench.analysis.statistics import BOOTSTRAP, STUDENT
 from bench.errors import UserError
 from bench.evaluation.error_types import KINDS
 from tests.analysis.made_errors import drawn_truths, write_found
@@ -21,10 +22,10 @@ from tests.report.made_run import write_run
 
 def frame_of(folder: Path) -> pd.DataFrame:
     run = load_run(folder)
-    return errors_frame(run, counted_cells(run))
+    return errors_frame(run, load_run_errors(run))
 
 
-def test_sizes_conditions_and_classes_are_parts_of_the_whole(tmp_path: Path) -> None:
+def test_buckets_of_size_condition_and_class_add_up(tmp_path: Path) -> None:
     index = drawn_truths()
     frame = frame_of(write_found(tmp_path / "run", index))
     assert list(frame.columns) == list(COLUMNS)
@@ -36,20 +37,20 @@ def test_sizes_conditions_and_classes_are_parts_of_the_whole(tmp_path: Path) -> 
             for scope in ("size", "class"):
                 parts = rows.xs((scope, kind), level=("scope", "kind"))
                 assert parts["count"].sum() == whole["count"]
-                # A ground truth exactly as large as a limit is in two sizes; drawn ones are not.
+                # A ground truth exactly at a size limit counts in two sizes; random ones never are.
                 assert parts["ground_truths"].sum() == whole["ground_truths"]
-            # AP50 is the mean over the classes that have ground truths, and so is what it gains.
+            # AP50 is the mean over classes with ground truths, and so is its gain.
             of_classes = rows.xs(("class", kind), level=("scope", "kind"))["dAP50"]
             assert of_classes.isna().sum() == 1
             assert of_classes.mean() == pytest.approx(whole["dAP50"], abs=1e-12)
             conditions = rows.xs(("condition", kind), level=("scope", "kind"))
             assert list(conditions.index) == ["truncated", "untruncated"]
-            # What is about no ground truth has no condition.
+            # Errors without a ground truth have no condition.
             assert conditions["count"].sum() == (0 if kind == "background" else whole["count"])
         assert set(rows.xs("all", level="scope").index.get_level_values("kind")) == set(EVERY_KIND)
 
 
-def test_kept_types_and_those_from_the_boxes_are_the_same(tmp_path: Path) -> None:
+def test_stored_error_types_equal_those_computed_from_boxes(tmp_path: Path) -> None:
     index = drawn_truths()
     kept, from_boxes = (
         frame_of(write_found(tmp_path / name, index, boxes=boxes)) for name, boxes in (("kept", False), ("boxes", True))
@@ -58,7 +59,7 @@ def test_kept_types_and_those_from_the_boxes_are_the_same(tmp_path: Path) -> Non
     assert kept["dAP50"].notna().any()
 
 
-def test_one_seed_has_intervals_over_images_and_several_over_seeds(tmp_path: Path) -> None:
+def test_one_seed_gives_intervals_over_images_and_several_over_seeds(tmp_path: Path) -> None:
     index = drawn_truths()
     for seeds, method, n in (((0,), BOOTSTRAP, None), ((0, 1, 2), STUDENT, 3)):
         frame = frame_of(write_found(tmp_path / str(len(seeds)), index, seeds=seeds))
@@ -73,7 +74,7 @@ def test_one_seed_has_intervals_over_images_and_several_over_seeds(tmp_path: Pat
         assert rows["difference"].to_numpy() == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_difference_is_of_the_seeds_that_both_have(tmp_path: Path) -> None:
+def test_a_difference_uses_the_seeds_both_variants_have(tmp_path: Path) -> None:
     folder = write_found(tmp_path / "run", drawn_truths(), seeds=(0, 1, 2), pending=[("fpn", 0), ("baseline", 1)])
     frame = frame_of(folder)
     rows = frame[(frame["scope"] == "all") & (frame["variant"] == "fpn")]
@@ -82,30 +83,30 @@ def test_a_difference_is_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     assert rows["dAP50_std"].notna().all()
 
 
-def test_what_was_not_kept_is_not_there_and_says_why(tmp_path: Path) -> None:
+def test_missing_files_are_reported_with_the_reason(tmp_path: Path) -> None:
     for folder, why in (
         (write_run(tmp_path / "records", failed={("fpn", 0): "lost"}), "no matches.npz"),
         (write_matches(tmp_path / "matches"), "neither error_types.npz nor the boxes"),
     ):
         run = load_run(folder)
-        counted = counted_cells(run)
-        assert all(reason.startswith(why) for reason in counted.lacking.values())
-        assert set(counted.lacking) == {(cell.variant, cell.seed) for cell, _ in run.done()}
-        frame = errors_frame(run, counted)
+        cell_errors = load_run_errors(run)
+        assert all(reason.startswith(why) for reason in cell_errors.unavailable.values())
+        assert set(cell_errors.unavailable) == {(cell.variant, cell.seed) for cell, _ in run.done()}
+        frame = errors_frame(run, cell_errors)
         assert list(frame["variant"]) == list(run.variants) and frame["dAP50"].isna().all()
 
 
-def test_files_of_two_evaluations_are_an_error_that_names_them(tmp_path: Path) -> None:
+def test_files_from_two_evaluations_are_rejected_by_name(tmp_path: Path) -> None:
     folder = write_found(tmp_path / "run", drawn_truths(), boxes=True)
     path = next(iter(sorted(folder.glob("cells/*/detections.json"))))
     whole = path.read_text()
     for content in (json.dumps(json.loads(whole)[:3]), whole[:50], "{}"):
         path.write_text(content)
         with pytest.raises(UserError, match=r"detections\.json.*delete"):
-            counted_cells(load_run(folder))
+            load_run_errors(load_run(folder))
     path.write_text(whole)
     other = write_found(tmp_path / "other", drawn_truths(seed=4))
     stray = next(iter(sorted(other.glob("cells/*/error_types.npz"))))
     path.with_name("error_types.npz").write_bytes(stray.read_bytes())
     with pytest.raises(UserError, match="two evaluations"):
-        counted_cells(load_run(folder))
+        load_run_errors(load_run(folder))

@@ -1,4 +1,4 @@
-"""Contrasts against tables worked by hand."""
+"""Contrasts against hand-computed tables."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_contrasts_are_the_coefficients_of_a_linear_model(noise: list[float], or
 
 
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.integers(0, 2))
-def test_an_axis_that_changes_nothing_has_no_effect_to_the_last_bit(values: list[float], idle: int) -> None:
+def test_an_axis_without_effect_has_exactly_zero_effect(values: list[float], idle: int) -> None:
     axes = ("a", "b", "c")
     others = {level: value for level, value in zip(product((False, True), repeat=2), values, strict=True)}
     figures = {
@@ -72,7 +72,7 @@ def test_an_axis_that_changes_nothing_has_no_effect_to_the_last_bit(values: list
             assert float(contrast.value(figures)) == 0.0
 
 
-def test_figures_may_be_arrays() -> None:
+def test_metrics_may_be_arrays() -> None:
     draw = np.random.default_rng(0)
     figures = {name_of(row): draw.normal(size=(3, 5)) for row in matrix(("a", "b"))}
     whole = contrasts("a", "b")["a × b"].value(figures)
@@ -80,7 +80,7 @@ def test_figures_may_be_arrays() -> None:
     assert whole.shape == (3, 5) and whole[1, 2] == single
 
 
-def test_a_variant_that_is_not_planned_is_missed_and_not_passed_over(tmp_path: Path) -> None:
+def test_an_unplanned_variant_is_missing_and_not_skipped(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", factors=matrix(("fpn", "anchors"))[:3], controls=("half-data",)))
     found = {contrast.name: contrast for contrast in contrasts_of(run)}
     assert set(found["fpn"].variants) == {"baseline", "fpn", "anchors", "fpn+anchors"}

@@ -1,4 +1,4 @@
-"""Runs of one matrix trained in pieces are one run; what cannot stand in one table is refused by name."""
+"""Runs of one ablation merge into one; incomparable runs are rejected with the reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLES = ("ablation", "effects", "per_class", "sizes", "errors", "throughput")
 
 
 def part_of(whole: Path, folder: Path, keep: Callable[[Mapping[str, Any]], bool], **changes: Any) -> Path:
-    """A copy of a run that holds the cells to keep alone, with top parts of its plan changed."""
+    """Copy a run with only the cells to keep, and replace top-level entries of its plan."""
     shutil.copytree(whole, folder)
     plan = json.loads((folder / "plan.json").read_text())
     for cell in plan["cells"]:
@@ -38,7 +38,7 @@ def part_of(whole: Path, folder: Path, keep: Callable[[Mapping[str, Any]], bool]
 
 
 def by_seed(whole: Path) -> list[Path]:
-    """Two runs beside it, of seed 0 and of seed 1."""
+    """Split a run into one of seed 0 and one of seed 1."""
     return [
         part_of(whole, whole.parent / "zero", lambda cell: cell["seed"] == 0),
         part_of(whole, whole.parent / "one", lambda cell: cell["seed"] == 1),
@@ -46,19 +46,19 @@ def by_seed(whole: Path) -> list[Path]:
 
 
 def tables_of(folder: Path) -> dict[str, pd.DataFrame]:
-    """The tables alone: drawing takes longer."""
+    """Write and read the tables, without the slower plots."""
     write_tables(all_tables(analyse(load_run(folder))), folder / "tables")
     return {name: pd.read_csv(folder / "tables" / f"{name}.csv") for name in TABLES}
 
 
 def assert_equal_tables(one: Path, other: Path) -> None:
-    """Merging brings a run into a plan's order, also alone; the made runs have another."""
+    """Compare after merging both, because merging reorders the cells."""
     ours, theirs = tables_of(one), tables_of(merge_runs([other], other.parent / "in order"))
     for name in TABLES:
         pd.testing.assert_frame_equal(ours[name], theirs[name])
 
 
-def test_seeds_trained_apart_become_blocks(tmp_path: Path) -> None:
+def test_seeds_trained_separately_merge(tmp_path: Path) -> None:
     whole = write_matches(tmp_path / "whole", axes=("fpn", "anchors"), seeds=(0, 1, 2))
     first = part_of(whole, tmp_path / "first", lambda cell: cell["seed"] < 2)
     second = part_of(whole, tmp_path / "second", lambda cell: cell["seed"] >= 1)  # seed 1 is in both
@@ -68,7 +68,7 @@ def test_seeds_trained_apart_become_blocks(tmp_path: Path) -> None:
     assert "Student" in (merged / "tables" / "effects.md").read_text()
 
 
-def test_axes_and_controls_trained_apart_are_one_matrix(tmp_path: Path) -> None:
+def test_axes_and_controls_trained_separately_merge(tmp_path: Path) -> None:
     whole = write_matches(tmp_path / "whole", axes=("fpn", "anchors"), controls=("half-data",))
     without = part_of(whole, tmp_path / "a", lambda cell: not cell["factors"]["anchors"] and cell["control"] is None)
     plan = json.loads((without / "plan.json").read_text())
@@ -80,17 +80,17 @@ def test_axes_and_controls_trained_apart_are_one_matrix(tmp_path: Path) -> None:
     assert_equal_tables(merge_runs([without, rest], tmp_path / "merged"), whole)
 
 
-def test_a_failed_or_missing_cell_is_taken_from_the_run_that_has_it(tmp_path: Path) -> None:
+def test_a_failed_or_missing_cell_comes_from_the_run_that_finished_it(tmp_path: Path) -> None:
     whole = write_matches(tmp_path / "whole", axes=("fpn",))
     broken = part_of(whole, tmp_path / "broken", lambda cell: True)
     record = broken / "cells" / load_run(whole).cells[1].id / "record.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "failed", "failure": {"cause": "bang"}}))
     for order in ([broken, whole], [whole, broken]):
-        merged = merge_runs(order, tmp_path / "merged")  # the second time in place of the first
+        merged = merge_runs(order, tmp_path / "merged")  # the second merge replaces the first
         assert [load_run(merged).status(cell) for cell in load_run(merged).cells] == ["done", "done"]
 
 
-def test_the_runs_themselves_stay_as_they_are(tmp_path: Path) -> None:
+def test_source_runs_stay_unchanged(tmp_path: Path) -> None:
     whole = write_matches(tmp_path / "whole", axes=("fpn",), seeds=(0, 1))
     parts = by_seed(whole)
     before = {path: path.read_bytes() for part in parts for path in part.rglob("*") if path.is_file()}
@@ -105,10 +105,10 @@ def test_the_runs_themselves_stay_as_they_are(tmp_path: Path) -> None:
         ({"profile": "standard"}, 'profile ("quick" and "standard")'),
         ({"backbone": "vgg16"}, "backbone"),
         ({"base": {"training": {"steps": 9}}}, "differ in base"),
-        ({"axis_files": {"fpn": "edited"}}, "axis 'fpn' was changed"),
+        ({"axis_files": {"fpn": "edited"}}, "file of axis 'fpn' changed"),
     ],
 )
-def test_what_makes_rows_incomparable_is_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_incomparable_runs_are_rejected_by_name(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     whole = write_matches(tmp_path / "whole", axes=("fpn",))
     other = part_of(whole, tmp_path / "other", lambda cell: True, **changes)
     with pytest.raises(UserError, match="cannot be merged") as told:
@@ -117,7 +117,7 @@ def test_what_makes_rows_incomparable_is_named(changes: dict[str, Any], message:
     assert not (tmp_path / "merged").exists()
 
 
-def test_specifications_that_differ_are_told_by_place(tmp_path: Path) -> None:
+def test_a_differing_specification_is_named_by_path(tmp_path: Path) -> None:
     steps = [{"training": {"rate": 0.1, "steps": count}, "detector": {"size": 300}} for count in (90, 200)]
     whole = write_matches(tmp_path / "whole", axes=("fpn",), changes={"base": steps[0]})
     other = part_of(whole, tmp_path / "other", lambda cell: True, base=steps[1])
@@ -125,18 +125,18 @@ def test_specifications_that_differ_are_told_by_place(tmp_path: Path) -> None:
         merge_runs([whole, other], tmp_path / "merged")
 
 
-def test_two_trainings_of_one_cell_cannot_both_stand(tmp_path: Path) -> None:
+def test_two_results_of_one_cell_are_rejected(tmp_path: Path) -> None:
     whole = write_matches(tmp_path / "whole", axes=("fpn",))
     again = part_of(whole, tmp_path / "again", lambda cell: True)
     record = again / "cells" / load_run(whole).cells[0].id / "record.json"
     content = json.loads(record.read_text())
     content["accuracy"]["AP"] = 0.123
     record.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"both hold baseline, seed 0, with different figures .*0\.123"):
+    with pytest.raises(UserError, match=r"both contain baseline, seed 0, with different results .*0\.123"):
         merge_runs([whole, again], tmp_path / "merged")
 
 
-def test_rows_of_different_machines_are_said_to_be(tmp_path: Path) -> None:
+def test_rows_from_different_machines_are_noted(tmp_path: Path) -> None:
     whole = write_matches(tmp_path / "whole", axes=("fpn",), seeds=(0, 1))
     parts = by_seed(whole)
     for path in parts[1].glob("cells/*/record.json"):
@@ -152,7 +152,7 @@ def test_rows_of_different_machines_are_said_to_be(tmp_path: Path) -> None:
     assert "cannot be compared" not in (whole / "tables" / "ablation.md").read_text()
 
 
-def test_a_merge_that_was_interrupted_can_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_merge_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = write_matches(tmp_path / "whole", axes=("fpn",), seeds=(0, 1))
     parts, out = by_seed(whole), tmp_path / "merged"
 
@@ -165,13 +165,13 @@ def test_a_merge_that_was_interrupted_can_be_made_again(tmp_path: Path, monkeypa
     assert_equal_tables(merge_runs(parts, out), whole)
 
 
-def test_the_command_merges_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_merges_and_rejects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = write_matches(tmp_path / "whole", axes=("fpn",), seeds=(0, 1))
     parts = by_seed(whole)
     out = tmp_path / "merged"
     assert run_all.main(["report", *map(str, parts), "--out", str(out)]) == 0
     assert (out / "report.html").is_file()
     assert run_all.main(["report", *map(str, parts), "--out", str(whole)]) == 2
-    assert "something else than an earlier merged run" in capsys.readouterr().err
+    assert "not an earlier merged run" in capsys.readouterr().err
     assert run_all.main(["report", str(whole), "--out", str(out)]) == 2
     assert "folder of a merged run" in capsys.readouterr().err

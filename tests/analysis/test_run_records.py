@@ -1,4 +1,4 @@
-"""Records in, frames out: nothing is invented, nothing failed becomes a number."""
+"""Frames contain exactly what the records contain, and failed cells have no numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.errors import UserError
 from tests.report.made_run import AXES, CLASSES, matrix, write_run
 
 
-def test_a_run_keeps_the_order_of_the_plan_and_knows_its_baseline(tmp_path: Path) -> None:
+def test_a_run_keeps_plan_order_and_knows_its_baseline(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", controls=("half-data",), seeds=(0, 1)))
     assert run.variants[0] == "baseline" and run.variants[-1] == "half-data"
     assert run.axes == AXES and run.seeds == (0, 1)
@@ -20,7 +20,7 @@ def test_a_run_keeps_the_order_of_the_plan_and_knows_its_baseline(tmp_path: Path
     assert [cell.variant for cell in run.cells[::2]] == list(run.variants)
 
 
-def test_figures_are_those_of_the_record(tmp_path: Path) -> None:
+def test_metrics_are_those_of_the_record(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run"))
     frame = cells_frame(run).set_index("variant")
     (cell,) = [cell for cell in run.cells if cell.variant == "fpn"]
@@ -33,12 +33,12 @@ def test_figures_are_those_of_the_record(tmp_path: Path) -> None:
     assert not [name for name in map(str, frame) if "per_class" in name or "sweep" in name]
 
 
-def test_failed_and_pending_cells_have_no_figures(tmp_path: Path) -> None:
+def test_failed_and_pending_cells_have_no_metrics(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", failed={("fpn", 0): "out of memory"}, pending=[("anchors", 0)])
     run = load_run(folder)
     path = run.folder_of(next(cell.id for cell in run.cells if cell.variant == "fpn")) / "record.json"
     record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"accuracy": {"AP": 0.9}}))  # half a result of a cell that failed
+    path.write_text(json.dumps(record | {"accuracy": {"AP": 0.9}}))  # partial result of a failed cell
     frame = cells_frame(load_run(folder)).set_index("variant")
     assert frame.loc["fpn", "status"] == "failed" and frame.loc["fpn", "cause"] == "out of memory"
     assert frame.loc["anchors", "status"] == "pending"
@@ -46,7 +46,7 @@ def test_failed_and_pending_cells_have_no_figures(tmp_path: Path) -> None:
     assert frame["accuracy.AP"].notna().sum() == 6
 
 
-def test_classes_and_sweep_have_a_row_each(tmp_path: Path) -> None:
+def test_classes_and_sweep_have_one_row_each(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", seeds=(0, 1), failed={("fpn", 1): "x"}))
     classes = classes_frame(run)
     assert len(classes) == 15 * len(CLASSES)
@@ -56,7 +56,7 @@ def test_classes_and_sweep_have_a_row_each(tmp_path: Path) -> None:
     assert sorted(set(sweep["batch"])) == [1, 2, 4, 8] and len(sweep) == 15 * 4
 
 
-def test_a_resumed_log_counts_each_step_once_and_a_torn_line_not_at_all(tmp_path: Path) -> None:
+def test_a_resumed_log_counts_each_step_once_and_skips_a_truncated_line(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", factors=[{}]))
     log = run.folder_of(run.cells[0].id) / "log.jsonl"
     steps = [(1, 9.0), (2, 8.0), (3, 7.0), (2, 5.0), (3, float("inf"))]
@@ -67,7 +67,7 @@ def test_a_resumed_log_counts_each_step_once_and_a_torn_line_not_at_all(tmp_path
     assert frame["loss"].isna().tolist() == [False, False, True]
 
 
-def test_frames_of_a_run_without_records_are_empty_but_whole(tmp_path: Path) -> None:
+def test_frames_of_a_run_without_records_are_empty_but_have_their_columns(tmp_path: Path) -> None:
     pending = [("+".join(name for name, on in row.items() if on) or "baseline", 0) for row in matrix()]
     run = load_run(write_run(tmp_path / "run", pending=pending))
     assert set(cells_frame(run)["status"]) == {"pending"}
@@ -75,7 +75,7 @@ def test_frames_of_a_run_without_records_are_empty_but_whole(tmp_path: Path) -> 
     assert "loss" in log_frame(run) and "AP" in classes_frame(run)
 
 
-def test_what_is_no_run_is_said_so(tmp_path: Path) -> None:
+def test_invalid_run_folders_are_rejected_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no plan\.json"):
         load_run(tmp_path)
     folder = write_run(tmp_path / "run", changes={"schema": 99})
@@ -98,10 +98,10 @@ def test_what_is_no_run_is_said_so(tmp_path: Path) -> None:
         ('{"schema": 1, "status": "do', "cannot be read"),
         ('{"schema": 1, "status": "running"}', "status 'running'"),
         ('{"schema": 1, "status": "done", "id": "another"}', "id 'another'"),
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
     ],
 )
-def test_a_record_that_cannot_be_trusted_is_named(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_record_is_rejected_by_path(tmp_path: Path, content: str, message: str) -> None:
     run = load_run(write_run(tmp_path / "run"))
     path = run.folder_of(run.cells[3].id) / "record.json"
     path.write_text(content)

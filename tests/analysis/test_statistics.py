@@ -1,4 +1,4 @@
-"""Tests of differences against scipy, against hand-worked cases and against brute force."""
+"""Tests of differences against scipy, hand-computed cases and brute force."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def test_student_is_scipys(values: list[int]) -> None:
 
 
 @given(st.floats(-5, 5), st.floats(0.01, 5), st.integers(1, 400))
-def test_interval_and_p_say_the_same(estimate: float, error: float, degrees: int) -> None:
+def test_interval_and_p_value_agree(estimate: float, error: float, degrees: int) -> None:
     interval = t_interval(estimate, error, degrees)
     assert interval.low < estimate < interval.high
     if abs(interval.p - LEVEL) > 1e-9:
-        assert interval.tells == (interval.low > 0 or interval.high < 0)
+        assert interval.significant == (interval.low > 0 or interval.high < 0)
 
 
-def test_no_spread_has_no_width() -> None:
+def test_zero_spread_gives_zero_width() -> None:
     nothing, always = student([0.0, 0.0, 0.0]), student([0.5, 0.5])
-    assert (nothing.low, nothing.high, nothing.p) == (0.0, 0.0, 1.0) and not nothing.tells
-    assert (always.low, always.high, always.p) == (0.5, 0.5, 0.0) and always.tells
+    assert (nothing.low, nothing.high, nothing.p) == (0.0, 0.0, 1.0) and not nothing.significant
+    assert (always.low, always.high, always.p) == (0.5, 0.5, 0.0) and always.significant
 
 
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.5]) == pytest.approx([1.0, 1.0])
-    # The test that could not be made is still one of three.
+    # NaN still counts as one of the three tests.
     adjusted = holm([math.nan, 0.02, 0.01])
     assert math.isnan(adjusted[0]) and list(adjusted[1:]) == pytest.approx([0.04, 0.03])
     assert holm([]).shape == (0,)
@@ -60,7 +60,7 @@ def test_holm_rejects_step_by_step_whatever_the_order(p: list[float]) -> None:
 
 
 @pytest.mark.parametrize(("effect", "seeds"), [(0.5, 5), (1.0, 3), (1.0, 10), (-2.0, 4), (0.0, 6)])
-def test_power_is_how_often_the_test_finds_it(effect: float, seeds: int) -> None:
+def test_power_matches_simulation(effect: float, seeds: int) -> None:
     draws = np.random.default_rng(seeds).normal(effect, 1.0, (200_000, seeds))
     found = np.abs(draws.mean(axis=1)) / (draws.std(axis=1, ddof=1) / seeds**0.5) > stats.t.ppf(0.975, seeds - 1)
     # Five standard errors of the simulation.
@@ -76,7 +76,7 @@ def test_seeds_needed_is_the_first_with_that_power(ratio: float, deviation: floa
     assert scaled is not None and abs(scaled - first) <= 1  # the quotient is rounded
 
 
-def test_seeds_needed_at_its_ends() -> None:
+def test_seeds_needed_in_edge_cases() -> None:
     assert seeds_needed(1.0, 0.0) == 2 and seeds_needed(1000.0, 1.0) == 2
     assert seeds_needed(0.0, 1.0) is None and seeds_needed(0.0, 0.0) is None
     assert seeds_needed(0.01, 1.0) is None

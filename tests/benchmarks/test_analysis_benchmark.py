@@ -1,4 +1,4 @@
-"""Speed of what is counted: evaluation, re-accumulation, and everything at the size of COCO.
+"""Speed of evaluation and analysis: evaluation, re-accumulation, and everything at the size of COCO.
 
 Not run with the other tests (see `test_throughput_benchmark`):
 
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.analysis.bootstrap import draws, weighted_figures
+from bench.analysis.bootstrap import bootstrap_weights, weighted_metrics
 from bench.data.index import ImageIndex
 from bench.data.split import VAL, stratify
 from bench.detector.prior_fitting import fit_shapes, recall
@@ -92,8 +92,8 @@ def test_a_hundred_bootstrap_replicates(benchmark: BenchmarkFixture) -> None:
 @pytest.mark.benchmark(group="effects")
 def test_a_thousand_replicates_of_eight_cells_of_400_images(benchmark: BenchmarkFixture) -> None:
     cells = draw_matches(np.random.default_rng(0), [0.3] * 8, images=400, false=195, sizes=True)
-    weights = draws(400, 1000)
-    figures = benchmark.pedantic(lambda: [weighted_figures(cell, weights) for cell in cells], rounds=1, iterations=1)
+    weights = bootstrap_weights(400, 1000)
+    figures = benchmark.pedantic(lambda: [weighted_metrics(cell, weights) for cell in cells], rounds=1, iterations=1)
     benchmark.extra_info["detections"] = sum(len(cell.image) for cell in cells)
     assert all(each["AP", ""].shape == (1001,) for each in figures)
 
@@ -102,7 +102,7 @@ def test_a_thousand_replicates_of_eight_cells_of_400_images(benchmark: Benchmark
 def test_a_thousand_paired_replicates_of_cocos_val2017(benchmark: BenchmarkFixture) -> None:
     """5,000 images, 80 classes, 100 detections an image, of two models."""
     pair = draw_matches(np.random.default_rng(0), [0.3, 0.35], images=5000, classes=80, false=97)
-    weights = draws(5000, 1000)
+    weights = bootstrap_weights(5000, 1000)
 
     def difference() -> float:
         one, other = (np.nanmean(average_precision(cell, weights), axis=(1, 2)) for cell in pair)

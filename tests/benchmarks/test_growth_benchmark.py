@@ -23,7 +23,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.data.batches import TrainingBatches
 from bench.data.dataset import open_dataset
 from bench.data.pixels import DecodedFile, PixelSource, open_pixels
-from bench.device.process_settings import keep_pages
+from bench.device.process_settings import disable_malloc_trim
 from bench.evaluation.coco import evaluate
 from tests import tiny
 from tests.benchmarks.test_analysis_benchmark import made_split
@@ -121,8 +121,8 @@ def test_training_batches(benchmark: BenchmarkFixture, folders: dict[int, Path],
 
 @pytest.mark.benchmark(group="time an image")
 def test_evaluation(benchmark: BenchmarkFixture) -> None:
-    """AP and all that is counted beside it, of 100 detections an image, in memory that has been used before."""
-    keep_pages()
+    """AP and everything counted alongside it, of 100 detections an image, in memory that has been used before."""
+    disable_malloc_trim()
     made = {count: made_split(images=count, classes=20, each=100) for count in COUNTS}
     seconds: dict[int, list[float]] = {count: [] for count in COUNTS}
 

@@ -58,7 +58,7 @@ def test_print_has_points_signs_and_reasons(tmp_path: Path) -> None:
     run = load_run(folder)
     notes = effects_table(run, effects).notes
     assert any("these trained models alone" in note for note in notes)
-    assert "(a) No interval: by the clock, one seed." in notes
+    assert "(a) No interval: timed with one seed." in notes
 
 
 def test_rows_of_missing_cells_are_printed_once(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from bench.analysis.cell_errors import load_run_errors
 from bench.analysis.confusion import confusion_matrix
 from bench.analysis.error_costs import errors_frame
-from bench.analysis.error_counts import counted_cells
 from bench.analysis.results import analyse
 from bench.analysis.run_records import load_run
 from bench.evaluation.error_types import KINDS
@@ -32,9 +32,9 @@ CURVES = (ap_against_iou, precision_recall, calibration, confusion_matrices)
 
 def drawn(folder: Path) -> dict[str, Figure]:
     run = load_run(folder)
-    counted = counted_cells(run)
-    figures = {draw.__name__: draw(run, counted) for draw in CURVES}
-    figures["errors"] = ap50_given_back(run, counted, errors_frame(run, counted))
+    cell_errors = load_run_errors(run)
+    figures = {draw.__name__: draw(run, cell_errors) for draw in CURVES}
+    figures["errors"] = ap50_given_back(run, cell_errors, errors_frame(run, cell_errors))
     for figure in figures.values():
         figure.draw_without_rendering()
     return figures
@@ -48,9 +48,9 @@ def lines_of(figure: Figure) -> dict[str, np.ndarray]:
 def test_tables_show_the_figures_of_the_frame(tmp_path: Path) -> None:
     folder = write_found(tmp_path / "run", drawn_truths(), axes=("fpn", "anchors"), failed={("anchors", 0): "lost"})
     run = load_run(folder)
-    counted = counted_cells(run)
-    frame = errors_frame(run, counted)
-    table = errors_table(run, counted, frame)
+    cell_errors = load_run_errors(run)
+    frame = errors_frame(run, cell_errors)
+    table = errors_table(run, cell_errors, frame)
     objects = [row[1].text for row in table.rows if row[0].text == "fpn"]
     assert objects == ["all", "small", "medium", "large", "truncated", "untruncated"]
     rows = {(row[0].text, row[1].text): [entry.text for entry in row] for row in table.rows}
@@ -79,8 +79,8 @@ def test_tables_show_the_figures_of_the_frame(tmp_path: Path) -> None:
 def test_plots_show_every_variant_that_found_something(tmp_path: Path) -> None:
     folder = write_found(tmp_path / "run", drawn_truths(), axes=("fpn", "anchors"), pending=[("anchors", 0)])
     run = load_run(folder)
-    counted = counted_cells(run)
-    frame = errors_frame(run, counted)
+    cell_errors = load_run_errors(run)
+    frame = errors_frame(run, cell_errors)
     figures = drawn(folder)
     whole = frame[(frame["variant"] == "fpn") & (frame["scope"] == "all")].set_index("kind").loc[list(KINDS)]
     assert lines_of(figures["errors"])["fpn"][:, 1] == pytest.approx(100 * whole["dAP50"].to_numpy())
@@ -100,14 +100,14 @@ def test_plots_show_every_variant_that_found_something(tmp_path: Path) -> None:
 def test_confusion_is_of_the_baseline_and_the_best(tmp_path: Path) -> None:
     folder = write_found(tmp_path / "run", drawn_truths(), axes=("fpn", "anchors"), seeds=(0, 1))
     run = load_run(folder)
-    counted = counted_cells(run)
+    cell_errors = load_run_errors(run)
     accuracy: dict[str, list[float]] = {}
     for cell, record in run.done():
         accuracy.setdefault(cell.variant, []).append(record["accuracy"]["AP"])
     best = max((name for name in accuracy if name != "baseline"), key=lambda name: np.mean(accuracy[name]))
     figure = drawn(folder)["confusion_matrices"]
     assert [axes.get_title() for axes in figure.axes] == ["baseline", best]
-    cells = [cell for cell in counted.of(best).values() if cell.types is not None]
+    cells = [cell for cell in cell_errors.of_variant(best).values() if cell.types is not None]
     total = sum(confusion_matrix(cell.matches, cell.types).sum() for cell in cells if cell.types is not None)
     assert sum(int(text.get_text()) for text in figure.axes[1].texts) == total
 
@@ -154,8 +154,8 @@ def test_a_note_says_which_cells_kept_nothing(tmp_path: Path) -> None:
     (gone,) = [cell for cell in json.loads((folder / "plan.json").read_text())["cells"] if cell["variant"] == "fpn"]
     (folder / "cells" / gone["id"] / "error_types.npz").unlink()
     run = load_run(folder)
-    counted = counted_cells(run)
-    table = errors_table(run, counted, errors_frame(run, counted))
+    cell_errors = load_run_errors(run)
+    table = errors_table(run, cell_errors, errors_frame(run, cell_errors))
     (note,) = table.notes
     assert note.startswith("n/a: fpn (seed 0): neither error_types.npz nor the boxes")
-    assert "fpn" in lines_of(precision_recall(run, counted))  # that needs the matches alone
+    assert "fpn" in lines_of(precision_recall(run, cell_errors))  # that needs the matches alone

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.analysis.effects import BOOTSTRAP, COLUMNS, STUDENT
+from bench.analysis.effects import COLUMNS
 from bench.analysis.results import Analysis, analyse
 from bench.analysis.run_records import load_run
+from bench.analysis.statistics import BOOTSTRAP, STUDENT
 from bench.report.tables.ablation import ablation
 from bench.report.terminal.display import print_verdict
 from bench.report.verdict import Name, Sentence, verdict, write_verdict

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 import run_all
+from bench.analysis.cell_errors import load_run_errors
 from bench.analysis.error_costs import errors_frame
-from bench.analysis.error_counts import counted_cells
 from bench.analysis.run_records import load_run
 from bench.detector.priors import read_shapes
 from bench.options import parse, run_parser
@@ -201,10 +201,10 @@ def test_predictions_are_drawn(words: list[str], pictures: Path, tmp_path: Path)
 def test_the_error_types_that_a_cell_keeps_are_those_of_its_boxes(words: list[str], tmp_path: Path) -> None:
     assert run_all.main([*words, "--axes", "none"]) == 0
     run = load_run(tmp_path / "run")
-    kept = errors_frame(run, counted_cells(run))
+    kept = errors_frame(run, load_run_errors(run))
     (path,) = run.folder.glob("cells/*/error_types.npz")
     path.unlink()
-    pd.testing.assert_frame_equal(errors_frame(run, counted_cells(run)), kept)
+    pd.testing.assert_frame_equal(errors_frame(run, load_run_errors(run)), kept)
     whole = kept[kept["scope"] == "all"].set_index("kind")
     # What no localisation or classification error is about, and what one is about, was not found.
     assert 0 <= whole["count"]["missed"] <= whole["count"]["false negatives"] <= whole["ground_truths"]["missed"]

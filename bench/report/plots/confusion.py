@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from bench.analysis.cell_errors import RunErrors
 from bench.analysis.confusion import THRESHOLD, confusion_matrix
-from bench.analysis.error_counts import Counted
 from bench.analysis.run_records import Run
 from bench.report.plots.canvas import annotate, new_figure, nothing, value_of
 from bench.report.tables.entries import summary
@@ -17,14 +17,14 @@ MOST_CLASSES = 30  # that a page can show
 LONGEST_NAME = 18  # characters
 
 
-def confusion_matrices(run: Run, counted: Counted) -> Figure:
+def confusion_matrices(run: Run, cell_errors: RunErrors) -> Figure:
     """The confusion matrix of the baseline and of the best other variant by AP, seeds together.
 
     Shades are shares of a row. With more than `MOST_CLASSES` classes those with the most ground truths are shown.
     """
-    shown = _shown(run, counted)
-    tables = {variant: _table(counted, variant) for variant in shown}
-    classes = next((cell.matches.classes for cell in counted.cells.values()), ())
+    shown = _shown(run, cell_errors)
+    tables = {variant: _table(cell_errors, variant) for variant in shown}
+    classes = next((cell.matches.classes for cell in cell_errors.cells.values()), ())
     number = min(len(classes), MOST_CLASSES)
     height = 1.6 + 0.19 * (number + 1)
     figure, panels = new_figure(run, rows=max(1, len(shown)), height=max(1, len(shown)) * max(3.0, height))
@@ -45,17 +45,19 @@ def confusion_matrices(run: Run, counted: Counted) -> Figure:
     return figure
 
 
-def _shown(run: Run, counted: Counted) -> list[str]:
+def _shown(run: Run, cell_errors: RunErrors) -> list[str]:
     """The baseline and the best other variant, of those with error types."""
     ap = summary(run, ("AP",))["AP"]
-    known = [v for v in run.variants if any(cell.types is not None for cell in counted.of(v).values())]
+    known = [v for v in run.variants if any(cell.types is not None for cell in cell_errors.of_variant(v).values())]
     others = sorted((v for v in known if v != run.baseline), key=lambda v: -np.nan_to_num(value_of(ap[v])))
     return [v for v in known if v == run.baseline] + others[:1]
 
 
-def _table(counted: Counted, variant: str) -> NDArray[np.int64]:
+def _table(cell_errors: RunErrors, variant: str) -> NDArray[np.int64]:
     tables = [
-        confusion_matrix(cell.matches, cell.types) for cell in counted.of(variant).values() if cell.types is not None
+        confusion_matrix(cell.matches, cell.types)
+        for cell in cell_errors.of_variant(variant).values()
+        if cell.types is not None
     ]
     return np.asarray(np.sum(tables, axis=0))
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from bench.analysis.cell_errors import CellErrors, RunErrors
 from bench.analysis.curves import BINS, ap_by_threshold, precision_at_recalls, reliability
-from bench.analysis.error_counts import Counted, CountedCell
 from bench.analysis.run_records import Run
 from bench.evaluation.matches import RECALLS
 from bench.report.plots.canvas import GREY, Look, annotate, legend_beside, looks, named, new_figure, nothing
@@ -19,12 +19,12 @@ from bench.report.plots.canvas import GREY, Look, annotate, legend_beside, looks
 FEWEST = 10  # detections of a bin, for its precision to be drawn
 
 
-def ap_against_iou(run: Run, counted: Counted) -> Figure:
+def ap_against_iou(run: Run, cell_errors: RunErrors) -> Figure:
     """AP of every variant at each IoU threshold, mean over classes and seeds: where it falls, boxes are loose."""
     figure, panels = new_figure(run, height=3.2 + 0.12 * len(run.variants))
     axes = panels[0]
     drawn = False
-    for variant, look, cells in _by_variant(run, counted):
+    for variant, look, cells in _by_variant(run, cell_errors):
         curve = 100 * _mean([ap_by_threshold(cell.matches) for cell in cells])
         drawn |= _draw(axes, cells[0].matches.thresholds, curve, look, label=named(run, variant), every=1)
     axes.set_xlabel("IoU from which a detection is true")
@@ -34,12 +34,12 @@ def ap_against_iou(run: Run, counted: Counted) -> Figure:
     return figure
 
 
-def precision_recall(run: Run, counted: Counted) -> Figure:
+def precision_recall(run: Run, cell_errors: RunErrors) -> Figure:
     """Precision against recall at an IoU of 0.5, mean over classes and seeds: the area beneath it is AP50."""
     figure, panels = new_figure(run, height=3.6 + 0.12 * len(run.variants))
     axes = panels[0]
     drawn = False
-    for variant, look, cells in _by_variant(run, counted):
+    for variant, look, cells in _by_variant(run, cell_errors):
         curve = 100 * _mean([_mean(precision_at_recalls(cell.matches)) for cell in cells])
         drawn |= _draw(axes, 100 * RECALLS, curve, look, label=named(run, variant), every=10)
     axes.set(xlabel="recall, %", ylabel="precision at this recall or more, %", xlim=(0, 100), ylim=(0, 103))
@@ -48,13 +48,13 @@ def precision_recall(run: Run, counted: Counted) -> Figure:
     return figure
 
 
-def calibration(run: Run, counted: Counted) -> Figure:
+def calibration(run: Run, cell_errors: RunErrors) -> Figure:
     """Share of true detections (IoU 0.5) against their score, with the expected calibration error (ECE)."""
     figure, panels = new_figure(run, height=3.6 + 0.12 * len(run.variants))
     axes = panels[0]
     axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=0.9, zorder=1)
     drawn = False
-    for variant, look, cells in _by_variant(run, counted):
+    for variant, look, cells in _by_variant(run, cell_errors):
         found = [reliability(cell.matches) for cell in cells]
         scores, shares = (
             100 * _mean([np.where(each.count >= FEWEST, values(each), np.nan) for each in found]) for values in _COLUMNS
@@ -76,9 +76,9 @@ def calibration(run: Run, counted: Counted) -> Figure:
 _COLUMNS: tuple[Callable[..., NDArray[np.float64]], ...] = (lambda each: each.score, lambda each: each.precision)
 
 
-def _by_variant(run: Run, counted: Counted) -> Iterable[tuple[str, Look, list[CountedCell]]]:
+def _by_variant(run: Run, cell_errors: RunErrors) -> Iterable[tuple[str, Look, list[CellErrors]]]:
     for variant, look in looks(run).items():
-        cells = list(counted.of(variant).values())
+        cells = list(cell_errors.of_variant(variant).values())
         if cells:
             yield variant, look, cells
 

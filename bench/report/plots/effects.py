@@ -10,8 +10,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.analysis.effects import BOOTSTRAP, STUDENT
 from bench.analysis.run_records import Run
+from bench.analysis.statistics import BOOTSTRAP, STUDENT
 from bench.report.plots.canvas import GREY, Look, annotate, new_figure, nothing
 from bench.report.tables.effects import points
 

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.analysis.error_counts import Counted
+from bench.analysis.cell_errors import RunErrors
 from bench.analysis.run_records import Run
 from bench.evaluation.error_types import KINDS
 from bench.report.plots.canvas import annotate, legend_beside, looks, named, new_figure, nothing
 
 
-def ap50_given_back(run: Run, counted: Counted, errors: pd.DataFrame) -> Figure:
+def ap50_given_back(run: Run, cell_errors: RunErrors, errors: pd.DataFrame) -> Figure:
     """Points of AP50 that mending all errors of a type would give back, of every type and variant.
 
-    counted, errors: what `counted_cells(run)` and `errors_frame(run, counted)` give.
+    cell_errors, errors: what `load_run_errors(run)` and `errors_frame(run, cell_errors)` give.
     """
     whole = errors[errors["scope"].eq("all") & errors["kind"].isin(KINDS)]
     figure, panels = new_figure(run, height=3.2 + 0.12 * len(run.variants))
@@ -52,13 +52,13 @@ def ap50_given_back(run: Run, counted: Counted, errors: pd.DataFrame) -> Figure:
         axes.set_ylabel("AP50 given back if mended, points")
         legend_beside(figure, axes)
     else:
-        nothing(axes, _why(counted))
+        nothing(axes, _why(cell_errors))
     several = "; bars: sample standard deviation over seeds" if len(run.seeds) > 1 else ""
     annotate(figure, run, "types of error as in TIDE, each mended alone: they do not add up" + several)
     return figure
 
 
-def _why(counted: Counted) -> str:
-    reasons = list(dict.fromkeys(counted.lacking.values()))
+def _why(cell_errors: RunErrors) -> str:
+    reasons = list(dict.fromkeys(cell_errors.unavailable.values()))
     said = f"no error types: {'; '.join(reasons)} kept" if reasons else "no cell is done"
     return textwrap.fill(said, 60)

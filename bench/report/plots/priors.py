@@ -76,5 +76,5 @@ def _matched(priors: PriorSet) -> str:
     """What share of the validation ground truths the priors match, in words for a title."""
     if priors.matched is None:
         return "validation ground truths matched: n/a"
-    counted = f"{100 * priors.matched:.1f}% of {priors.boxes} validation ground truths"
-    return f"{counted}\nhave a prior of IoU ≥ {priors.threshold:g}"
+    matched = f"{100 * priors.matched:.1f}% of {priors.boxes} validation ground truths"
+    return f"{matched}\nhave a prior of IoU ≥ {priors.threshold:g}"

@@ -51,7 +51,7 @@ def all_tables(analysis: Analysis) -> tuple[Table, ...]:
     return (
         ablation(run),
         effects_table(run, analysis.effects),
-        errors_table(run, analysis.counted, analysis.errors),
+        errors_table(run, analysis.cell_errors, analysis.errors),
         error_differences_table(run, analysis.errors),
         per_class(run),
         sizes(run),

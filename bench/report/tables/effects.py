@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from bench.analysis.effects import BOOTSTRAP, NO_CLAIM, STUDENT
-from bench.analysis.factorial import BASELINE
+from bench.analysis.effects import NO_CLAIM
 from bench.analysis.run_records import Run
-from bench.analysis.statistics import MOST_SEEDS
+from bench.analysis.statistics import BOOTSTRAP, MAX_SEEDS, STUDENT
 from bench.report.sentences import subject, unfinished
 from bench.report.tables.columns import three_digits, whole
 from bench.report.tables.typeset import MISSING, Entry, Heading, Table, with_integers
+from bench.spec import BASELINE
 
 INTEGERS = ("n", "seeds_needed")
 
@@ -68,7 +68,7 @@ def remarks(effects: pd.DataFrame) -> tuple[str, ...]:
         )
     for _, row in primary[(primary["method"] == STUDENT) & (primary["verdict"] == NO_CLAIM)].iterrows():
         needed = row["seeds_needed"]
-        count = f"more than {MOST_SEEDS}" if pd.isna(needed) else f"about {needed:.0f}"
+        count = f"more than {MAX_SEEDS}" if pd.isna(needed) else f"about {needed:.0f}"
         # Holm may ask for more than one test alone would.
         enough = (
             "" if pd.isna(needed) or needed > row["n"] else " in a test of it alone, but not among all main effects"

@@ -6,9 +6,9 @@ import math
 
 import pandas as pd
 
-from bench.analysis.error_costs import BOOTSTRAP, STUDENT
-from bench.analysis.error_counts import Counted
+from bench.analysis.cell_errors import RunErrors
 from bench.analysis.run_records import Run
+from bench.analysis.statistics import BOOTSTRAP, STUDENT
 from bench.evaluation.error_types import FALSE_NEGATIVES, FALSE_POSITIVES, KINDS
 from bench.report.sentences import subject, unfinished
 from bench.report.tables.columns import whole
@@ -32,7 +32,7 @@ MEANING = (
 )
 
 
-def errors_table(run: Run, counted: Counted, errors: pd.DataFrame) -> Table:
+def errors_table(run: Run, cell_errors: RunErrors, errors: pd.DataFrame) -> Table:
     """What `bench.analysis.error_costs.errors_frame` gives; in print without single classes and differences."""
     shown = errors[errors["scope"].isin(("all", "size", "condition"))]
     ap50 = summary(run, ("AP50",))["AP50"]
@@ -70,7 +70,7 @@ def errors_table(run: Run, counted: Counted, errors: pd.DataFrame) -> Table:
             ),
         ),
         rows=tuple(rows),
-        notes=(*_reasons(run, counted), *unfinished(run)),
+        notes=(*_reasons(run, cell_errors), *unfinished(run)),
         keys=2,
     )
 
@@ -130,10 +130,10 @@ def _tenths(value: float) -> str:
     return f"{value:.1f}"
 
 
-def _reasons(run: Run, counted: Counted) -> list[str]:
+def _reasons(run: Run, cell_errors: RunErrors) -> list[str]:
     """Why cells have no error types."""
     by_reason: dict[str, list[str]] = {}
-    for (variant, seed), reason in counted.lacking.items():
+    for (variant, seed), reason in cell_errors.unavailable.items():
         by_reason.setdefault(reason, []).append(f"{variant} (seed {seed})")
     done = sum(1 for _ in run.done())
     return [

@@ -1,0 +1,133 @@
+"""Matches and error types of the finished cells of a run, read once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.analysis.bootstrap import read_matches, require_same_ground_truths
+from bench.analysis.run_records import CellKey, PlannedCell, Run, read_json_object
+from bench.data.subsets import CONDITIONS, NETWORK_SIZES
+from bench.errors import UserError
+from bench.evaluation.error_types import ErrorTypes, at_foreground, error_types
+from bench.evaluation.matches import Matches
+from bench.storage.run_folder import DETECTIONS, ERROR_TYPES, GROUND_TRUTH, MATCHES
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bucket:
+    """Masks of the errors of one size or condition: (D,) and (M,) bool over a cell's `Matches`.
+
+    A background error has no ground truth: it counts under the size of its own box and under no condition.
+    """
+
+    detections: NDArray[np.bool_]
+    truths: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellErrors:
+    """matches: all sizes, every IoU threshold. types: None (and buckets empty) if the boxes were not kept."""
+
+    matches: Matches
+    types: ErrorTypes | None
+    buckets: Mapping[str, Bucket]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunErrors:
+    """cells: finished cells with matches, in plan order. unavailable: why a finished cell has no error types."""
+
+    cells: Mapping[CellKey, CellErrors]
+    unavailable: Mapping[CellKey, str]
+
+    def of_variant(self, variant: str | None) -> dict[int, CellErrors]:
+        """The cells of a variant by seed."""
+        return {seed: cell for (name, seed), cell in self.cells.items() if name == variant}
+
+
+def load_run_errors(run: Run) -> RunErrors:
+    """Load the matches and error types of every finished cell.
+
+    Error types come from ``error_types.npz``, or are computed from the boxes in ``detections.json`` and
+    ``ground_truth.json``. Raises UserError if files cannot be read or do not belong together.
+    """
+    cells: dict[CellKey, CellErrors] = {}
+    unavailable: dict[CellKey, str] = {}
+    first: tuple[Path, Matches] | None = None
+    for cell, _ in run.done():
+        path = run.folder_of(cell.id) / MATCHES
+        if not path.is_file():
+            unavailable[cell.key] = f"no {MATCHES}"
+            continue
+        matches = read_matches(path)
+        first = first or (path, matches)
+        require_same_ground_truths(*first, path, matches)
+        types = _types(run, cell, matches)
+        if types is None:
+            unavailable[cell.key] = f"neither {ERROR_TYPES} nor the boxes ({DETECTIONS}, {GROUND_TRUTH})"
+        # Drop the matches by size, which take most of the memory and are not needed below.
+        row = matches.areas.index("all")
+        cells[cell.key] = CellErrors(
+            matches=replace(
+                matches,
+                areas=("all",),
+                matched=matches.matched[[row]],
+                ignored=matches.ignored[[row]],
+                truth_ignored=matches.truth_ignored[[row]],
+            ),
+            types=types,
+            buckets={} if types is None else _buckets(matches, types),
+        )
+    return RunErrors(cells=cells, unavailable=unavailable)
+
+
+def _types(run: Run, cell: PlannedCell, matches: Matches) -> ErrorTypes | None:
+    folder = run.folder_of(cell.id)
+    path, detections, truths = folder / ERROR_TYPES, folder / DETECTIONS, run.folder / GROUND_TRUTH
+    try:
+        if path.is_file():
+            types = ErrorTypes.load(path)
+        elif detections.is_file() and truths.is_file():
+            path = detections
+            boxes = _boxes(json.loads(detections.read_text(encoding="utf-8")))
+            types = error_types(matches, boxes[matches.detection], _boxes(read_json_object(truths)["annotations"]))
+        else:
+            return None
+    except (OSError, ValueError, KeyError, IndexError, TypeError, BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); delete the cell's folder and repeat the "
+            "command to rerun the cell, or delete only the file: there is then no error analysis of the cell"
+        ) from error
+    if (len(types.verdict), len(types.missed)) != (len(matches.label), len(matches.truth_label)):
+        raise UserError(
+            f"{path} describes {len(types.verdict)} detections and {len(types.missed)} ground truths, but the "
+            f"{MATCHES} next to it {len(matches.label)} and {len(matches.truth_label)}: they come from two "
+            "evaluations; delete the cell's folder and repeat the command to rerun the cell"
+        )
+    return types
+
+
+def _boxes(entries: list[Mapping[str, list[float]]]) -> NDArray[np.float64]:
+    return np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
+
+
+def _buckets(matches: Matches, types: ErrorTypes) -> dict[str, Bucket]:
+    threshold = int(np.flatnonzero(np.isclose(matches.thresholds, at_foreground(matches).thresholds[0]))[0])
+    has_truth = types.truth >= 0
+    buckets = {}
+    for row, name in enumerate(matches.areas):
+        if name not in (*NETWORK_SIZES, *CONDITIONS):
+            continue
+        truths = ~matches.truth_ignored[row]
+        # The evaluator ignores unmatched detections outside the size range.
+        detections = ~has_truth & ~matches.ignored[row, threshold] & (name in NETWORK_SIZES)
+        detections[has_truth] = truths[types.truth[has_truth]]
+        buckets[name] = Bucket(detections=detections, truths=truths)
+    return buckets
