@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 from bench.cpu.loops import lanes
 from bench.cpu.loops.compiled import inlined, inner
 from bench.cpu.loops.lanes import LANES
+from bench.device.private_interfaces import LLVM_BFLOAT16_PRODUCT
 
 # Rows, and blocks of 16 columns, of a tile: its sums, a row of weights and one value more fill the registers
 ROWS, BLOCKS = (10, 2) if binding.get_host_cpu_features().get("avx512f") else (6, 1)
@@ -79,7 +80,7 @@ def _tile(
                         total = builder.load(sums[block][row])
                         if halved:
                             arguments = [total, value, row_of_weights[block]]
-                            total = lanes.call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", lanes.FLOATS, arguments)
+                            total = lanes.call(builder, LLVM_BFLOAT16_PRODUCT, lanes.FLOATS, arguments)
                         else:
                             arguments = [row_of_weights[block], value, total]
                             total = lanes.call(builder, f"llvm.fmuladd.v{LANES}f32", lanes.FLOATS, arguments)
