@@ -1,1 +1,1 @@
-"""The single-shot detector: backbone, neck, priors, heads, matching, loss, final detections."""
+"""The detector: backbone, neck, priors, heads, matching, loss and post-processing, in plain PyTorch."""

@@ -1,4 +1,4 @@
-"""Box arithmetic on tensors: formats, overlap, and the coding of boxes against priors."""
+"""Box arithmetic on tensors: formats, IoU, and the coding of boxes against priors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-# A box decoded from an untrained network may be anything; torchvision's BoxCoder clamps the same way.
+# An untrained network may predict any size; torchvision's BoxCoder clamps in the same way
 LARGEST_LOG_SIDE = math.log(1000.0 / 16)
 
 
@@ -24,8 +24,11 @@ def to_centres(boxes: Tensor) -> Tensor:
 
 
 def intersections(first: Tensor, second: Tensor) -> Tensor:
-    """(..., A, 4) and (..., B, 4) xyxy to the (..., A, B) areas that they share."""
-    # Coordinate by coordinate, each of them adjacent in memory: both keep the processor's vector units busy.
+    """The (..., A, B) intersection areas of boxes (..., A, 4) and (..., B, 4) xyxy.
+
+    `torchvision.ops.box_iou` does the same for one image. Here each coordinate is contiguous in memory, which keeps the
+    vector units busy.
+    """
     left, top, right, bottom = first.mT.contiguous()[..., None].unbind(-3)
     others = second.mT.contiguous()[..., None, :].unbind(-3)
     width = torch.minimum(right, others[2])
@@ -41,14 +44,14 @@ def areas(boxes: Tensor) -> Tensor:
 
 
 def overlaps(first: Tensor, second: Tensor) -> Tensor:
-    """(..., A, 4) and (..., B, 4) xyxy to (..., A, B) IoU; 0 where both boxes are empty."""
+    """The (..., A, B) IoU of boxes (..., A, 4) and (..., B, 4) xyxy; 0 for two empty boxes."""
     shared = intersections(first, second)
     union = areas(first)[..., :, None] + areas(second)[..., None, :] - shared
     return shared.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
 def encode(boxes: Tensor, priors: Tensor, variances: tuple[float, float]) -> Tensor:
-    """Offsets (..., 4) of `boxes` (..., 4) xyxy against `priors` (..., 4) cxcywh (Faster R-CNN, eq. 2)."""
+    """The offsets (..., 4) of boxes (..., 4) xyxy from priors (..., 4) cxcywh (Faster R-CNN, equation 2)."""
     centred = to_centres(boxes)
     centre = (centred[..., :2] - priors[..., :2]) / priors[..., 2:] / variances[0]
     size = torch.log(centred[..., 2:] / priors[..., 2:]) / variances[1]
@@ -56,7 +59,7 @@ def encode(boxes: Tensor, priors: Tensor, variances: tuple[float, float]) -> Ten
 
 
 def decode(offsets: Tensor, priors: Tensor, variances: tuple[float, float]) -> Tensor:
-    """Boxes (..., 4) xyxy from offsets (..., 4) against `priors` (..., 4) cxcywh; inverse of `encode`."""
+    """The boxes (..., 4) xyxy of offsets (..., 4) from priors (..., 4) cxcywh; the inverse of `encode`."""
     centre = priors[..., :2] + offsets[..., :2] * variances[0] * priors[..., 2:]
     size = priors[..., 2:] * torch.exp((offsets[..., 2:] * variances[1]).clamp(max=LARGEST_LOG_SIDE))
     return to_corners(torch.cat((centre, size), dim=-1))

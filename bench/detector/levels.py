@@ -1,4 +1,4 @@
-"""What makes the backbone's maps into the levels of a detector: their scale, and the extra levels above them."""
+"""From the maps of the backbone to the levels of the detector: their scale, and the extra levels above them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from bench.spec import ExtraLevel
 
 
 class L2Norm(nn.Module):
-    """ParseNet's normalisation (Liu et al. 2015): unit length over the channels, times a learnt scale for each.
+    """ParseNet's normalisation (Liu et al. 2015): unit length over the channels, times a learnt scale per channel.
 
-    Maps of a network differ in size by a factor of ten or more, and so would the first losses and the
-    steps of the heads. SSD has it on conv4_3, with a scale of 20.
+    The maps of a network differ in magnitude by a factor of ten or more, and without it so would the first losses and
+    the gradients of the heads. SSD applies it to conv4_3 with an initial scale of 20.
 
-    root_mean_square: of the channels of one position at the start.
+    root_mean_square: over the channels of a position, at the start.
     """
 
     def __init__(self, channels: int, root_mean_square: float) -> None:
@@ -28,17 +28,17 @@ class L2Norm(nn.Module):
 
 
 def level_norm(channels: int, root_mean_square: float) -> nn.Module:
-    """An L2Norm, or nothing where `root_mean_square` is 0."""
+    """An L2Norm, or the identity if `root_mean_square` is 0."""
     return L2Norm(channels, root_mean_square) if root_mean_square else nn.Identity()
 
 
 def group_norm(groups: int, channels: int) -> nn.Module:
-    """A GroupNorm, or nothing where `groups` is 0."""
+    """A GroupNorm, or the identity if `groups` is 0."""
     return nn.GroupNorm(groups, channels) if groups else nn.Identity()
 
 
 def extra_level(channels: int, extra: ExtraLevel) -> nn.Sequential:
-    """The layers of one extra level over a map of so many channels."""
+    """The layers of one extra level on a map with `channels` channels."""
     return nn.Sequential(
         nn.Conv2d(channels, extra.squeeze, 1),
         group_norm(extra.norm_groups, extra.squeeze),

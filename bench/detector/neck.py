@@ -1,4 +1,4 @@
-"""Necks: what stands between the feature maps and the heads. Levels and their sides stay the same."""
+"""Necks, between the feature maps and the heads. They keep the number of levels and their sizes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from bench.spec import NeckSpec
 
 
 class FeaturePyramid(nn.Module):
-    """Top-down sums of laterals (Lin et al. 2017) over the finest `spec.levels` levels of the detector.
+    """Top-down sums of lateral maps (Lin et al. 2017) over the finest `spec.levels` levels.
 
-    Maps are upsampled to the explicit size of the next one: 10 to 19 is not a factor of two. With
-    `top_down` false it is the control that has the same convolutions and no information from above.
-    As in the paper it has neither norms nor activations.
+    Maps are upsampled to the explicit size of the next level, since 10 to 19 is not a factor of two. There are no norms
+    and no activations, as in the paper.
+
+    top_down: False for the control with the same convolutions but no information from coarser levels.
     """
 
     def __init__(self, channels: Sequence[int], spec: NeckSpec, *, top_down: bool = True) -> None:
@@ -28,7 +29,7 @@ class FeaturePyramid(nn.Module):
         self.outputs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Feature maps (B, C_l, H_l, W_l), finest first, to as many of `width` channels."""
+        """Feature maps (B, C_l, H_l, W_l), finest first, to maps of the same sizes with `width` channels."""
         sums = [lateral(level) for lateral, level in zip(self.laterals, maps, strict=True)]
         for level in range(self.levels - 2, -1, -1):
             above = F.interpolate(sums[level + 1], size=sums[level].shape[-2:], mode="nearest")
@@ -43,7 +44,7 @@ NECKS: dict[str, Callable[[Sequence[int], NeckSpec], nn.Module]] = {
 
 
 def build_neck(spec: NeckSpec, channels: Sequence[int]) -> nn.Module:
-    """The neck that `spec` names, over maps of so many channels; it has `channels` of its own."""
+    """The neck that `spec` names, for maps with these `channels`; its attribute `channels` are those of its output."""
     if spec.kind not in NECKS:
-        raise UserError(f"neck {spec.kind!r} is not known; there are {', '.join(NECKS)}")
+        raise UserError(f"unknown neck {spec.kind!r}. Choose one of {', '.join(NECKS)}")
     return NECKS[spec.kind](channels, spec)

@@ -1,4 +1,4 @@
-"""State dicts of torchvision's `ssd300_vgg16` under our names, and back: the same tensors, one to one."""
+"""Translation of tensor names between torchvision's `ssd300_vgg16` and our SSD on vgg16, one to one."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-MARK = "backbone.extra.0.1.weight"  # conv5_1: in torchvision's SSD alone
-POOL4 = 23  # place in VGG16's features of the first layer of extra.0
-FULLY = {"1": "fc6", "3": "fc7"}  # places in the Sequential that ends extra.0
-EXTRA = {"0": "0", "2": "3"}  # ours have a place for a norm behind each convolution
+MARK = "backbone.extra.0.1.weight"  # conv5_1; only torchvision's SSD has this name
+POOL4 = 23  # index in VGG16's features of the first layer of extra.0
+FULLY = {"1": "fc6", "3": "fc7"}  # by index in the Sequential at the end of extra.0
+EXTRA = {"0": "0", "2": "3"}  # our extra levels have an optional norm after each convolution
 HEADS = {"classification_head": "class_heads", "regression_head": "box_heads"}
 
 
 def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of an `SSD` on vgg16 from that of torchvision's `ssd300_vgg16`.
+    """The state dict of our SSD on vgg16 from that of torchvision's `ssd300_vgg16`.
 
-    Both have background as output 0 of the classifier and the same order of priors within a cell.
-    Raises KeyError for a name that torchvision's SSD does not have.
+    Both have background as class 0 and the same order of priors within a cell. Raises KeyError for any other name.
     """
     return {our_name(name): value for name, value in state.items()}
 
 
 def to_torchvision(state: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse: `state` of our SSD under the names of `theirs`, a state dict of torchvision's."""
+    """The state dict of our SSD under the names of `theirs`, a state dict of torchvision's."""
     return {name: state[our_name(name)] for name in theirs}
 
 
 def our_name(name: str) -> str:
-    """What a tensor of torchvision's `ssd300_vgg16` is called in ours. Raises KeyError for any other name."""
+    """Our name of a tensor of torchvision's `ssd300_vgg16`. Raises KeyError for any other name."""
     match name.split("."):
         case ["backbone", "scale_weight"]:
             return "norms.0.scale"

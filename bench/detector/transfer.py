@@ -1,7 +1,7 @@
-"""A trained SSD of torchvision's, taken over beyond its backbone: norms, extra levels and heads.
+"""Transfer of a trained torchvision SSD beyond its backbone: norms, extra levels and heads.
 
-So a published checkpoint can be scored and fine-tuned on data whose classes are others, fewer, or in
-another order. The heads are taken where they see the maps that they were trained on, not behind a neck.
+So a published checkpoint can be evaluated and fine-tuned on data with other classes, fewer classes, or another order of
+classes. Heads are only transferred if they read the maps that they were trained on, so not behind a neck.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from bench.errors import UserError
 
 CLASSIFIER = "class_heads."
 BOXES = "box_heads."
-SHOWN = 4  # tensors that an error names
-# Names of the outputs of published heads, background first: COCO by its category ids, and VOC.
+SHOWN = 4  # tensors that an error message names
+# Class names of published heads, background first, by the number of outputs: COCO (by category id) and VOC
 PUBLISHED: Mapping[int, Sequence[str]] = {
     len(names): names
     for names in (
@@ -31,11 +31,11 @@ PUBLISHED: Mapping[int, Sequence[str]] = {
 
 
 def class_outputs(weights: str, classes: Sequence[str]) -> tuple[int, ...]:
-    """For each class the output of the file's classifier that is it, 0 for none; () where the file is no SSD.
+    """For each class its output of the file's classifier, 0 for none; () if the file holds no SSD.
 
-    weights: as in a specification. A head of 91 outputs is COCO's and one of 21 is VOC's where they share
-    a name with `classes`; one of as many outputs as there are classes beside background is taken as it stands.
-    Raises UserError where the file has tensors that torchvision's `ssd300_vgg16` does not have, or lacks heads.
+    weights: as in a specification. A classifier with 91 outputs is COCO's, and one with 21 is VOC's, if they share a
+    name with `classes`. Otherwise one with exactly the classes and background is used in its own order.
+    Raises UserError if the file has tensors that torchvision's `ssd300_vgg16` does not have, or has no heads.
     """
     if weights in ("pretrained", "none"):
         return ()
@@ -51,9 +51,9 @@ def class_outputs(weights: str, classes: Sequence[str]) -> tuple[int, ...]:
 
 
 def take_over(model: nn.Module, weights: str, outputs: Sequence[int], *, heads: bool) -> tuple[str, ...]:
-    """Copy into an SSD what the file has beside the backbone and fits; the names of what was copied.
+    """Copy the file's tensors beside the backbone that fit into an SSD; returns the names of the copied tensors.
 
-    outputs: `class_outputs`; classes without one keep their untrained rows. heads: whether to take those.
+    outputs: from `class_outputs`; a class without one keeps its untrained weights. heads: whether to copy the heads.
     """
     state, own = _ours(read_state(Path(weights)), weights), model.state_dict()
     if heads:
@@ -71,7 +71,7 @@ def take_over(model: nn.Module, weights: str, outputs: Sequence[int], *, heads: 
 
 
 def check_taken(model: nn.Module, taken: Sequence[str], weights: str) -> None:
-    """Raises UserError that names tensors beside the backbone which the file did not fill."""
+    """Raise UserError if the file left tensors beside the backbone untrained; the message names them."""
     left = [name for name in model.state_dict() if not name.startswith("backbone.") and name not in taken]
     if left:
         theirs = _ours(read_state(Path(weights)), weights)
@@ -82,14 +82,14 @@ def check_taken(model: nn.Module, taken: Sequence[str], weights: str) -> None:
         )
         raise UserError(
             f"--weights {weights}: {len(left)} tensors of this SSD do not fit: {named}. Give --priors with as many "
-            "shapes at every level as the file's heads have, or weights of the backbone alone"
+            "shapes per level as the heads in the file, or weights of the backbone alone"
         )
 
 
 def _selected(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], outputs: Sequence[int], count: int
 ) -> Iterator[tuple[str, Tensor]]:
-    """The classifier's tensors with background and the outputs of our classes, prior by prior."""
+    """The classifier's tensors, reduced to background and the outputs of our classes."""
     rows = [0, *outputs]
     fresh = [place for place, row in enumerate(rows) if place and not row]
     for name, value in state.items():
@@ -97,17 +97,17 @@ def _selected(
             chosen = value.view(-1, count, *value.shape[1:])[:, rows].clone()
             ours = own.get(name)
             if ours is None or ours.numel() != chosen.numel():
-                continue  # another number of priors: the shapes will not agree
+                continue  # another number of priors: the shapes cannot agree
             chosen[:, fresh] = ours.view(chosen.shape)[:, fresh].to(chosen.dtype)
             yield name, chosen.flatten(0, 1)
 
 
 def _outputs(state: Mapping[str, Tensor], weights: str) -> int:
-    """Outputs of the classifier for each prior, background counted."""
+    """The number of classifier outputs per prior, including background."""
     try:
         return state[f"{CLASSIFIER}0.weight"].shape[0] // (state[f"{BOXES}0.weight"].shape[0] // 4)
     except (KeyError, ZeroDivisionError):
-        raise UserError(f"--weights {weights}: an SSD of torchvision's without its heads") from None
+        raise UserError(f"--weights {weights}: a torchvision SSD without its heads") from None
 
 
 def _ours(state: Mapping[str, Tensor], weights: str) -> dict[str, Tensor]:

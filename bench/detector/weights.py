@@ -1,4 +1,4 @@
-"""Files of weights: read without executing anything, and told apart by their content."""
+"""Files of weights, loaded without executing anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.errors import UserError
 
 
 def weights_fingerprint(weights: str) -> str:
-    """Hash of a file of weights; empty for "pretrained" and "none"."""
+    """Hash of a file of weights; empty for "pretrained" and "none". Raises UserError if there is no such file."""
     if weights in ("pretrained", "none"):
         return ""
     path = Path(weights)
@@ -22,7 +22,7 @@ def weights_fingerprint(weights: str) -> str:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file. Raises UserError for anything else; nothing in it is executed."""
+    """The state dict in a file. Raises UserError if the file holds anything else."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
