@@ -28,8 +28,8 @@ from bench.evaluation.error_types import (
     TRUE,
     VERDICTS,
     ap50,
-    given_back,
-    mended,
+    ap50_gain,
+    fix_errors,
 )
 
 # Fewer than for effects, because every type in every bucket of every cell is resampled. The relative error of a
@@ -104,7 +104,7 @@ def _costs(cell: CellErrors, *, resampled: bool) -> Iterator[tuple[Group, _Error
     images = len(np.unique(matches.truth_image[used]))
     for kind in EVERY_KIND:
         errors = _errors(cell, kind)
-        gains = given_back(before, ap50(mended(matches, types, kind), weights))
+        gains = ap50_gain(before, ap50(fix_errors(matches, types, kind), weights))
         yield (
             ("all", "", kind),
             _mean_cost(gains, ground_truths=int(used.sum()), count=int(errors.sum()), images=images),
@@ -126,10 +126,10 @@ def _costs(cell: CellErrors, *, resampled: bool) -> Iterator[tuple[Group, _Error
             truths = int(bucket.truths.sum())
             bucket_gains = np.where(np.isnan(before), np.nan, 0.0)
             if number:
-                after = mended(matches, types, kind, detections=bucket.detections, truths=bucket.truths)
+                after = fix_errors(matches, types, kind, detections=bucket.detections, truths=bucket.truths)
                 # Conditions give many differences that are rarely needed: compute them without intervals.
                 used = weights if size else weights[:1]
-                bucket_gains = given_back(before[: len(used)], ap50(after, used))
+                bucket_gains = ap50_gain(before[: len(used)], ap50(after, used))
             cost = _mean_cost(
                 bucket_gains,
                 ground_truths=truths,

@@ -14,7 +14,7 @@ from bench.diagnosis.objects import SIDE_RANGES, network_sides, side_range
 from bench.errors import UserError
 from bench.evaluation.coco import evaluate
 from bench.evaluation.detections import Detections, xywh
-from bench.evaluation.error_types import KINDS, ap50, error_types, given_back, mended
+from bench.evaluation.error_types import KINDS, ap50, ap50_gain, error_types, fix_errors
 from bench.evaluation.matches import Matches
 from bench.spec import DetectorSpec
 
@@ -50,7 +50,7 @@ def costs_of_errors(matches: Matches, detections: Detections, val: ImageIndex) -
     """
     types = error_types(matches, xywh(detections.boxes[matches.detection]), xywh(val.boxes))
     before, counts = ap50(matches), types.counts()
-    gains = {kind: given_back(before, ap50(mended(matches, types, kind))) for kind in KINDS}
+    gains = {kind: ap50_gain(before, ap50(fix_errors(matches, types, kind))) for kind in KINDS}
     exist = ~np.isnan(before)
     return {
         kind: {"count": counts[kind], "dAP50": float(gain[exist].mean()) if exist.any() else None}

@@ -1,1 +1,1 @@
-"""Detections against ground truth: COCO's and VOC's AP, matches, types of error."""
+"""Score detections against ground truth: COCO and VOC AP, matches, error types."""

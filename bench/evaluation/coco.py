@@ -1,9 +1,8 @@
-"""From detections to AP: every published figure is computed by pycocotools' COCOeval.
+"""Compute AP from detections; all published figures come from pycocotools' COCOeval.
 
-`evaluate` gives the figures of a record and the matches behind them. What is added to pycocotools is
-preparation alone: VOC's `difficult` is ignored without becoming a crowd, sizes are also measured at the
-network's resolution, truncated and occluded objects are asked of apart, and what does not exist is None
-instead of -1.
+`evaluate` returns the figures of a record and the matches behind them. The additions to pycocotools only prepare its
+input: VOC's `difficult` objects are ignored without becoming crowds, sizes are also measured at the network's
+resolution, truncated and occluded objects are scored separately, and missing values are None instead of -1.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ Accuracy = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation gives.
+    """The result of an evaluation.
 
-    accuracy: fractions of 1, None where there is no ground truth to ask about: AP, AP50, AP75,
-        AP_small/medium/large (by `area` in original pixels), AR_1/10/100, AR_small/medium/large,
-        AP_small_network and so on (by the area of the box at the network's resolution),
-        AP_truncated/untruncated/occluded/unoccluded and AR_ of the same,
-        ground_truths {all, small, ..., large_network, truncated, ...} (of a condition that no box
-        states: None), per_class {name: {AP, AP50, AP75, AR_100, ground_truths}}, images.
-    matches: what the figures were counted from.
+    accuracy: fractions of 1, None without ground truth:
+        AP, AP50, AP75; AP_small/medium/large (by `area` in original pixels); AP_small_network/... (by box area at the
+        network's resolution); AP_truncated/untruncated/occluded/unoccluded;
+        AR_1/10/100; AR_small/medium/large; AR_truncated/...;
+        ground_truths {all, small, ..., large_network, truncated, ...}, None for conditions that are not annotated;
+        per_class {name: {AP, AP50, AP75, AR_100, ground_truths}}; images.
+    matches: the matches that the figures are computed from.
     """
 
     accuracy: Accuracy
@@ -43,17 +42,18 @@ class Evaluation:
 
 
 def evaluate(index: ImageIndex, detections: Detections, *, network_size: tuple[int, int] = (300, 300)) -> Evaluation:
-    """Score detections against the boxes of `index`, as COCO does (pycocotools; 101-point AP).
+    """Score detections against the boxes of `index` as COCO does (pycocotools, 101-point AP).
 
-    network_size: width and height of the network's input; the "_network" ranges use the same limits of
-        32^2 and 96^2, on boxes as they are there.
-    Difficult ground truths are ignored as those outside an area range are: finding one is neither right
-    nor wrong, and not finding it costs nothing.
+    network_size: width and height of the network's input. The "_network" sizes apply the limits of 32^2 and 96^2 to
+        boxes at this resolution.
 
-    Of a condition (truncated, occluded, and their opposites) the other ground truths, and those of which
-    it is unknown, are ignored in that way. A detection that matches nothing has no condition: it is wrong
-    in all of them. So the rarer condition has the lower AP at equal recall. Compare the AP of a condition
-    between detectors; between conditions compare AR, which no wrong detection lowers.
+    Difficult ground truths are ignored, like those outside an area range: detecting one is neither right nor wrong, and
+    missing it costs nothing. In a condition (truncated, occluded and their opposites), ground truths without it or with
+    an unknown state are ignored in the same way. Unmatched detections have no condition and count as wrong in all of
+    them, so at equal recall a rarer condition has a lower AP. Compare the AP of a condition only between detectors;
+    between conditions, compare AR, which wrong detections do not lower.
+
+    Raises ValueError if detections have images or classes that are not in `index`.
     """
     check_rows(index, detections)
     subsets = _subsets(index, detections, network_size)
@@ -63,13 +63,13 @@ def evaluate(index: ImageIndex, detections: Detections, *, network_size: tuple[i
 
 
 def _subsets(index: ImageIndex, detections: Detections, network_size: tuple[int, int]) -> dict[str, Subset]:
-    """ "all", the sizes, and the conditions that the boxes state."""
+    """The subsets to score: "all", the sizes, and the annotated conditions."""
     params = Params(iouType="bbox")
     limits = dict(zip(params.areaRngLbl, params.areaRng, strict=True))
     scale = np.prod(np.asarray(network_size) / index.sizes, axis=1)
-    found = _box_areas(detections.boxes)
-    areas = index.areas, found
-    network_areas = _box_areas(index.boxes) * scale[index.image_of_box], found * scale[detections.image]
+    detected = _box_areas(detections.boxes)
+    areas = index.areas, detected
+    network_areas = _box_areas(index.boxes) * scale[index.image_of_box], detected * scale[detections.image]
     subsets = {name: Subset(*(_within(column, limits[name]) for column in areas)) for name in ("all", *SIZES)}
     subsets |= {
         f"{name}_network": Subset(*(_within(column, limits[name]) for column in network_areas)) for name in SIZES
@@ -118,14 +118,14 @@ def _accuracy(index: ImageIndex, evaluator: CocoEvaluator, matches: Matches) -> 
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
-    """Mean of what exists, as COCOeval's `summarize` takes it."""
+    """Mean of the existing values, as in COCOeval's `summarize`."""
     existing = values[values > -1]
     return float(existing.mean()) if existing.size else None
 
 
 def _matches(index: ImageIndex, detections: Detections, evaluator: CocoEvaluator, areas: tuple[str, ...]) -> Matches:
     rows = evaluator.rows
-    # Ties as `accumulate` has them: by image id, and within an image as they stand.
+    # Ties in the order of `accumulate`: by image id, and stable within an image.
     ids = index.image_ids[detections.image[rows]]
     order = np.lexsort((ids, -detections.scores[rows], detections.labels[rows]))
     rows = rows[order]

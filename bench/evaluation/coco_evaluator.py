@@ -1,4 +1,4 @@
-"""pycocotools' COCOeval, fed from arrays."""
+"""pycocotools' COCOeval, with arrays as input."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pycocotools.cocoeval import COCOeval
 from bench.data.index import ImageIndex
 from bench.evaluation.detections import Detections, xywh
 
-MAX_DETECTIONS = (1, 10, 100)  # of one image and class
+MAX_DETECTIONS = (1, 10, 100)  # per image and class
 
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """The ground truths that figures are asked of, as COCO asks of an area range.
+    """A subset of the ground truths to score, like COCO's area ranges.
 
-    truths: (M,) bool. The others are ignored: they are not to be found, and finding one is no error.
-    detections: (D,) bool. These are wrong if they are matched to nothing; the others are then ignored.
+    truths: (M,) bool. The others are ignored: missing one costs nothing, and detecting one is not an error.
+    detections: (D,) bool. If unmatched, these are wrong and the others are ignored.
     """
 
     truths: NDArray[np.bool_]
@@ -34,27 +34,25 @@ class Subset:
 
 
 class CocoEvaluator(COCOeval):  # type: ignore[misc]
-    """COCOeval fed from arrays, for any subsets of the ground truths, spared the searches that cannot find anything.
+    """COCOeval with arrays as input and arbitrary subsets of the ground truths, without futile searches.
 
-    Matching and accumulation are pycocotools' own. But a detection whose IoU with every ground truth of
-    its image and class is below the lowest threshold stays unmatched whatever else happens, and most are
-    such: they are taken out before the search, and put back after it. And subsets that ignore the same of
-    the few ground truths of an image and class share one search. The same figures in a fraction of the time.
+    Matching and accumulation are pycocotools' own. Two shortcuts give the same figures in a fraction of the time. A
+    detection whose IoU with all ground truths of its image and class is below the lowest threshold stays unmatched, so
+    it is removed before the search and restored after it; most detections are of this kind. And subsets that ignore the
+    same ground truths of an image and class share one search. Classes are evaluated one after another, each image by
+    image for all subsets, which is cache-friendly: the time per image does not grow with the number of images.
 
-    One class is evaluated after another, and in it one image after another for all subsets, so that what is
-    looked at together lies together: an image takes no longer where there are many.
-
-    rows: (K,) rows of the detections that took part: the 100 best of each class and image.
+    rows: (K,) rows of the evaluated detections, the 100 best of each class and image.
     truth: (T, K) int32, id (row + 1) of the ground truth matched at each of T thresholds in the first subset, 0 for
         none. matched, ignored: (A, T, K) bool, in each of A subsets. truth_ignored: (A, M) bool.
-    precision: (T, 101, C, A), and recall: (T, C, A), of 100 detections of an image and class. recall_few: (T, C, 2),
-        of 1 and 10, in the first subset. Classes are by category id; -1 stands where there is no ground truth.
+    precision: (T, 101, C, A) and recall: (T, C, A), with 100 detections per image and class. recall_few: (T, C, 2),
+        with 1 and 10, in the first subset. Classes are in the order of category ids; -1 means no ground truth.
     """
 
     def __init__(self, index: ImageIndex, detections: Detections, subsets: Sequence[Subset]) -> None:
-        """At least one subset. Crowds and difficult ground truths are ignored in every one."""
+        """subsets: at least one. Crowds and difficult ground truths are ignored in all of them."""
         super().__init__(iouType="bbox")
-        # COCOeval's own name for a subset is its area range. All areas are 0 here, and so in each of them.
+        # COCOeval identifies a subset by its area range. All areas are set to 0, which is in every range.
         self.params.areaRng = [[-place, place] for place in range(len(subsets))]
         self.params.maxDets = list(MAX_DETECTIONS)
         self.params.imgIds = sorted(index.image_ids.tolist())
@@ -71,15 +69,15 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
             self._spans[label][image] = slice(*span)
         self._scores = detections.scores[self.rows].astype(np.float64)
         self._boxes = xywh(detections.boxes[self.rows])
-        # Not `ignore` as COCOeval prepares it: that would be `iscrowd` again, and difficult would count.
-        never = index.crowd | index.difficult
-        self.truth_ignored = np.stack([never | ~subset.truths for subset in subsets])
-        # Start: nothing is matched.
-        forgiven = np.stack([~subset.detections[self.rows] for subset in subsets])
-        self._ignored = np.repeat(forgiven[..., None], len(self.params.iouThrs), axis=-1)
+        # COCOeval would set `ignore` to `iscrowd`, and difficult objects would count.
+        always_ignored = index.crowd | index.difficult
+        self.truth_ignored = np.stack([always_ignored | ~subset.truths for subset in subsets])
+        # Initially nothing is matched.
+        outside = np.stack([~subset.detections[self.rows] for subset in subsets])
+        self._ignored = np.repeat(outside[..., None], len(self.params.iouThrs), axis=-1)
         self._matched = np.zeros(self._ignored.shape, dtype=np.bool_)
         self._truth = np.zeros(self._ignored.shape[1:], dtype=np.int32)
-        with contextlib.redirect_stdout(io.StringIO()), _all_kept():
+        with contextlib.redirect_stdout(io.StringIO()), _no_garbage_collection():
             curves = [self._of_class(index, label) for label in np.argsort(index.category_ids).tolist()]
         self.precision, self.recall, self.recall_few = (
             np.concatenate(parts, axis=axis) for parts, axis in zip(zip(*curves, strict=True), (2, 1, 1), strict=True)
@@ -98,7 +96,7 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
         return self._ignored.swapaxes(1, 2)
 
     def _of_class(self, index: ImageIndex, label: int) -> tuple[NDArray[np.float64], ...]:
-        """Precision (T, 101, 1, A), recall (T, 1, A) and recall of few (T, 1, 2) of a class."""
+        """Precision (T, 101, 1, A), recall (T, 1, A) and recall_few (T, 1, 2) of a class."""
         params = self.params
         params.catIds = [category] = index.category_ids[label : label + 1].tolist()
         truths = _truths_of_class(index, label)
@@ -122,12 +120,12 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
     def _of_pair(
         self, image: int, category: int, truths: list[dict[str, Any]], span: slice | None
     ) -> list[dict[str, Any] | None]:
-        """What `accumulate` asks of the ground truths and detections of an image and class, in each subset."""
+        """The input of `accumulate` for an image and class, in each subset."""
         if span is None and not truths:
             return [None] * len(self.params.areaRng)
         span = span or slice(0)
         scores = self._scores[span]
-        near = self._lay_out(image, category, truths, span) if truths else None
+        near = self._prepare(image, category, truths, span) if truths else None
         truth_ignored = self.truth_ignored[:, [truth["id"] - 1 for truth in truths]].tolist()
         searches: dict[tuple[bool, ...], dict[str, Any]] = {}
         evaluated: list[dict[str, Any] | None] = []
@@ -139,12 +137,12 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
                     for truth, flag in zip(truths, flags, strict=True):
                         truth["ignore"] = flag
                     searches[flags] = self.evaluateImg(image, category, limits, MAX_DETECTIONS[-1])
-                found = searches[flags]
+                result = searches[flags]
                 if len(near):
-                    matched[:, near] = right = found["dtMatches"] > 0
-                    ignored[:, near] = np.where(right, found["dtIgnore"], ignored[:, near])
+                    matched[:, near] = right = result["dtMatches"] > 0
+                    ignored[:, near] = np.where(right, result["dtIgnore"], ignored[:, near])
                     if subset == 0:
-                        self._truth[span].T[:, near] = found["dtMatches"]
+                        self._truth[span].T[:, near] = result["dtMatches"]
             evaluated.append(
                 {
                     "gtIgnore": np.array(truth_ignored[subset]),
@@ -155,8 +153,8 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
             )
         return evaluated
 
-    def _lay_out(self, image: int, category: int, truths: list[dict[str, Any]], span: slice) -> NDArray[np.int64]:
-        """Give COCOeval what it searches, and the places in `span` of the detections that it is given."""
+    def _prepare(self, image: int, category: int, truths: list[dict[str, Any]], span: slice) -> NDArray[np.int64]:
+        """Set COCOeval's input for an image and class; returns the positions in `span` of its detections."""
         pair = image, category
         columns = (self.rows[span], self._boxes[span], self._scores[span])
         detections = [
@@ -172,10 +170,10 @@ class CocoEvaluator(COCOeval):  # type: ignore[misc]
 
 
 def _truths_of_class(index: ImageIndex, label: int) -> dict[int, list[dict[str, Any]]]:
-    """The ground truths of a class by image id, as COCOeval reads them."""
+    """The ground truths of a class by image id, in COCOeval's form."""
     rows = np.flatnonzero(index.labels == label)
     names = ("id", "bbox", "iscrowd")
-    columns = (rows + 1, xywh(index.boxes[rows]), index.crowd[rows])  # pycocotools takes id 0 for "unmatched"
+    columns = (rows + 1, xywh(index.boxes[rows]), index.crowd[rows])  # pycocotools treats id 0 as "unmatched"
     truths: dict[int, list[dict[str, Any]]] = defaultdict(list)
     images = index.image_ids[index.image_of_box[rows]].tolist()
     for image, *values in zip(images, *(column.tolist() for column in columns), strict=True):
@@ -184,21 +182,21 @@ def _truths_of_class(index: ImageIndex, label: int) -> dict[int, list[dict[str, 
 
 
 @contextlib.contextmanager
-def _all_kept() -> Iterator[None]:
-    """No search for what can be freed among millions of entries that all stay: it takes longer the more there are."""
-    searched = gc.isenabled()
+def _no_garbage_collection() -> Iterator[None]:
+    """Disable garbage collection, which would scan millions of live entries repeatedly."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if searched:
+        if enabled:
             gc.enable()
 
 
 def _best_of_pairs(detections: Detections, images: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the 100 best of each class and image, best first; where each pair starts, and the end."""
+    """Rows of the 100 best detections of each class and image, best first; the start of each pair, and the end."""
     pair = detections.labels.astype(np.int64) * images + detections.image
-    order = np.lexsort((-detections.scores, pair))  # stable: ties stay in the order of the file
+    order = np.lexsort((-detections.scores, pair))  # stable: ties keep their order
     changes = np.diff(pair[order], prepend=-1) != 0
     starts = np.flatnonzero(changes)
     rank = np.arange(len(order)) - starts[np.cumsum(changes) - 1]

@@ -9,10 +9,10 @@ from bench.evaluation.detections import Detections, check_rows, xywh
 
 
 def ground_truth_coco(index: ImageIndex) -> dict[str, Any]:
-    """The split as COCO JSON: image and category ids of the source, annotation ids from 1.
+    """The index as COCO JSON, with the source's image and category ids and annotation ids from 1.
 
-    VOC's `difficult` is carried as `difficult`, and as COCO's own `ignore`; tools that know neither
-    (pycocotools overwrites `ignore`) count such objects as ordinary ones.
+    VOC's `difficult` is written as `difficult` and as COCO's `ignore`. Tools that support neither (pycocotools
+    overwrites `ignore`) treat such objects as ordinary ones.
     """
     annotations = []
     columns = zip(
@@ -28,7 +28,7 @@ def ground_truth_coco(index: ImageIndex) -> dict[str, Any]:
     )
     for row, (image, category, box, area, crowd, difficult, truncated, occluded) in enumerate(columns):
         annotation = {
-            "id": row + 1,  # pycocotools takes id 0 for "unmatched"
+            "id": row + 1,  # pycocotools treats id 0 as "unmatched"
             "image_id": image,
             "category_id": category,
             "bbox": box,
@@ -37,8 +37,8 @@ def ground_truth_coco(index: ImageIndex) -> dict[str, Any]:
             "ignore": difficult,
             "difficult": difficult,
         }
-        known = {"truncated": truncated, "occluded": occluded}
-        annotations.append(annotation | {name: flag for name, flag in known.items() if flag != UNKNOWN})
+        conditions = {"truncated": truncated, "occluded": occluded}
+        annotations.append(annotation | {name: flag for name, flag in conditions.items() if flag != UNKNOWN})
     images = [
         {"id": image, "file_name": file, "width": width, "height": height}
         for image, file, (width, height) in zip(
@@ -59,9 +59,9 @@ def ground_truth_coco(index: ImageIndex) -> dict[str, Any]:
 
 
 def detections_coco(detections: Detections, index: ImageIndex) -> list[dict[str, Any]]:
-    """COCO's results format, in the order of `detections`; boxes xywh in original pixels.
+    """The detections in COCO's results format and in their order; boxes xywh in original pixels.
 
-    Every float32 is written in full: reading the file back gives the very numbers evaluated here.
+    Floats keep their full precision, so that reading the file back gives exactly the evaluated numbers.
     """
     check_rows(index, detections)
     return [

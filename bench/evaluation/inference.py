@@ -14,7 +14,7 @@ from bench.data.warp import whole_images
 from bench.detector.ssd import SSD
 from bench.evaluation.detections import Detections
 from bench.spec import Numerics
-from bench.training.trainer import autocast
+from bench.training.setup import autocast
 
 BATCH = 16
 

@@ -1,8 +1,8 @@
-"""Which detection was matched to which ground truth: all that AP, and any question about it, needs.
+"""Matches between detections and ground truths: all that is needed to compute AP under any weights of the images.
 
-The evaluator's matching costs a hundred times more than the sums that follow it, and does not depend on
-how images are weighted. So it is done once and kept (`matches.npz`); `average_precision` gives the
-evaluator's own AP again, under any weights of the images, from cumulative sums alone. NumPy only.
+Matching costs a hundred times more than the sums that follow, and it does not depend on the weights of the images. It
+is therefore done once and stored (`matches.npz`); `average_precision` computes the evaluator's AP from cumulative sums.
+NumPy and SciPy only.
 """
 
 from __future__ import annotations
@@ -17,33 +17,32 @@ from scipy import sparse
 
 from bench.storage.atomic import replacing
 
-RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO reads precision off the curve
-SUMS_AT_ONCE = 500_000  # cumulative sums held in memory at a time: 4 MB, a cache full
+RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO samples the precision curve
+SUMS_AT_ONCE = 500_000  # cumulative sums in memory at a time: 4 MB, about a cache
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matches:
-    """D detections and M ground truths of N images, of C classes, over A area ranges and T IoU thresholds.
+    """Matches of D detections and M ground truths in N images of C classes, for A subsets and T IoU thresholds.
 
-    Detections are those left after the evaluator's cut (the 100 best of each image and class), by class,
-    then by falling score, ties as the evaluator orders them: cumulative sums over a class are its curve.
+    Detections are the evaluated ones (the 100 best of each image and class), sorted by class, then by descending score,
+    with ties in the evaluator's order: cumulative sums within a class give its curve.
 
     classes: C names. image_ids: (N,) int64, as in ground_truth.json.
-    areas: A names of area ranges; those that end in "_network" are measured at the network's resolution.
-        After them, where the data state it: "truncated", "untruncated", "occluded", "unoccluded".
+    areas: A names of subsets: "all", the sizes, with the suffix "_network" those at the network's resolution, and the
+        annotated ones of the conditions "truncated", "untruncated", "occluded", "unoccluded".
     thresholds: (T,) float64, IoU.
-    detection: (D,) int64, place in detections.json, from 0.
+    detection: (D,) int64, index in detections.json, from 0.
     image: (D,) int64, row of the image. label: (D,) int32. score: (D,) float32.
-    matched: (A, T, D) bool: matched to a ground truth, in that area range, at that threshold.
-    ignored: (A, T, D) bool: neither right nor wrong (matched to an ignored ground truth, or unmatched
-        and outside the area range).
-    truth: (T, D) int64, range "all": place in ground_truth.json's annotations, from 0 (annotation id - 1),
-        of the ground truth that was matched, or -1.
+    matched: (A, T, D) bool, matched to a ground truth in that subset at that threshold.
+    ignored: (A, T, D) bool, neither right nor wrong: matched to an ignored ground truth, or unmatched and outside the
+        size range.
+    truth: (T, D) int64, in the subset "all": index of the matched ground truth in ground_truth.json's annotations, from
+        0 (annotation id - 1), or -1.
     truth_image: (M,) int64. truth_label: (M,) int32.
-    truth_ignored: (A, M) bool: crowd, difficult, or outside the area range (without the condition).
+    truth_ignored: (A, M) bool, crowd, difficult, or not in the subset.
 
-    In the file the three (A, ...) arrays of flags are `numpy.packbits` along their last axis; all else is
-    stored as it is here.
+    In the file the three (A, ...) arrays are packed by `numpy.packbits` along their last axis.
     """
 
     classes: tuple[str, ...]
@@ -62,7 +61,7 @@ class Matches:
     truth_ignored: NDArray[np.bool_]
 
     def save(self, path: Path) -> None:
-        """Write the file in one step: it is there whole, or not at all."""
+        """Write the file atomically."""
         arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in PACKED:
             arrays[name] = np.packbits(arrays[name], axis=-1)
@@ -71,7 +70,7 @@ class Matches:
 
     @classmethod
     def load(cls, path: Path) -> Matches:
-        """Read what `save` wrote."""
+        """Read a file written by `save`."""
         with np.load(path, allow_pickle=False) as file:
             arrays: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
         counts = {
@@ -86,7 +85,7 @@ class Matches:
         return cls(**arrays)
 
     def ground_truths(self, area: str = "all") -> NDArray[np.int64]:
-        """(C,) number of ground truths of each class that count in an area range."""
+        """(C,) number of ground truths of each class that count in a subset."""
         counted = ~self.truth_ignored[self.areas.index(area)]
         return np.bincount(self.truth_label[counted], minlength=len(self.classes)).astype(np.int64)
 
@@ -97,14 +96,15 @@ PACKED = ("matched", "ignored", "truth_ignored")
 def average_precision(
     matches: Matches, weights: NDArray[np.float64] | None = None, *, area: str = "all"
 ) -> NDArray[np.float64]:
-    """(..., C, T) AP (101-point, at most 100 detections an image and class) per class and IoU threshold.
+    """(..., C, T) AP (101-point, at most 100 detections per image and class) per class and IoU threshold.
 
-    weights: (N,) or (B, N), of the images: how often each was drawn, in a bootstrap replicate; without
-        them every image counts once, and the AP is that of pycocotools (to rounding).
-    A class without (weighted) ground truths in the area range is NaN. COCO's AP is the `nanmean` over
-    the last two axes, AP50 that of ``[..., 0]``.
+    weights: (N,) or (B, N), of the images, such as their counts in a bootstrap replicate. By default all images have a
+        weight of 1, and the AP equals that of pycocotools up to rounding. Integer weights give the AP of the data set
+        with each image repeated that often.
+    area: one of `matches.areas`.
 
-    With whole-numbered weights it is the AP of the data set in which each image is repeated so often.
+    Classes without (weighted) ground truths in the subset are NaN. COCO's AP is the `nanmean` over the last two axes,
+    AP50 that of ``[..., 0]``.
     """
     unit = weights is None
     w = np.ones((1, len(matches.image_ids))) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -123,7 +123,7 @@ def average_precision(
         counts = _Counts.of(
             matches.image[curve], matches.matched[row, :, curve], ~matches.ignored[row, :, curve], w.shape[1]
         )
-        chunk = max(1, SUMS_AT_ONCE // max(1, counts.claims.shape[0]))
+        chunk = max(1, SUMS_AT_ONCE // max(1, counts.detections.shape[0]))
         for first in range(0, len(w), chunk):
             part = w[first : first + chunk]
             result[first : first + chunk, label] = _class_precision(counts, np.ascontiguousarray(part.T), part @ images)
@@ -132,34 +132,34 @@ def average_precision(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Counts:
-    """A class's curves as counts by image, so that a replicate is a product with the weights of the images.
+    """The curves of a class as counts per image, so that a replicate is a product with the image weights.
 
-    Precision rises, and recall moves, at true positives alone. So the detections are summed up into the
-    steps between them: U of them that are true at any threshold, R_t at threshold t.
+    Recall and the precision envelope change only at true positives. Detections are therefore summed over the steps
+    between these: U detections are true positives at some threshold, R_t at threshold t.
 
-    claims: (U, N) of the detections that count at every threshold, by the step that they fall into.
-    rights: for each threshold (R_t,) rows of `claims` that are true positives.
-    images: for each threshold (R_t,) their images.
-    further: for each threshold (R_t, N) of the detections that count there but not everywhere; None for none.
+    detections: (U, N) number of detections that count at all thresholds, per step and image.
+    true_steps: for each threshold, (R_t,) rows of `detections` that end with a true positive.
+    true_images: for each threshold, (R_t,) the images of the true positives.
+    others: for each threshold, (R_t, N) number of detections that count at it but not at all; None if there are none.
     """
 
-    claims: sparse.csr_array
-    rights: tuple[NDArray[np.int64], ...]
-    images: tuple[NDArray[np.int64], ...]
-    further: tuple[sparse.csr_array | None, ...]
+    detections: sparse.csr_array
+    true_steps: tuple[NDArray[np.int64], ...]
+    true_images: tuple[NDArray[np.int64], ...]
+    others: tuple[sparse.csr_array | None, ...]
 
     @classmethod
     def of(cls, image: NDArray[np.int64], matched: NDArray[np.bool_], kept: NDArray[np.bool_], images: int) -> _Counts:
         """From the (D,) images and (T, D) flags of a class's detections, best first, and the number N of images."""
-        right = matched & kept
-        ends = np.flatnonzero(right.any(axis=0))
+        true = matched & kept
+        ends = np.flatnonzero(true.any(axis=0))
         everywhere = np.logical_and.reduce(kept, axis=0)
-        places = [np.flatnonzero(row) for row in right]
+        places = [np.flatnonzero(row) for row in true]
         return cls(
-            claims=_steps(ends, image, everywhere, images),
-            rights=tuple(np.searchsorted(ends, place) for place in places),
-            images=tuple(image[place] for place in places),
-            further=tuple(
+            detections=_steps(ends, image, everywhere, images),
+            true_steps=tuple(np.searchsorted(ends, place) for place in places),
+            true_images=tuple(image[place] for place in places),
+            others=tuple(
                 _steps(place, image, only, images) if only.any() else None
                 for place, only in zip(places, kept & ~everywhere, strict=True)
             ),
@@ -167,11 +167,11 @@ class _Counts:
 
 
 def _steps(ends: NDArray[np.int64], image: NDArray[np.int64], kept: NDArray[np.bool_], images: int) -> sparse.csr_array:
-    """(len(ends), N) number of kept detections of each image after the end before and up to each end."""
+    """(len(ends), N) number of kept detections of each image up to each of `ends` and after the previous one."""
     places = np.flatnonzero(kept)
     steps = np.searchsorted(ends, places)
     rows = np.searchsorted(steps, np.arange(len(ends) + 1))
-    # Places rise, so the entries stand by rows already; one image twice in a row is added up by the product
+    # Entries are already sorted by row; the product sums an image that occurs twice in a row.
     entries = (np.ones(rows[-1]), image[places[: rows[-1]]], rows)
     return sparse.csr_array(entries, shape=(len(ends), images))
 
@@ -179,20 +179,21 @@ def _steps(ends: NDArray[np.int64], image: NDArray[np.int64], kept: NDArray[np.b
 def _class_precision(
     counts: _Counts, weights: NDArray[np.float64], positives: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(B, T) AP of one class: weights (N, B) of the images, (B,) of its ground truths."""
-    result = np.zeros((weights.shape[1], len(counts.rights)))
-    claims = np.cumsum(counts.claims @ weights, axis=0)
-    for t, (rights, images, further) in enumerate(zip(counts.rights, counts.images, counts.further, strict=True)):
-        if not len(rights):
+    """(B, T) AP of one class. weights: (N, B) of the images. positives: (B,) weighted number of ground truths."""
+    result = np.zeros((weights.shape[1], len(counts.true_steps)))
+    everywhere = np.cumsum(counts.detections @ weights, axis=0)
+    thresholds = zip(counts.true_steps, counts.true_images, counts.others, strict=True)
+    for t, (steps, images, others) in enumerate(thresholds):
+        if not len(steps):
             continue
-        claimed = claims[rights]
-        if further is not None:
-            claimed += np.cumsum(further @ weights, axis=0)
+        detected = everywhere[steps]
+        if others is not None:
+            detected += np.cumsum(others @ weights, axis=0)
         true = np.cumsum(weights[images], axis=0)
-        claimed += np.spacing(1)
-        envelope = np.maximum.accumulate((true / claimed)[::-1], axis=0)[::-1]
+        detected += np.spacing(1)
+        envelope = np.maximum.accumulate((true / detected)[::-1], axis=0)[::-1]
         recall = true / np.where(positives == 0, 1.0, positives)
-        # Each point on the recall axis is read at the first true positive that reaches it.
+        # The precision at each point of the recall axis is that of the first true positive that reaches it.
         points = np.diff(_reached(recall), axis=0, prepend=0)
         result[:, t] = np.einsum("rb,rb->b", envelope, points) / len(RECALLS)
     result[positives == 0] = np.nan
@@ -200,8 +201,8 @@ def _class_precision(
 
 
 def _reached(recall: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many of `RECALLS` lie at or below each recall (at most 1), without a search for each."""
-    guess = (recall * (len(RECALLS) - 1)).astype(np.int64)  # rounding may leave it one too high or one too low
+    """Number of `RECALLS` at or below each recall (at most 1), without a search."""
+    guess = (recall * (len(RECALLS) - 1)).astype(np.int64)  # rounding errors make it off by at most one
     ends = np.append(RECALLS, np.inf)
     reached: NDArray[np.int64] = guess + (ends[guess] <= recall) + (ends[guess + 1] <= recall)
     return reached

@@ -306,11 +306,11 @@ def test_detections_that_cannot_be_scored_are_refused() -> None:
     index = index_of([[(0, 10, 10, 100, 100)]])
     with pytest.raises(ValueError, match="not finite"):
         detections_of((0, 0, float("nan"), 0, 0, 1, 1))
-    with pytest.raises(ValueError, match="unequal length"):
+    with pytest.raises(ValueError, match="different lengths"):
         replace(detections_of((0, 0, 0.5, 0, 0, 1, 1)), labels=np.zeros(2, dtype=np.int32))
-    with pytest.raises(ValueError, match="image rows 1 to 1; there are 1"):
+    with pytest.raises(ValueError, match="image rows 1 to 1, but there are only 1"):
         evaluate(index, detections_of((1, 0, 0.5, 0, 0, 1, 1)))
-    with pytest.raises(ValueError, match="labels -1 to -1; there are 2"):
+    with pytest.raises(ValueError, match="labels -1 to -1, but there are only 2"):
         detections_coco(detections_of((0, -1, 0.5, 0, 0, 1, 1)), index)
 
 

@@ -25,7 +25,7 @@ from bench.evaluation.error_types import (
     VERDICTS,
     ErrorTypes,
     error_types,
-    mended,
+    fix_errors,
 )
 from bench.evaluation.matches import Matches
 from tests.random_sets import detections_of, index_of, jittered, random_index
@@ -40,8 +40,8 @@ def decomposed(index: ImageIndex, detections: Detections) -> tuple[Matches, Erro
 
 
 def gain(matches: Matches, types: ErrorTypes, kind: str, **chosen: NDArray[np.bool_]) -> float:
-    after = et.ap50(mended(matches, types, kind, **chosen))
-    return float(np.nanmean(et.given_back(et.ap50(matches), after)))
+    after = et.ap50(fix_errors(matches, types, kind, **chosen))
+    return float(np.nanmean(et.ap50_gain(et.ap50(matches), after)))
 
 
 BOX = (10.0, 10.0, 110.0, 110.0)
@@ -187,11 +187,11 @@ def test_mending_some_and_then_the_rest_is_mending_all(seed: int) -> None:
     some_truths = rng.random(len(index.boxes)) < 0.5
     before = et.ap50(matches)
     for kind in EVERY_KIND:
-        whole = mended(matches, types, kind)
-        nothing = mended(matches, types, kind, detections=some_detections & False, truths=some_truths & False)
+        whole = fix_errors(matches, types, kind)
+        nothing = fix_errors(matches, types, kind, detections=some_detections & False, truths=some_truths & False)
         np.testing.assert_allclose(et.ap50(nothing), before, atol=1e-12)
-        first = mended(matches, types, kind, detections=some_detections, truths=some_truths)
-        rest = mended(matches, types, kind, detections=~some_detections, truths=~some_truths)
+        first = fix_errors(matches, types, kind, detections=some_detections, truths=some_truths)
+        rest = fix_errors(matches, types, kind, detections=~some_detections, truths=~some_truths)
         changed = (len(matches.label) - len(whole.label), *_positives(whole, matches))
         added = [(len(matches.label) - len(part.label), *_positives(part, matches)) for part in (first, rest)]
         assert np.array_equal(changed, np.sum(added, axis=0))
@@ -210,7 +210,7 @@ def test_without_false_positives_ap_is_recall(seed: int) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng)
     matches, types = decomposed(index, jittered(rng, index))
-    after = et.ap50(mended(matches, types, FALSE_POSITIVES))
+    after = et.ap50(fix_errors(matches, types, FALSE_POSITIVES))
     true = types.verdict == et.TRUE
     for label in range(len(index.classes)):
         total = np.count_nonzero((index.labels == label) & ~index.crowd)
@@ -231,7 +231,7 @@ def test_nothing_found_and_nothing_to_find() -> None:
             "background": len(detections.image),
         }
         for kind in EVERY_KIND:
-            after = et.given_back(et.ap50(matches), et.ap50(mended(matches, types, kind)))
+            after = et.ap50_gain(et.ap50(matches), et.ap50(fix_errors(matches, types, kind)))
             assert np.nan_to_num(after).tolist() == [0.0, 0.0]
 
 
