@@ -12,9 +12,9 @@ from bench.data.index import ImageIndex
 from bench.data.pixels import PixelSource
 from bench.data.warp import whole_images
 from bench.detector.ssd import SSD
+from bench.device.precision import autocast
 from bench.evaluation.detections import Detections
 from bench.spec import Numerics
-from bench.training.setup import autocast
 
 BATCH = 16
 

@@ -26,6 +26,7 @@ from bench.detector.priors import write_priors
 from bench.detector.ssd import SSD
 from bench.device.hardware import device_description
 from bench.device.memory import peak_memory_mib
+from bench.device.precision import autocast
 from bench.errors import UserError
 from bench.evaluation.coco import evaluate
 from bench.evaluation.coco_format import detections_coco
@@ -52,7 +53,7 @@ from bench.storage.run_folder import (
     cell_folder,
 )
 from bench.training.checkpoints import remove_checkpoints
-from bench.training.setup import autocast, build, configure
+from bench.training.setup import build, configure
 from bench.training.trainer import BatchTooLarge, NotFinite, Progress, Trained, Trainer
 
 SPEED_IMAGES = 64

@@ -14,9 +14,10 @@ import torch
 
 from bench.data.augment import Photometric, photometric
 from bench.device.fork_server import start_fork_server
+from bench.device.precision import autocast
 from bench.run.numerics import trial
 from bench.spec import Numerics, Specification
-from bench.training.setup import autocast, configure
+from bench.training.setup import configure
 
 
 def compile_kernels(spec: Specification, numerics: Numerics) -> float:

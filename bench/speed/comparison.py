@@ -1,9 +1,9 @@
-"""torchvision's SSD beside ours: the same work on the same tensors, in turn.
+"""torchvision's SSD and ours: the same work on the same tensors, interleaved.
 
 Contenders, each on a copy of the same weights: torchvision as its users run it (float32, its own loop), torchvision at
-its best (our precision, channels last, fused update), and ours. All are in one process, whose allocator and idle
-threads are set up for training (`bench/process.py`). On a CPU its users do not have that, and it makes a large
-difference: there "as shipped" is a process of its own with nothing set, and "in our process" the same in this one.
+its best (our precision, channels last, fused update), and ours. On a CPU, the allocator and OpenMP settings of our
+process (`bench.device.process_settings`) make a large difference, and users of torchvision do not have them. There "as
+shipped" runs in a child process without these settings, and "in our process" is the same code with them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from bench.detector.boxes import to_corners
 from bench.detector.loss import multibox_loss
 from bench.detector.postprocess import detect
 from bench.detector.ssd import SSD
+from bench.device.clock import Timing
+from bench.device.precision import autocast, dtype_of
 from bench.spec import Numerics, Phase, TrainSpec
-from bench.speed.child_process import in_own_process
-from bench.speed.inference import Timing, batches_of, count_flops, dense_convolution
-from bench.speed.interleaved import Budget, Contender, measure_in_turn
+from bench.speed.child_process import in_child_process
+from bench.speed.cost import count_flops, dense_convolution
+from bench.speed.inference import batches_of
+from bench.speed.interleaved import Budget, Contender, Ratio, measure_interleaved, paired_ratios, ratio_columns
 from bench.speed.stages import Outputs
 from bench.speed.torchvision_peer import (
     torchvision_boxes,
@@ -38,7 +41,7 @@ from bench.speed.torchvision_peer import (
     torchvision_step,
     torchvision_targets,
 )
-from bench.training.trainer import Trainer, autocast, dtype_of
+from bench.training.trainer import Trainer
 
 AS_SHIPPED = "as shipped"
 IN_OUR_PROCESS = "in our process"
@@ -52,11 +55,11 @@ STEP, INFERENCE, LOSS, POSTPROCESSING = (
 )
 TASKS = (STEP, INFERENCE, LOSS, POSTPROCESSING)
 K = TypeVar("K", bound=Hashable)
-HARMLESS_RATE = 1e-6  # weights stay what they are over hundreds of steps, and the arithmetic is the same
+HARMLESS_RATE = 1e-6  # hundreds of steps hardly change the weights
 
 
 def plain_training(training: TrainSpec) -> TrainSpec:
-    """The training that all contenders can do: SGD with momentum of every weight, one rate."""
+    """The training that all contenders support: SGD with momentum on every weight, at one rate."""
     return replace(
         training,
         optimiser="sgd",
@@ -71,7 +74,7 @@ def plain_training(training: TrainSpec) -> TrainSpec:
 
 
 class Key(NamedTuple):
-    """A row of the table. classes: outputs of the classifier, background included."""
+    """A row of the table. classes: outputs of the classifier, including background."""
 
     task: str
     classes: int
@@ -82,12 +85,12 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Work:
-    """What the contenders are given.
+    """The inputs of all contenders.
 
-    images: (N, 3, S, S) uint8 for inference. train_images: (B, 3, S, S) for steps of training.
-    targets: of H images, the first B of which are `train_images`.
-    outputs: of H images, for matching, loss and post-processing alone, the same for all contenders.
-    further: such outputs of classifiers with other numbers of classes, for post-processing alone.
+    images: (N, 3, S, S) uint8 for inference. train_images: (B, 3, S, S) for training steps.
+    targets: of H images; the first B are `train_images`.
+    outputs: of H images, for matching, loss and post-processing.
+    further: outputs of classifiers with other numbers of classes, for post-processing only.
     """
 
     images: Tensor
@@ -108,32 +111,34 @@ def measure_comparison(
 ) -> dict[str, Any]:
     """`rows` by task, classes, batch and contender, and the measured `ceiling`.
 
-    numerics: differ in their precision alone. Training is plain SGD with momentum of every weight, in all
-    contenders. A row: median, quartiles and their distance, `times_as_fast` as torchvision as shipped (by
-    the medians), `GFLOP` of the call, `share_of_ceiling` those per second over the rate of one large dense
-    convolution of the same precision, measured in the same turns. GFLOP are counted forward; a training
-    step is three times that: torch's counter takes the backward pass of a depthwise convolution for that
-    of a dense one.
+    numerics: differ only in their precision. All contenders train with SGD with momentum on every weight.
+
+    A row has the median and quartiles of the time, `times_as_fast` relative to torchvision as shipped (see
+    `paired_ratio`), the `GFLOP` of a call, and `share_of_ceiling`: its GFLOP/s relative to one large dense convolution
+    of the same precision, measured in the same rounds. A training step counts as three forward passes, because torch's
+    counter takes the backward pass of a depthwise convolution for that of a dense one.
     """
     device = torch.device(numerics[0].device)
     torchvision = _Torchvision(torchvision_ssd(model), model.priors, work, training, batches)
-    # Shapes are the same in all contenders, so is the count
+    # All contenders have the same shapes and therefore the same count
     forward = count_flops(model, work.images[:1]) / 1e9
     dense: dict[str, tuple[Callable[[], object], int]] = {
         each.precision: dense_convolution(each.device, dtype_of(each))
         for each in [replace(numerics[0], precision="float32"), *numerics]
     }
     ceilings = {
-        Key("ceiling", 0, 0, "", name): Contender(call=call, batch=1, each_round=3) for name, (call, _) in dense.items()
+        Key("ceiling", 0, 0, "", name): Contender(call=call, batch=1, calls_per_round=3)
+        for name, (call, _) in dense.items()
     }
-    with shipped_beside(torchvision, numerics[0]) as as_shipped:
+    with torchvision_as_shipped(torchvision, numerics[0]) as as_shipped:
         contenders = dict(as_shipped)
         for each in numerics:
             contenders |= torchvision(each, AT_ITS_BEST)
         for each in numerics:
             calls = _our_calls(model, work, training, each)
             contenders |= _contenders(calls, work, OURS, numerics=each, batches=batches)
-        timings = measure_in_turn(contenders | ceilings, device=device, budget=budget)
+        timings = measure_interleaved(contenders | ceilings, device=device, budget=budget, reference=_as_shipped)
+    ratios = paired_ratios(timings, _as_shipped)
     rate = {
         name: flop / 1e9 / timings[Key("ceiling", 0, 0, "", name)].p50
         for name, (_, flop) in dense.items()
@@ -141,28 +146,37 @@ def measure_comparison(
     }
     order = sorted(contenders, key=lambda key: (TASKS.index(key.task), key.classes, key.batch))
     return {
-        "rows": [_row(key, timings, _gflop(key, forward), rate) for key in order],
+        "rows": [_row(key, timings.get(key), ratios.get(key), _gflop(key, forward), rate) for key in order],
         "ceiling": [{"precision": name, "GFLOP_per_second": value} for name, value in rate.items()],
     }
 
 
 @contextmanager
-def shipped_beside(
+def torchvision_as_shipped(
     make: Callable[[Numerics, str], Mapping[K, Contender]], numerics: Numerics
 ) -> Iterator[dict[K, Contender]]:
-    """torchvision's contenders as shipped, which `make` makes of numerics and a name; beside ours of `numerics`."""
+    """torchvision's contenders with their users' settings, for comparison with ours of `numerics`.
+
+    make: from numerics and a name to contenders.
+    """
     plain = replace(numerics, precision="float32", channels_last=False)
     if numerics.device != "cpu":
         yield dict(make(plain, AS_SHIPPED))
         return
-    with in_own_process(partial(make, plain, AS_SHIPPED), threads=numerics.threads) as contenders:
+    with in_child_process(partial(make, plain, AS_SHIPPED), threads=numerics.threads) as contenders:
         yield contenders | dict(make(plain, IN_OUR_PROCESS))
 
 
-def _row(key: Key, timings: Mapping[Key, Timing], gflop: float | None, rate: Mapping[str, float]) -> dict[str, Any]:
-    timing, shipped = timings.get(key), timings.get(key._replace(contender=AS_SHIPPED, precision="float32"))
+def _as_shipped(key: Key) -> Key:
+    return key._replace(contender=AS_SHIPPED, precision="float32")
+
+
+def _row(
+    key: Key, timing: Timing | None, ratio: Ratio | None, gflop: float | None, rate: Mapping[str, float]
+) -> dict[str, Any]:
+    """rate: GFLOP/s of a dense convolution by precision."""
     quartiles = None if timing is None else 1000 * np.percentile(timing.seconds, (25, 75))
-    reached = timing is not None and gflop is not None and key.precision in rate
+    measured = timing is not None and gflop is not None and key.precision in rate
     return {
         **key._asdict(),
         "samples": timing.n if timing else 0,
@@ -170,20 +184,20 @@ def _row(key: Key, timings: Mapping[Key, Timing], gflop: float | None, rate: Map
         "p25_ms": None if quartiles is None else float(quartiles[0]),
         "p75_ms": None if quartiles is None else float(quartiles[1]),
         "iqr_ms": None if quartiles is None else float(quartiles[1] - quartiles[0]),
-        "times_as_fast": shipped.p50 / timing.p50 if timing and shipped else None,
+        **ratio_columns(ratio, "times_as_fast"),
         "GFLOP": gflop,
-        "share_of_ceiling": gflop / timing.p50 / rate[key.precision] if reached and timing and gflop else None,
+        "share_of_ceiling": gflop / timing.p50 / rate[key.precision] if measured and timing and gflop else None,
     }
 
 
 def _gflop(key: Key, forward: float) -> float | None:
-    """Of a call, from that of one image; None where there is no network in it."""
+    """GFLOP of a call, from those of one forward pass of one image; None for tasks without the network."""
     return {STEP: 3 * key.batch * forward, INFERENCE: key.batch * forward}.get(key.task)
 
 
 @dataclass(frozen=True, eq=False)
 class _Torchvision:
-    """torchvision's contenders, each with copies of `source`; it can be sent to another process."""
+    """torchvision's contenders, each with copies of `source`. Picklable."""
 
     source: TorchvisionSSD
     priors: Tensor
@@ -192,7 +206,7 @@ class _Torchvision:
     batches: Sequence[int]
 
     def __call__(self, numerics: Numerics, name: str) -> dict[Key, Contender]:
-        """Of that name, with the update at its best where it is that one."""
+        """The contenders called `name`, in the precision and layout of `numerics`."""
         work, size = self.work, self.work.images.shape[-1]
         layout = torch.channels_last if numerics.channels_last else torch.contiguous_format
 
@@ -243,9 +257,9 @@ def _our_calls(model: SSD, work: Work, training: TrainSpec, numerics: Numerics) 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Calls:
-    """What a contender can do; loss and postprocess take logits (B, P, C + 1) and offsets (B, P, 4).
+    """The calls of a contender. loss and postprocess take logits (B, P, C + 1) and offsets (B, P, 4).
 
-    outputs: the type of those, as its network gives them.
+    outputs: dtype of logits and offsets, as the contender's network returns them.
     """
 
     step: Callable[[], object]
@@ -259,7 +273,7 @@ class _Calls:
 def _contenders(
     calls: _Calls, work: Work, contender: str, *, numerics: Numerics, batches: Sequence[int]
 ) -> dict[Key, Contender]:
-    """The calls as tasks of the table, in the precision of the contender."""
+    """The calls as contenders, by row of the table."""
     heads = [tuple(part.to(calls.outputs) for part in outputs) for outputs in (work.outputs, *work.further)]
 
     def loss() -> object:
@@ -272,21 +286,22 @@ def _contenders(
         with torch.inference_mode(), autocast(numerics):
             return calls.postprocess(logits, offsets)
 
-    def infer(turns: Iterator[Tensor]) -> object:
+    def infer(inputs: Iterator[Tensor]) -> object:
         with torch.inference_mode(), autocast(numerics):
-            return calls.predict(next(turns))
+            return calls.predict(next(inputs))
 
-    many, name, classes = len(work.train_images), numerics.precision, heads[0][0].shape[2]
-    found: dict[Key, Contender] = {
-        Key(STEP, classes, many, contender, name): Contender(call=calls.step, batch=many),
-        Key(LOSS, classes, len(heads[0][0]), contender, name): Contender(call=loss, batch=len(heads[0][0])),
+    step_batch, (loss_batch, _, classes), precision = len(work.train_images), heads[0][0].shape, numerics.precision
+    contenders: dict[Key, Contender] = {
+        Key(STEP, classes, step_batch, contender, precision): Contender(call=calls.step, batch=step_batch),
+        Key(LOSS, classes, loss_batch, contender, precision): Contender(call=loss, batch=loss_batch),
     }
     for logits, offsets in heads:
         call = partial(postprocess, logits, offsets)
-        key = Key(POSTPROCESSING, logits.shape[2], len(logits), contender, name)
-        found[key] = Contender(call=call, batch=len(logits))
+        key = Key(POSTPROCESSING, logits.shape[2], len(logits), contender, precision)
+        contenders[key] = Contender(call=call, batch=len(logits))
     for batch in batches:
         call = partial(infer, batches_of(calls.images, batch))
-        often = max(1, max(batches) // batch)
-        found[Key(INFERENCE, classes, batch, contender, name)] = Contender(call=call, batch=batch, each_round=often)
-    return found
+        calls_per_round = max(1, max(batches) // batch)
+        key = Key(INFERENCE, classes, batch, contender, precision)
+        contenders[key] = Contender(call=call, batch=batch, calls_per_round=calls_per_round)
+    return contenders

@@ -1,7 +1,7 @@
 """Peak memory of inference, by precision and batch size.
 
-On CUDA the allocator counts, and its peak can be reset. A process's peak cannot, and memory that was
-freed stays with the process: on a CPU every figure is that of a fresh process.
+On CUDA the allocator's peak can be reset. The peak of a process cannot, and freed memory stays with the process, so on
+a CPU every row is measured in a fresh process.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from bench.detector.ssd import SSD
-from bench.device.fork_server import fresh_processes
+from bench.device.fork_server import start_fork_server
 from bench.device.memory import out_of_memory, peak_memory_mib
-from bench.run.numerics import configure
+from bench.device.precision import autocast
 from bench.spec import DetectorSpec, Numerics
 from bench.speed.inference import batches_of
-from bench.training.trainer import autocast
+from bench.training.setup import build, configure
 
 CALLS = 2
 
@@ -32,9 +32,9 @@ def measure_memory(
 ) -> list[dict[str, Any]]:
     """A row for each precision and batch size: `peak_memory_MiB` of inference from tensors to final boxes.
 
-    images: (N, 3, S, S) uint8, where the model is. On CUDA tensors alone are counted, weights among them;
-    on a CPU everything that the process holds, of which `idle_memory_MiB` before the first image
-    (libraries, weights). None where memory did not suffice.
+    images: (N, 3, S, S) uint8, on the device of the model. On CUDA the peak is that of the tensors, weights included.
+    On a CPU it is that of the whole process; `idle_memory_MiB` is the peak before the first image (libraries, weights).
+    None if memory ran out.
     """
     if images.device.type == "cuda":
         return [_row(each, batch, _on_cuda(model, images, each, batch)) for each in numerics for batch in batches]
@@ -42,7 +42,7 @@ def measure_memory(
         content = Path(folder) / "model.pt"
         torch.save({"model": model.state_dict(), "images": images}, content)
         return [
-            _row(each, batch, _in_a_fresh_process(model.spec, content, each, batch))
+            _row(each, batch, _in_fresh_process(model.spec, content, each, batch))
             for each in numerics
             for batch in batches
         ]
@@ -60,13 +60,13 @@ def _on_cuda(model: SSD, images: Tensor, numerics: Numerics, batch: int) -> tupl
 
 
 def _idle_and_peak(model: SSD, images: Tensor, numerics: Numerics, batch: int) -> tuple[float, float] | None:
-    """MiB before and after some calls; None where memory runs out."""
+    """Peak MiB before and after some calls; None if memory runs out."""
     idle = peak_memory_mib(images.device)
-    turns = batches_of(images, batch)
+    batches = batches_of(images, batch)
     try:
         with torch.inference_mode(), autocast(numerics):
             for _ in range(CALLS):
-                model.detect(next(turns))
+                model.detect(next(batches))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -74,17 +74,15 @@ def _idle_and_peak(model: SSD, images: Tensor, numerics: Numerics, batch: int) -
     return idle, peak_memory_mib(images.device)
 
 
-def _in_a_fresh_process(
-    spec: DetectorSpec, content: Path, numerics: Numerics, batch: int
-) -> tuple[float, float] | None:
-    # A process of its own by exec would be charged with its parent's peak; a fork server's child is not
-    context = fresh_processes(cpu_kernels=numerics.cpu_kernels)
+def _in_fresh_process(spec: DetectorSpec, content: Path, numerics: Numerics, batch: int) -> tuple[float, float] | None:
+    # A child by exec would inherit its parent's peak; a child of the fork server does not
+    context = start_fork_server(cpu_kernels=numerics.cpu_kernels)
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_report, args=(sender, spec, content, numerics, batch), daemon=True)
     child.start()
     sender.close()
     answer: tuple[float, float] | Exception | None = None
-    with suppress(EOFError):  # killed for its memory, most likely
+    with suppress(EOFError):  # most likely killed because memory ran out
         answer = receiver.recv()
     child.join()
     if isinstance(answer, Exception):
@@ -93,16 +91,15 @@ def _in_a_fresh_process(
 
 
 def _report(sender: Connection, spec: DetectorSpec, content: Path, numerics: Numerics, batch: int) -> None:
-    """What the process does: send the two figures, None, or the error."""
+    """The fresh process: send the two peaks, None, or the error."""
     answer: tuple[float, float] | Exception | None
     try:
         configure(numerics)
-        model = SSD(spec, seed=0)
+        model = build(spec, 0, numerics)
         stored = torch.load(content, weights_only=True, mmap=True)
         model.load_state_dict(stored["model"])
-        model.eval().to(memory_format=torch.channels_last)
-        answer = _idle_and_peak(model, stored["images"][:batch].clone(), numerics, batch)
-    except Exception as error:  # handed to the process that asked
+        answer = _idle_and_peak(model.eval(), stored["images"][:batch].clone(), numerics, batch)
+    except Exception as error:  # raised by the parent
         answer = RuntimeError(f"{type(error).__name__}: {error}")
     sender.send(answer)
     sender.close()

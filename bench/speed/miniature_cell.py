@@ -1,4 +1,4 @@
-"""A cell in miniature, from image files to boxes: torchvision's SSD trained and evaluated its way, beside ours."""
+"""A miniature cell, from image files to boxes: torchvision's SSD trained and evaluated its own way, and ours."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from bench.data.batches import TrainingBatches
 from bench.data.index import ImageIndex
 from bench.data.pixels import open_pixels
 from bench.detector.ssd import SSD
+from bench.device.precision import autocast
 from bench.evaluation.inference import detect_all
 from bench.spec import Numerics, TrainSpec
-from bench.speed.comparison import AS_SHIPPED, AT_ITS_BEST, OURS, plain_training, shipped_beside
-from bench.speed.interleaved import Budget, Contender, measure_in_turn
+from bench.speed.comparison import AS_SHIPPED, AT_ITS_BEST, OURS, plain_training, torchvision_as_shipped
+from bench.speed.interleaved import Budget, Contender, measure_interleaved, paired_ratios, ratio_columns
 from bench.speed.torchvision_peer import (
     torchvision_image,
     torchvision_optimiser,
@@ -30,14 +31,14 @@ from bench.speed.torchvision_peer import (
     torchvision_ssd,
     torchvision_step,
 )
-from bench.training.trainer import Trainer, autocast
+from bench.training.trainer import Trainer
 
 STEPS = 4
+SCORED = 16  # validation images; in the quick profile about as many belong to four steps
 _Key = tuple[str, str]  # contender and precision
-SCORED = 16  # validation images; the quick profile has about as many for so many steps
 
 
-def measure_whole_cells(
+def measure_miniature_cells(
     model: SSD,
     train: ImageIndex,
     val: ImageIndex,
@@ -48,11 +49,11 @@ def measure_whole_cells(
     fill: tuple[float, float, float],
     budget: Budget,
 ) -> list[dict[str, Any]]:
-    """A row for each contender and precision: seconds of `STEPS` steps from files and of boxes on `SCORED` images.
+    """A row for each contender and precision: the time of `STEPS` steps from files and of detection on `SCORED` images.
 
-    pixels: the file of images decoded once for all cells, None to decode on demand. torchvision's images come from
-    as many worker processes as we have threads, which live from one measurement to the next. Training is plain SGD
-    with momentum of every weight, as in `measure_comparison`; start-up, AP and the measuring of speed are left out.
+    pixels: the file of decoded images; None to decode on demand. torchvision's images come from as many worker
+    processes as we have threads, which persist between calls. Training is SGD with momentum on every weight, as in
+    `measure_comparison`. Start-up, AP and measuring speed are not included.
     """
     work = _Work(
         train=train,
@@ -63,15 +64,15 @@ def measure_whole_cells(
         fill=fill,
     )
     theirs = partial(_their_cell, torchvision_ssd(model), work)
-    with shipped_beside(theirs, numerics[0]) as as_shipped:
+    with torchvision_as_shipped(theirs, numerics[0]) as as_shipped:
         cells = dict(as_shipped)
         for each in numerics:
             cells |= theirs(each, AT_ITS_BEST)
         for each in numerics:
             cells |= _our_cell(model, work, each)
         device = torch.device(numerics[0].device)
-        timings = measure_in_turn(cells, device=device, budget=replace(budget, warmup=1))
-    shipped = timings.get((AS_SHIPPED, "float32"))
+        timings = measure_interleaved(cells, device=device, budget=replace(budget, warmup=1), reference=_as_shipped)
+    ratios = paired_ratios(timings, _as_shipped)
     return [
         {
             "contender": name,
@@ -82,15 +83,19 @@ def measure_whole_cells(
             "samples": timing.n,
             "p50_ms": 1000 * timing.p50,
             "iqr_ms": 1000 * (timing.percentile(75) - timing.percentile(25)),
-            "times_as_fast": shipped.p50 / timing.p50 if shipped else None,
+            **ratio_columns(ratios.get((name, precision)), "times_as_fast"),
         }
         for (name, precision), timing in timings.items()
     ]
 
 
+def _as_shipped(_: _Key) -> _Key:
+    return AS_SHIPPED, "float32"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Work:
-    """What the contenders are given."""
+    """The inputs of all contenders."""
 
     train: ImageIndex
     val: ImageIndex
@@ -115,7 +120,6 @@ def _our_cell(model: SSD, work: _Work, numerics: Numerics) -> dict[_Key, Contend
         size=work.size,
         fill=work.fill,
         workers=numerics.threads,
-        cpu_kernels=numerics.cpu_kernels,
         device=numerics.device,
     )
     shown = open_pixels(work.pixels, work.val)
@@ -134,7 +138,7 @@ def _their_cell(source: TorchvisionSSD, work: _Work, numerics: Numerics, name: s
     layout = torch.channels_last if numerics.channels_last else torch.contiguous_format
     detector = copy.deepcopy(source).to(numerics.device).to(memory_format=layout)
     optimiser = torchvision_optimiser(detector, plain_training(work.training), fused=name == AT_ITS_BEST)
-    samples = Views(work.train, work.size, work.fill)
+    samples = TrainingViews(work.train, work.size, work.fill)
     workers = numerics.threads if numerics.threads > 1 else 0
     common: dict[str, Any] = {
         "batch_size": work.training.batch,
@@ -146,13 +150,13 @@ def _their_cell(source: TorchvisionSSD, work: _Work, numerics: Numerics, name: s
     views = DataLoader(
         samples, sampler=RandomSampler(samples, replacement=True, num_samples=STEPS * work.training.batch), **common
     )
-    whole = DataLoader(Whole(work.val), **common)
+    whole = DataLoader(WholeImages(work.val), **common)
 
     def call() -> object:
         detector.train()
         for batch in views:
             images = [image.to(numerics.device) / 255 for image, _ in batch]
-            # Which class a box has costs nothing
+            # The time does not depend on the labels
             targets = [
                 {"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64, device=boxes.device)}
                 for boxes in (boxes.to(numerics.device) for _, boxes in batch)
@@ -165,7 +169,7 @@ def _their_cell(source: TorchvisionSSD, work: _Work, numerics: Numerics, name: s
     return {(name, numerics.precision): work.contender(call)}
 
 
-class Views(Dataset[tuple[Tensor, Tensor]]):
+class TrainingViews(Dataset[tuple[Tensor, Tensor]]):
     """Training views by torchvision's transforms: (3, S, S) uint8 and boxes (G, 4) xyxy in pixels."""
 
     def __init__(self, index: ImageIndex, size: int, fill: tuple[float, float, float]) -> None:
@@ -176,14 +180,14 @@ class Views(Dataset[tuple[Tensor, Tensor]]):
         return len(self.index)
 
     def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        # Made where it is used: it cannot be sent to another process
+        # Created in the worker process: it cannot be pickled
         self.prepare = self.prepare or torchvision_preparation(self.size, self.fill)
         boxes = self.index.boxes[slice(*self.index.offsets[row : row + 2])]
         return self.prepare(self.index.root / self.index.files[row], torch.from_numpy(boxes).float())
 
 
-class Whole(Dataset[Tensor]):
-    """Whole images (3, H, W) uint8; torchvision's detector scales them itself."""
+class WholeImages(Dataset[Tensor]):
+    """Whole images (3, H, W) uint8, which torchvision's detector resizes."""
 
     def __init__(self, index: ImageIndex) -> None:
         self.index = index

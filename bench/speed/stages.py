@@ -1,7 +1,7 @@
 """The stages of inference, apart and together, on the same real images.
 
-From a file to its final boxes an image passes through three stages; the first runs on the CPU with as
-many workers as the run has threads, the others where the detector is.
+There are three: decoding and preprocessing, on the CPU with as many workers as the run has threads; the network; and
+box decoding with NMS. The last two run on the device of the detector.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from torch import Tensor
 from bench.data.pixels import PixelSource
 from bench.data.warp import whole_images
 from bench.detector.postprocess import BatchDetections, detect
+from bench.device.clock import Timing
+from bench.device.precision import autocast
 from bench.spec import DetectorSpec, Numerics
-from bench.speed.inference import Timing, batches_of
-from bench.speed.interleaved import Budget, Contender, measure_in_turn
-from bench.training.trainer import autocast
+from bench.speed.inference import batches_of
+from bench.speed.interleaved import Budget, Contender, measure_interleaved
 
 DECODE = "decode + preprocess"
 NETWORK = "network"
@@ -33,7 +34,7 @@ Outputs = tuple[Tensor, Tensor]  # logits (N, P, C + 1) and offsets (N, P, 4)
 
 
 class Detecting(Protocol):
-    """What is needed of a detector to measure it: `bench.detector.ssd.SSD` is one."""
+    """What measuring needs of a detector; `bench.detector.ssd.SSD` has it."""
 
     spec: DetectorSpec
     priors: Tensor
@@ -47,8 +48,8 @@ class Detecting(Protocol):
 class Pictures:
     """The same N images as files and as tensors.
 
-    files: decodes the file of a row, 0 to N - 1, at every request.
-    tensors: (N, 3, S, S) uint8, where the detector is.
+    files: decodes the file of a row, 0 to N - 1, whenever it is requested.
+    tensors: (N, 3, S, S) uint8, on the device of the detector.
     """
 
     files: PixelSource
@@ -64,28 +65,28 @@ def measure_stages(
     made: bool,
     budget: Budget,
 ) -> list[dict[str, Any]]:
-    """A row for each stage, precision and batch size; all of them in turn, as many images of each a round.
+    """A row for each stage, precision and batch size, interleaved, with the same number of images of each a round.
 
-    numerics: differ in their precision alone. made: see `stage_calls`. Decoding knows no precision, its
-    rows have none. A row whose memory did not suffice has `samples` 0 and no figures.
+    numerics: differ only in their precision. made: see `stage_calls`. Decoding has no precision. A row that ran out of
+    memory has `samples` 0 and no times.
     """
     contenders: dict[tuple[str, str | None, int], Contender] = {}
-    # What is kept of a model's weights is of one precision: they take turns, and none should lay out weights in its own
+    # CPU kernels cache the layout of the weights for one precision, so each precision needs its own model
     models = [copy.deepcopy(model) for _ in numerics]
     for batch in batches:
         for own, each in zip(models, numerics, strict=True):
             for stage, call in stage_calls(own, pictures, numerics=each, batch=batch, made=made).items():
                 precision = None if stage == DECODE else each.precision
-                often = max(1, max(batches) // batch)
-                contenders.setdefault((stage, precision, batch), Contender(call=call, batch=batch, each_round=often))
-    timings = measure_in_turn(contenders, device=pictures.tensors.device, budget=budget)
+                contender = Contender(call=call, batch=batch, calls_per_round=max(1, max(batches) // batch))
+                contenders.setdefault((stage, precision, batch), contender)
+    timings = measure_interleaved(contenders, device=pictures.tensors.device, budget=budget)
     return [
         {
             "stage": stage,
             "precision": precision,
             "batch": batch,
             "workers": min(batch, numerics[0].threads) if stage in (DECODE, END_TO_END) else None,
-            **figures(timings.get((stage, precision, batch))),
+            **timing_columns(timings.get((stage, precision, batch))),
         }
         for stage, precision, batch in sorted(contenders, key=lambda key: (STAGES.index(key[0]), key[1] or "", key[2]))
     ]
@@ -94,10 +95,10 @@ def measure_stages(
 def stage_calls(
     model: Detecting, pictures: Pictures, *, numerics: Numerics, batch: int, made: bool
 ) -> dict[str, Callable[[], object]]:
-    """Calls of the stages by name, each on the next `batch` images, round and round.
+    """Calls of the stages by name, each on the next `batch` images, in cycles.
 
-    made: whether box decoding and NMS work on outputs like those of a trained network instead of the
-        model's own, which finds next to nothing while it is untrained.
+    made: whether box decoding and NMS work on `made_outputs` instead of the model's own outputs; an untrained model
+        detects next to nothing.
     """
     spec, device = model.spec, pictures.tensors.device
     rows = batches_of(torch.arange(len(pictures.tensors)), batch)
@@ -129,27 +130,27 @@ def stage_calls(
 
 
 def own_outputs(model: Detecting, images: Tensor, numerics: Numerics) -> Outputs:
-    """The model's outputs for images (N, 3, S, S), one at a time: memory for more is not taken for granted."""
+    """The model's outputs for images (N, 3, S, S), computed one image at a time to save memory."""
     with torch.inference_mode(), autocast(numerics):
         parts = [model(image[None]) for image in images]
     return torch.cat([logits for logits, _ in parts]), torch.cat([offsets for _, offsets in parts])
 
 
 def made_outputs(spec: DetectorSpec, priors: Tensor, images: int) -> Outputs:
-    """Outputs like those of a trained network: background but for one prior in a hundred, small offsets."""
+    """Random outputs like those of a trained network: one prior in a hundred is an object, offsets are small."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(images, len(priors), spec.classes + 1, generator=generator)
     logits[..., 0] += 9
-    hit = torch.rand(images, len(priors), generator=generator) < 0.01
-    label = torch.randint(1, spec.classes + 1, (int(hit.sum()),), generator=generator)
-    image, prior = hit.nonzero(as_tuple=True)
+    is_object = torch.rand(images, len(priors), generator=generator) < 0.01
+    label = torch.randint(1, spec.classes + 1, (int(is_object.sum()),), generator=generator)
+    image, prior = is_object.nonzero(as_tuple=True)
     logits[image, prior, label] += 9
     offsets = torch.randn(images, len(priors), 4, generator=generator) * 0.3
     return logits.to(priors.device), offsets.to(priors.device)
 
 
-def figures(timing: Timing | None) -> dict[str, Any]:
-    """Of a row: median and percentiles in milliseconds, images per second by the median, and n."""
+def timing_columns(timing: Timing | None) -> dict[str, Any]:
+    """A timing as the columns of a row, Nones if it was not measured. Images per second are those of the median."""
     if timing is None:
         return {"samples": 0, "p50_ms": None, "p90_ms": None, "p99_ms": None, "images_per_second": None}
     return {

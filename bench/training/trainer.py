@@ -21,10 +21,10 @@ from bench.data.targets import Targets
 from bench.detector.loss import Loss, matched_priors, total_of
 from bench.detector.ssd import SSD
 from bench.device.memory import out_of_memory
+from bench.device.precision import autocast
 from bench.spec import Numerics, TrainSpec
 from bench.training.checkpoints import latest_checkpoint, write_checkpoint
 from bench.training.schedule import rate_factor, stage_rate_factors, trainable_stages
-from bench.training.setup import autocast
 
 
 class NotFinite(Exception):
