@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Literal
 
 from joblib import Parallel, delayed
 
@@ -96,23 +97,12 @@ def supervise(job: CellJob, retries: int, stopped: Callable[[], bool] = lambda: 
         )
         (job.folder / RECORD).unlink(missing_ok=True)
         process.start()
-        progress, waited, polled = _progress(job), 0.0, time.monotonic()
-        while process.is_alive() and waited <= job.hung_after:
-            if stopped():
-                _end(process)
-                return "interrupted"
-            process.join(POLL_SECONDS)
-            before, polled = polled, time.monotonic()
-            waited += min(polled - before, LONGEST_POLL_SECONDS)
-            if progress != (progress := _progress(job)):
-                waited = 0.0
-        hung = waited > job.hung_after
-        if hung:
-            _dump_stacks(process)
-            _end(process)
+        outcome = _wait(process, job, stopped)
+        if outcome == "interrupted":
+            return outcome
         record = read_record(job.run, job.cell.id)
         if record is None:
-            cause = _cause_of_hang(job) if hung else _cause_of_death(process.exitcode)
+            cause = _cause_of_hang(job) if outcome == "hung" else _cause_of_death(process.exitcode)
             record = failed_record(
                 identity_of(job.cell), cause=cause, folder=job.folder, traceback=_last_output(job.folder)
             )
@@ -121,6 +111,25 @@ def supervise(job: CellJob, retries: int, stopped: Callable[[], bool] = lambda: 
         if status == "done":
             break
     return status
+
+
+def _wait(process: BaseProcess, job: CellJob, stopped: Callable[[], bool]) -> Literal["ended", "hung", "interrupted"]:
+    """Wait until the process ends, or end it because it hangs or `stopped` returns True."""
+    progress, waited, polled = _progress(job), 0.0, time.monotonic()
+    while process.is_alive() and waited <= job.hung_after:
+        if stopped():
+            _end(process)
+            return "interrupted"
+        process.join(POLL_SECONDS)
+        before, polled = polled, time.monotonic()
+        waited += min(polled - before, LONGEST_POLL_SECONDS)
+        if progress != (progress := _progress(job)):
+            waited = 0.0
+    if waited <= job.hung_after:
+        return "ended"
+    _dump_stacks(process)
+    _end(process)
+    return "hung"
 
 
 def _schedule(

@@ -1,4 +1,4 @@
-"""The server of fresh processes has imported what cells need, wherever the command was started."""
+"""The fork server has imported the modules of a cell, in whatever folder the command was started."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="forking is unsafe there")
-def test_a_process_finds_everything_imported(tmp_path: Path) -> None:
+def test_a_forked_process_has_everything_imported(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(STARTED_ELSEWHERE)
     ended = subprocess.run([sys.executable, script, REPOSITORY], cwd=tmp_path, check=False)

@@ -1,4 +1,4 @@
-"""What this suite sets for its processes, and takes back for those that are to be as a user's."""
+"""OpenMP settings for our processes, and their removal for processes with the user's settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from bench.device.process_settings import user_environment
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-# A process that sets what it needs, as do those that it starts, and shows what one that is as a user's would find
+# Sets the variables, optionally starts the script in its argument, and prints them without and with our settings
 NESTED = """
 import os, subprocess, sys
 from bench.device.process_settings import user_environment, limit_openmp_spin
@@ -34,7 +34,7 @@ print([os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")])
         (["ACTIVE", None], ["ACTIVE", None]),
     ],
 )
-def test_what_the_user_has_not_set_is_set_and_taken_back(
+def test_only_unset_variables_are_set_and_removed(
     given: list[str | None], set_: list[str | None], further: list[str]
 ) -> None:
     with user_environment():
@@ -45,7 +45,7 @@ def test_what_the_user_has_not_set_is_set_and_taken_back(
     assert shown.splitlines() == [str(given), str(set_)]
 
 
-def test_the_environment_is_there_again() -> None:
+def test_the_environment_is_restored() -> None:
     before = dict(os.environ)
     with user_environment():
         pass

@@ -1,4 +1,4 @@
-"""What the fault tests share: a request of one cell that takes a second, and the command in a process of its own."""
+"""Fixtures of the fault tests: a request of one cell that takes a second, and the command in its own process."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.small_runs import request_words
 
 @pytest.fixture
 def words(pictures: Path, tiny_weights: Path, tmp_path: Path) -> list[str]:
-    """A request of the baseline alone that writes into the test's folder alone."""
+    """A request of the baseline only, which writes only into the test's folder."""
     return [*request_words(pictures, tiny_weights, tmp_path), "--axes", "none", "--no-images"]
 
 
 def command(words: Sequence[str]) -> list[str]:
-    """The command line of a process that runs what is asked for and draws no plots; start it in the repository."""
+    """A command that runs the request without drawing plots; start it in the repository."""
     return [sys.executable, "-m", "tests.faults.undrawn", *words]
 
 
 def start(words: Sequence[str]) -> subprocess.Popen[str]:
-    """The command in a process group of its own."""
+    """Start the command in its own process group."""
     return subprocess.Popen(
         command(words),
         cwd=REPOSITORY,

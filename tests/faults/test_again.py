@@ -1,4 +1,4 @@
-"""The same command once more, or another one: what is kept, what is tried again, what is refused."""
+"""Repeat a command, or give another one for the same folder: what is kept, retried, or refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.small_runs import CLOCKS, records
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
-def test_the_same_command_repeats_no_cell(words: list[str], tmp_path: Path) -> None:
+def test_repeating_the_command_runs_no_cell_again(words: list[str], tmp_path: Path) -> None:
     words += ["--axes", "fpn"]
     assert run_all.main(words) == 0
     run = tmp_path / "run"
@@ -29,7 +29,7 @@ def test_the_same_command_repeats_no_cell(words: list[str], tmp_path: Path) -> N
     assert {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*")} == before
 
 
-def test_the_same_command_gives_the_same_records_apart_from_clocks(words: list[str], tmp_path: Path) -> None:
+def test_two_runs_differ_only_in_clocks(words: list[str], tmp_path: Path) -> None:
     found = []
     for name in ("one", "two"):
         assert run_all.main([*words, "--axes", "anchors", "--out", str(tmp_path / name)]) == 0
@@ -45,27 +45,27 @@ def test_the_same_command_gives_the_same_records_apart_from_clocks(words: list[s
 
 
 def unequal(one: Any, other: Any, path: str = "") -> list[str]:
-    """Where two records differ."""
+    """Dotted paths at which two records differ."""
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         return [found for key in one for found in unequal(one[key], other[key], f"{path}.{key}" if path else key)]
     return [] if one == other else [path]
 
 
-def test_another_plan_in_the_same_folder_is_refused_by_name(
+def test_another_plan_in_the_same_folder_is_refused_with_the_difference(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_all.main(words) == 0
     capsys.readouterr()
     assert run_all.main([*words, "--lr", "0.5"]) == 2
     assert "base.training.rate: was 0.001, now 0.5" in capsys.readouterr().err
-    # Else it would be scored on the split that is there
+    # The existing split is kept, so these options would have no effect
     for option, value, name in (("--eval-list", "val", "eval_list"), ("--val-fraction", "0.5", "val_fraction")):
         assert run_all.main([*words, option, value]) == 2
         assert f"{name}: was None, now " in capsys.readouterr().err
 
 
-def test_a_failing_cell_is_visible_and_tried_again(words: list[str], tmp_path: Path) -> None:
-    """The axis fails as long as a file is missing: a failure is recorded, never kept as a result."""
+def test_a_failed_cell_is_reported_and_retried(words: list[str], tmp_path: Path) -> None:
+    """The axis fails as long as a file is missing; the failure is recorded but not kept."""
     remedy = tmp_path / "remedy"
     axis = tmp_path / "fragile.py"
     axis.write_text(
@@ -92,7 +92,7 @@ def test_a_failing_cell_is_visible_and_tried_again(words: list[str], tmp_path: P
     assert (run / "cells" / found["baseline"]["id"] / "record.json").stat().st_mtime_ns == baseline
 
 
-def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(words: list[str], tmp_path: Path) -> None:
+def test_an_interrupt_stops_cleanly_and_prints_how_to_resume(words: list[str], tmp_path: Path) -> None:
     words[words.index("--steps") + 1] = "5000"
     started = start(words)
     deadline = time.monotonic() + 120
@@ -100,7 +100,7 @@ def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(words: list[str], tmp_
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
     os.kill(started.pid, signal.SIGINT)
-    for _ in range(20):  # a batch system repeats itself
+    for _ in range(20):  # a batch system repeats its signal
         time.sleep(0.05)
         if started.poll() is None:
             os.kill(started.pid, signal.SIGTERM)
@@ -110,10 +110,8 @@ def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(words: list[str], tmp_
     assert "Traceback" not in printed
 
 
-def test_an_interrupt_of_the_whole_group_before_any_training_shows_no_traceback(
-    words: list[str], tmp_path: Path
-) -> None:
-    """As a terminal sends it: also to the server that is still importing what the cells will need."""
+def test_interrupting_the_process_group_before_training_shows_no_traceback(words: list[str], tmp_path: Path) -> None:
+    """A terminal sends the signal to the whole group, including the fork server, which is still importing."""
     started = start(words)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / LOCK).exists():

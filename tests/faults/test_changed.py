@@ -1,4 +1,4 @@
-"""What changed since a run was begun is noticed, named, and never mixed in without a word."""
+"""Changes since a run began are detected and named, and never mixed in silently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.pictures import picture, voc_folder, xml_of
 
 @pytest.fixture
 def data(tmp_path: Path) -> Dataset:
-    """Ten pictures with a frozen split in `run`."""
+    """Ten images, with a frozen split in `run`."""
     opened = reopened(voc_folder(tmp_path / "voc"))
     splits.save(opened.split, opened.index, tmp_path / "run/split.json")
     save_image_files(opened.index, tmp_path / "run" / IMAGE_FILES, workers=2)
@@ -35,7 +35,7 @@ def reopened(root: Path) -> Dataset:
     return open_dataset(f"voc:{root}", cache=root.parent / "cache", workers=1, frozen=run)
 
 
-def test_the_same_data_are_the_same_wherever_they_were_copied(data: Dataset, tmp_path: Path) -> None:
+def test_copied_or_moved_data_are_accepted(data: Dataset, tmp_path: Path) -> None:
     root = data.index.root
     for path in root.rglob("*.jpg"):
         os.utime(path, (1, 1))
@@ -44,14 +44,16 @@ def test_the_same_data_are_the_same_wherever_they_were_copied(data: Dataset, tmp
     assert reopened(tmp_path / "elsewhere").split.fingerprint == data.split.fingerprint
 
 
-def test_another_picture_of_the_same_size_is_named(data: Dataset) -> None:
+def test_a_replaced_image_of_the_same_size_is_named(data: Dataset) -> None:
     root = data.index.root
     picture(3).save(root / "JPEGImages/7.jpg")
-    with pytest.raises(UserError, match=r"1 of 10 images .* have changed since .*\(JPEGImages/7\.jpg\)\. Restore .*--out"):
+    with pytest.raises(
+        UserError, match=r"1 of 10 images .* have changed since .*\(JPEGImages/7\.jpg\)\. Restore .*--out"
+    ):
         reopened(root)
 
 
-def test_a_byte_that_no_size_or_time_betrays_is_found_where_the_time_differs(data: Dataset, tmp_path: Path) -> None:
+def test_one_changed_byte_is_found_by_the_checksum(data: Dataset, tmp_path: Path) -> None:
     path = data.index.root / "JPEGImages/2.jpg"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -78,7 +80,7 @@ def test_changed_annotations_are_named(data: Dataset, change: Any, named: str) -
         reopened(data.index.root)
 
 
-def test_a_split_that_was_edited_is_refused(data: Dataset, tmp_path: Path) -> None:
+def test_an_edited_split_is_refused(data: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "run/split.json"
     content = json.loads(path.read_text())
     for entry in ("files", "digests"):
@@ -89,7 +91,7 @@ def test_a_split_that_was_edited_is_refused(data: Dataset, tmp_path: Path) -> No
 
 
 def run_of(folder: Path, *environments: dict[str, Any], status: str = "done") -> Path:
-    """A run folder with a record for each environment."""
+    """A run folder with one record per environment."""
     for number, each in enumerate(environments):
         path = folder / f"cells/{number}/record.json"
         path.parent.mkdir(parents=True)
@@ -102,13 +104,13 @@ def with_torch(version: str) -> dict[str, Any]:
     return {**own, "packages": {**own["packages"], "torch": version}}
 
 
-def test_the_same_software_is_no_change_and_reporting_is_no_part_of_it(tmp_path: Path) -> None:
+def test_software_that_only_reports_does_not_count(tmp_path: Path) -> None:
     own = environment({})
     reporting = {**own, "code": "commit 0123456789ab", "packages": {**own["packages"], "pandas": "0.1"}}
     assert software_changes(run_of(tmp_path, own, reporting)) == []
 
 
-def test_another_torch_and_other_sources_are_named_with_the_choices(tmp_path: Path) -> None:
+def test_other_software_is_named_with_the_choices(tmp_path: Path) -> None:
     run = run_of(tmp_path, environment({}), with_torch("1.0.0"), {**environment({}), "sources": "sources 0"})
     with pytest.raises(UserError) as raised:
         settle_software(run, mixed=False, warn=print)
@@ -122,11 +124,11 @@ def test_another_torch_and_other_sources_are_named_with_the_choices(tmp_path: Pa
     assert "torch: was 1.0.0, is " in said[0]
 
 
-def test_a_failed_cell_of_other_software_binds_nobody(tmp_path: Path) -> None:
+def test_the_software_of_failed_cells_does_not_count(tmp_path: Path) -> None:
     assert software_changes(run_of(tmp_path, with_torch("1.0.0"), status="failed")) == []
 
 
-def test_a_half_trained_cell_of_other_software_does(tmp_path: Path) -> None:
+def test_the_software_of_a_half_trained_cell_counts(tmp_path: Path) -> None:
     (tmp_path / "cells/0").mkdir(parents=True)
     (tmp_path / "cells/0/checkpoint.previous.pt").touch()
     (tmp_path / "environment.json").write_text(json.dumps(with_torch("1.0.0")))
@@ -134,7 +136,7 @@ def test_a_half_trained_cell_of_other_software_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_run_goes_on_with_other_software_only_where_that_is_asked_for(
+def test_a_run_resumes_with_other_software_only_on_request(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     axis = tmp_path / "wide.py"
@@ -150,7 +152,7 @@ def test_a_run_goes_on_with_other_software_only_where_that_is_asked_for(
     records[0]["environment"]["packages"]["torch"] = "1.0.0"
     paths[0].write_text(json.dumps(records[0]))
     capsys.readouterr()
-    # All done: nothing is computed, so nothing is mixed
+    # All cells are done, so nothing is mixed
     assert run_all.main(words) == 0
     paths[1].unlink()
     assert run_all.main(words) == 2

@@ -1,4 +1,4 @@
-"""A checkpoint is whole, or found out; and then the one before is there."""
+"""A damaged checkpoint is detected, and the previous one is used."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from variants.baseline import training_of
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """One of step 20, and the one before of step 10."""
+    """A checkpoint of step 20, and the previous one of step 10."""
     path = tmp_path / "checkpoint.pt"
     for step in (10, 20):
         write_checkpoint(path, {"step": step, "model": {"weight": torch.full((50,), float(step))}})
     return path
 
 
-def test_what_was_written_is_read_and_the_one_before_is_kept(checkpoint: Path) -> None:
+def test_the_latest_checkpoint_is_read_and_the_previous_one_is_kept(checkpoint: Path) -> None:
     content = read_checkpoint(checkpoint, "cpu")
     assert content["step"] == 20
     assert torch.equal(content["model"]["weight"], torch.full((50,), 20.0))
@@ -48,7 +48,7 @@ def test_what_was_written_is_read_and_the_one_before_is_kept(checkpoint: Path) -
 
 
 @pytest.mark.parametrize("length", [0, 1, 30, 100, 200, -1], ids=lambda length: f"cut at {length}")
-def test_a_torn_checkpoint_is_named_and_the_one_before_used(checkpoint: Path, length: int) -> None:
+def test_a_truncated_checkpoint_is_named_and_the_previous_one_used(checkpoint: Path, length: int) -> None:
     data = checkpoint.read_bytes()
     checkpoint.write_bytes(data[:length])
     with pytest.raises(DamagedCheckpoint):
@@ -61,7 +61,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_used(checkpoint: Path, le
 
 
 @pytest.mark.parametrize("part", [0.0, 0.05, 0.3, 0.6, 0.999])
-def test_one_altered_bit_is_found(checkpoint: Path, part: float) -> None:
+def test_a_flipped_bit_is_detected(checkpoint: Path, part: float) -> None:
     data = bytearray(checkpoint.read_bytes())
     data[int(part * len(data))] ^= 1
     checkpoint.write_bytes(data)
@@ -71,7 +71,7 @@ def test_one_altered_bit_is_found(checkpoint: Path, part: float) -> None:
     assert len(warnings) == 1
 
 
-def test_where_both_are_damaged_it_starts_anew_and_says_so(checkpoint: Path) -> None:
+def test_with_both_damaged_training_restarts_with_a_warning(checkpoint: Path) -> None:
     for path in (checkpoint, previous_of(checkpoint)):
         path.write_bytes(path.read_bytes()[:150])
     content, warnings = latest_checkpoint(checkpoint, "cpu")
@@ -80,7 +80,7 @@ def test_where_both_are_damaged_it_starts_anew_and_says_so(checkpoint: Path) -> 
     assert all("trained from the start" in warning for warning in warnings)
 
 
-def test_killed_between_the_two_renames_the_one_before_is_used(checkpoint: Path) -> None:
+def test_a_kill_between_the_two_renames_leaves_the_previous_one(checkpoint: Path) -> None:
     checkpoint.replace(previous_of(checkpoint))
     content, warnings = latest_checkpoint(checkpoint, "cpu")
     assert content is not None
@@ -99,7 +99,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-def test_training_goes_on_from_the_one_before_to_the_same_bits(tmp_path: Path) -> None:
+def test_training_resumed_from_the_previous_one_ends_with_the_same_bits(tmp_path: Path) -> None:
     base = tiny.specification()
     spec = replace(base, training=replace(base.training, steps=6, batch=2, checkpoints=3))
     whole, _ = train(spec, tmp_path / "whole.pt")
@@ -113,7 +113,7 @@ def test_training_goes_on_from_the_one_before_to_the_same_bits(tmp_path: Path) -
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_the_damage_is_told_to_the_caller(tmp_path: Path) -> None:
+def test_the_caller_learns_of_the_damage(tmp_path: Path) -> None:
     spec = tiny.specification()
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(b"text")
@@ -138,13 +138,13 @@ def test_the_damage_is_told_to_the_caller(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("profile", ["smoke", "quick", "standard", "paper"])
 @pytest.mark.parametrize("images", [1, 100, 1357, 118_287])
-def test_no_interruption_costs_more_than_a_tenth_of_the_steps(profile: str, images: int) -> None:
+def test_an_interruption_costs_at_most_a_tenth_of_the_steps(profile: str, images: int) -> None:
     training = training_of(profile, images, scenes=False)
     for steps in (training.steps, 2 * training.steps, 4, 11, 95, 199):
         assert checkpoint_interval(replace(training, steps=steps)) <= max(1, steps / 10)
 
 
-def test_the_interval_is_what_the_loop_keeps_to(tmp_path: Path) -> None:
+def test_training_writes_checkpoints_at_the_interval(tmp_path: Path) -> None:
     base = tiny.specification()
     spec: Specification = replace(base, training=replace(base.training, steps=7, batch=1, checkpoints=3))
     assert checkpoint_interval(spec.training) == 2
@@ -154,12 +154,12 @@ def test_the_interval_is_what_the_loop_keeps_to(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "checkpoint.previous.pt", "cpu")["step"] == 4
 
 
-def test_unfinished_files_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "record.json") as file:
         left = Path(file.name)
         (tmp_path / "copy").write_bytes(b"half")
         raise KeyboardInterrupt
-    (tmp_path / "copy").rename(left)  # what a kill leaves, where no `finally` runs
+    (tmp_path / "copy").rename(left)  # what a kill leaves, since no `finally` runs
     kept = [".hidden", ".gitignore", "record.json", "x.1"]
     for name in kept:
         (tmp_path / name).touch()
@@ -167,7 +167,7 @@ def test_unfinished_files_of_killed_writers_are_removed_and_nothing_else(tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
-def test_half_a_line_of_a_killed_writer_does_not_take_the_next_one_with_it(tmp_path: Path) -> None:
+def test_a_torn_line_of_the_log_does_not_spoil_the_next_one(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     CellLog(path).write(step=1)
     with path.open("a") as file:

@@ -1,4 +1,4 @@
-"""A disk without room, or one that may not be written to: a sentence, nothing half-written, and it goes on later."""
+"""A full or read-only disk: one sentence, no half-written file, and the run can be resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.faults.conftest import command
 from tests.made_index import index_of
 from tests.small_runs import without_clocks
 
-# Imported by every process of a run: from the moment that a cell has a checkpoint, nothing more fits on the disk.
+# Imported by every process of a run: the disk is full as soon as a cell has a checkpoint.
 FILLED_BY_A_CHECKPOINT = """
 import errno, glob, os
 synced = os.fsync
@@ -36,7 +36,7 @@ os.fsync = fsync
 
 @pytest.fixture(params=[errno.ENOSPC, errno.EDQUOT, errno.EROFS], ids=["full", "quota", "read-only"])
 def failing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every write reaches the disk as one that fails."""
+    """Make every write to the disk fail."""
 
     def fsync(descriptor: int) -> None:
         raise OSError(request.param, os.strerror(request.param))
@@ -45,7 +45,7 @@ def failing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("failing")
-def test_what_stood_there_stays_and_nothing_else(tmp_path: Path) -> None:
+def test_the_old_file_stays_and_no_other_file_appears(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text('{"a": 1}')
     with pytest.raises(StorageError, match=r"record\.json cannot be written: .*\. (Make room|Change its permissions)"):
@@ -54,7 +54,7 @@ def test_what_stood_there_stays_and_nothing_else(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["record.json"]
 
 
-def test_a_checkpoint_that_does_not_fit_costs_neither_of_those_before(
+def test_a_checkpoint_that_does_not_fit_leaves_both_earlier_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "checkpoint.pt"
@@ -71,13 +71,13 @@ def test_a_checkpoint_that_does_not_fit_costs_neither_of_those_before(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_errors_that_are_not_the_disks_stay_what_they_are(tmp_path: Path) -> None:
+def test_errors_that_are_not_of_the_disk_stay_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="else") as raised, replacing(tmp_path / "file"):
         raise OSError(errno.EBADF, "something else")
     assert not isinstance(raised.value, StorageError)
 
 
-def test_decoded_pixels_that_do_not_fit_are_told_and_not_half_there(
+def test_decoded_images_that_do_not_fit_are_reported_and_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int, offset: int, length: int) -> None:
@@ -89,7 +89,7 @@ def test_decoded_pixels_that_do_not_fit_are_told_and_not_half_there(
     assert list(tmp_path.glob("*.bin")) == []
 
 
-def test_what_a_killed_decoder_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+def test_files_of_killed_decoders_are_removed_and_those_of_running_ones_stay(tmp_path: Path) -> None:
     living = PixelWriter(tmp_path / "pixels-a.bin", index_of([[]]))
     killed = tmp_path / "pixels-b.1.tmp"
     killed.write_bytes(b"gigabytes")
@@ -104,7 +104,7 @@ def test_what_a_killed_decoder_left_is_removed_and_what_a_living_one_writes_is_n
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_run_whose_disk_fills_up_says_so_and_goes_on_when_there_is_room(words: list[str], tmp_path: Path) -> None:
+def test_a_run_on_a_full_disk_reports_it_and_resumes_later(words: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     (tmp_path / "sitecustomize.py").write_text(FILLED_BY_A_CHECKPOINT)
     full = {**os.environ, "RUN": str(run), "PYTHONPATH": str(tmp_path)}
@@ -126,7 +126,7 @@ def test_a_run_whose_disk_fills_up_says_so_and_goes_on_when_there_is_room(words:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MiB, where it may be mounted."""
+    """A file system of 3 MiB, if we may mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
@@ -139,7 +139,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_disk_that_is_really_full(words: list[str], tmp_path: Path, small_disk: Path) -> None:
-    """Until enough of it is free, each start ends in a sentence; then the table is that of a roomy disk."""
+    """Every start ends with a sentence until there is enough space; the final table is the usual one."""
 
     def ended() -> subprocess.CompletedProcess[str]:
         return subprocess.run(command(words), cwd=REPOSITORY, capture_output=True, text=True, check=False)

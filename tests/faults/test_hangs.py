@@ -1,4 +1,4 @@
-"""A cell that hangs, and one that is killed: failed records that say why; the others are unharmed."""
+"""Cells that hang or are killed leave a failed record with the cause; other cells go on."""
 
 from __future__ import annotations
 
@@ -77,23 +77,23 @@ def record_of(job: CellJob) -> dict[str, Any]:
     return record
 
 
-def test_a_hung_cell_fails_with_the_place_and_the_others_go_on(jobs: list[CellJob], tmp_path: Path) -> None:
+def test_a_hung_cell_fails_with_its_stack_and_the_others_go_on(jobs: list[CellJob], tmp_path: Path) -> None:
     baseline, hanging = jobs
     run_jobs([replace(hanging, hung_after=3.0), baseline], parallel=2, backend="loky", retries=0, watch=lambda: None)
     assert record_of(baseline)["status"] == "done"
     record = record_of(hanging)
     assert record["status"] == "failed"
     assert record["failure"]["cause"].startswith("hung: no progress for 0.05 minutes")
-    if "preparing" in record["failure"]["cause"]:  # else the machine was too busy to start it in three seconds
+    if "preparing" in record["failure"]["cause"]:  # otherwise the machine was too busy to start it in three seconds
         assert "hanging.py" in record["failure"]["traceback"]
         assert record["failure"]["log_tail"][-1] == {"phase": "preparing"}
-    # The next run tries it again
+    # The next start retries it
     (tmp_path / "remedy").touch()
     assert supervise(hanging, retries=0) == "done"
 
 
 @pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
-def test_whatever_schedules_cells_they_run_and_are_stopped(jobs: list[CellJob], backend: str) -> None:
+def test_every_backend_runs_cells_and_stops_them(jobs: list[CellJob], backend: str) -> None:
     if backend != "loky":
         pytest.importorskip({"dask": "distributed"}.get(backend, backend))
     baseline, hanging = jobs
@@ -111,16 +111,14 @@ def test_whatever_schedules_cells_they_run_and_are_stopped(jobs: list[CellJob], 
     assert not (hanging.run / STOP).exists()
 
 
-def test_a_run_that_was_stopped_and_continued_has_not_hung(
-    jobs: list[CellJob], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-Z, an hour, fg: to the clock an hour has passed between two looks, in which nobody worked."""
+def test_a_suspended_and_continued_run_has_not_hung(jobs: list[CellJob], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-Z and fg an hour later, an hour has passed between two polls."""
     clock, calls = time.monotonic, itertools.count()
     monkeypatch.setattr(time, "monotonic", lambda: clock() + (3600.0 if next(calls) > 5 else 0.0))
     assert supervise(jobs[0], retries=0) == "done"
 
 
-def test_a_killed_worker_is_tried_again_as_often_as_asked(jobs: list[CellJob], tmp_path: Path) -> None:
+def test_a_killed_worker_is_retried_as_often_as_requested(jobs: list[CellJob], tmp_path: Path) -> None:
     _, hanging = jobs
     killed: list[int] = []
 
@@ -144,7 +142,7 @@ def test_a_killed_worker_is_tried_again_as_often_as_asked(jobs: list[CellJob], t
 
 
 def cell_processes(job: CellJob) -> list[int]:
-    """Processes that have the cell's `output.txt` for their output, and have begun to prepare it."""
+    """Processes that print into the cell's `output.txt` and have begun to prepare the cell."""
     output = job.folder / "output.txt"
     found = []
     for process in Path("/proc").iterdir():

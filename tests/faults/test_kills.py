@@ -1,4 +1,4 @@
-"""`kill -9` at random instants: the same command goes on to the same tables, and repeats at most a tenth of a cell.
+"""`kill -9` at random times: the same command then ends with the same tables, and repeats at most a tenth of a cell.
 
 Ordinarily three kills: of a worker, of the parent alone, of the whole group. The long form makes 150 at instants spread
 over everything that a run does, and 50 while the default network trains; it prints what it counted (docs/faults.md).
@@ -44,7 +44,7 @@ pytestmark = [
 
 @dataclass
 class Tally:
-    """What was counted over many kills. repeated: steps done twice, of each kill of a training."""
+    """Counts over many kills. repeated: for each kill during training, the steps that were done twice."""
 
     kills: Counter[str] = field(default_factory=Counter)
     while_training: int = 0
@@ -54,7 +54,7 @@ class Tally:
 
 @pytest.fixture
 def request_of(words: list[str], request: pytest.FixtureRequest) -> Callable[[Path], list[str]]:
-    """The same request for any folder, on the tiny network or on that of the parameter."""
+    """The same request for any folder, with the tiny network or that of the parameter."""
     words[words.index("--steps") + 1] = str(STEPS)
     network = getattr(request, "param", tiny.NAME)
     if network != tiny.NAME:
@@ -76,7 +76,7 @@ def whole(request_of: Callable[[Path], list[str]], tmp_path: Path) -> Path:
 
 
 def begun_like(whole: Path, run: Path) -> Path:
-    """A folder with the plan alone: precision is decided once for a run, by a clock."""
+    """A folder with only the plan: the precision is decided once per run, by a clock."""
     run.mkdir()
     shutil.copy(whole / "plan.json", run / "plan.json")
     return run
@@ -93,7 +93,7 @@ def test_three_kills_end_in_the_same_tables(
     assert finish(request_of(run), run, tally)
     assert_equal(run, whole)
     assert_at_most_a_tenth_repeated(tally)
-    assert len(tally.repeated) == 3  # each start after a kill trained on from somewhere
+    assert len(tally.repeated) == 3  # every start after a kill resumed training
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_two_hundred_kills_end_in_the_same_tables(
 
 
 def kill(words: Sequence[str], run: Path, victim: Victim, tally: Tally, *, until: Callable[[], bool]) -> bool:
-    """Start the command and kill it when `until` holds; False where it ended before that."""
+    """Start the command and kill it when `until` holds; False if it ended before."""
     before = highest_step(run), len(trainings_of(run))
     process = start(words)
     deadline = time.monotonic() + LONGEST_START
@@ -156,7 +156,7 @@ def kill(words: Sequence[str], run: Path, victim: Victim, tally: Tally, *, until
 
 
 def finish(words: Sequence[str], run: Path, tally: Tally) -> bool:
-    """Start the command and leave it alone; True."""
+    """Start the command and wait for it; True."""
     before = highest_step(run), len(trainings_of(run))
     process = start(words)
     return not _ended(process, run, before, tally)
@@ -176,9 +176,9 @@ def _kill(process: subprocess.Popen[str], run: Path, victim: Victim) -> None:
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        # The others go on, and the run ends with a record of the failure
+        # The other cells go on, and the run ends with a record of the failure
         process.communicate(timeout=LONGEST_START)
-        assert process.returncode in (0, 1)  # 0: it had done all its work when it was killed
+        assert process.returncode in (0, 1)  # 0: it was killed after its work was done
         return
     with contextlib.suppress(ProcessLookupError):
         (process.kill if victim == "parent" else lambda: os.killpg(process.pid, signal.SIGKILL))()
@@ -188,7 +188,7 @@ def _kill(process: subprocess.Popen[str], run: Path, victim: Victim) -> None:
 
 
 def _count_repeated(run: Path, before: tuple[int, int], tally: Tally) -> None:
-    """How far back the start went that has just ended, where it came to training."""
+    """The steps that the latest start repeated, if it came to training."""
     step, trainings = before
     starts = trainings_of(run)
     if step and len(starts) > trainings:
@@ -196,13 +196,13 @@ def _count_repeated(run: Path, before: tuple[int, int], tally: Tally) -> None:
 
 
 def trainings_of(run: Path) -> list[int]:
-    """The steps from which the one cell was trained, in the order of the starts."""
+    """The steps at which training of the one cell began, in the order of the starts."""
     lines = [line for path in run.glob("cells/*/log.jsonl") for line in read_log(path)]
     return [line["resumed_from"] for line in lines if "resumed_from" in line]
 
 
 def highest_step(run: Path) -> int:
-    """The last step that any log holds."""
+    """The last step in any log."""
     return max((line.get("step", 0) for path in run.glob("cells/*/log.jsonl") for line in read_log(path)), default=0)
 
 
@@ -219,7 +219,7 @@ def workers(run: Path) -> list[int]:
 
 
 def assert_equal(run: Path, whole: Path) -> None:
-    """All but clocks is that of the uninterrupted run; each cell has one record, and nothing is left of the kills."""
+    """Everything but clocks equals the uninterrupted run. Every cell has one record; kills leave no files."""
     pd.testing.assert_frame_equal(without_clocks(run), without_clocks(whole), check_exact=True)
     expected = sorted(path.relative_to(whole) for path in whole.glob("cells/*/record.json"))
     assert sorted(path.relative_to(run) for path in run.glob("cells/*/record.json")) == expected
@@ -244,7 +244,7 @@ def _after(seconds: float) -> Callable[[], bool]:
 
 
 def _at_step(run: Path, step: int, later: float) -> Callable[[], bool]:
-    """Some time after a step was logged, which may be within a write."""
+    """A random time after a step was logged, maybe during a write."""
 
     def reached() -> bool:
         if highest_step(run) < step:
@@ -256,7 +256,7 @@ def _at_step(run: Path, step: int, later: float) -> Callable[[], bool]:
 
 
 def _timed_start(request_of: Callable[[Path], list[str]], whole: Path, folder: Path) -> float:
-    """Seconds of a run from start to end."""
+    """Duration of a whole run in seconds."""
     run = begun_like(whole, folder / "timed")
     begun = time.monotonic()
     assert finish(request_of(run), run, Tally())

@@ -1,4 +1,4 @@
-"""A loss that is no number any more: a failed record that says where, and the other arms unharmed."""
+"""A loss that becomes NaN: a failed record that names the step; other arms go on."""
 
 from __future__ import annotations
 

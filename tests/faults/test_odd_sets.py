@@ -1,4 +1,4 @@
-"""Data that hold too little of something: right figures where there can be any, else one sentence."""
+"""Tiny and one-sided data: correct figures if there can be any, otherwise one sentence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def with_lists(root: Path, train: list[int], val: list[int]) -> Path:
-    """Pictures of squares (even) and bars (odd), listed so."""
+    """Images of squares (even numbers) and bars (odd numbers), with these lists."""
     folder = voc_folder(root, trained=None)
     for name, numbers in (("train", train), ("val", val)):
         (folder / f"ImageSets/Main/{name}.txt").write_text("\n".join(map(str, numbers)))

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: who holds it is named, and the dead keep nobody out."""
+"""One run at a time per folder: the owner is named, and a dead owner locks nobody out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ else:
 
 
 def holder(folder: Path, *, kind: str = "run", seconds: float = 60) -> subprocess.Popen[str]:
-    """A process that holds the folder."""
+    """Start a process that holds the lock of the folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, kind, str(folder), str(seconds)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
     )
@@ -62,7 +62,7 @@ def test_a_folder_in_use_names_its_owner(held: subprocess.Popen[str], tmp_path: 
     assert "--out" in str(raised.value)
 
 
-def test_a_killed_owner_keeps_nobody_out(held: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_a_killed_owner_locks_nobody_out(held: subprocess.Popen[str], tmp_path: Path) -> None:
     held.send_signal(signal.SIGKILL)
     held.wait()
     said: list[str] = []
@@ -72,7 +72,7 @@ def test_a_killed_owner_keeps_nobody_out(held: subprocess.Popen[str], tmp_path: 
     assert f"taken over from process {held.pid} on " in sentence
 
 
-def test_a_folder_given_back_is_free_without_a_word(tmp_path: Path) -> None:
+def test_a_released_folder_is_free_without_a_warning(tmp_path: Path) -> None:
     for _ in range(2):
         said: list[str] = []
         with lock_run_folder(tmp_path / "run", said.append):
@@ -81,14 +81,14 @@ def test_a_folder_given_back_is_free_without_a_word(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["plan.json"]
 
 
-def test_where_nothing_was_written_no_folder_stays(tmp_path: Path) -> None:
+def test_an_empty_folder_is_removed_again(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="wrong"), lock_run_folder(tmp_path / "results" / "run", print):
         raise UserError("something else is wrong")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_many_that_ask_at_once_one_gets_it_at_a_time(tmp_path: Path) -> None:
-    """Each adds one to a number that is not protected by anything else."""
+def test_only_one_of_many_processes_gets_the_lock_at_a_time(tmp_path: Path) -> None:
+    """Every process increments a number that only the lock protects."""
     count = tmp_path / "count"
     count.write_text("0")
     code = (
@@ -106,7 +106,7 @@ def test_of_many_that_ask_at_once_one_gets_it_at_a_time(tmp_path: Path) -> None:
     assert list(tmp_path.glob("run/*")) == []
 
 
-def test_without_locks_the_owners_process_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_the_process_of_the_owner_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
@@ -123,7 +123,7 @@ def test_without_locks_the_owners_process_decides(tmp_path: Path, monkeypatch: p
     assert f"taken over from process {process.pid}" in said[1]
 
 
-def test_without_locks_an_owner_on_another_machine_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_an_owner_elsewhere_counts_as_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -138,7 +138,7 @@ def test_without_locks_an_owner_on_another_machine_is_believed(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
-def test_a_folder_that_cannot_be_written_to_is_one_sentence(
+def test_a_folder_that_is_not_writable_is_reported(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*arguments: object) -> int:
@@ -150,7 +150,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(
         pytest.fail("entered a folder that cannot be written to")
 
 
-def test_a_file_in_the_folders_place_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     for run in (tmp_path / "run", tmp_path / "run" / "below"):
         with pytest.raises(UserError, match="cannot be a folder"), lock_run_folder(run, print):
@@ -158,7 +158,7 @@ def test_a_file_in_the_folders_place_is_one_sentence(tmp_path: Path) -> None:
     assert (tmp_path / "run").is_file()
 
 
-def test_a_cell_waits_until_the_orphan_before_it_has_gone(tmp_path: Path) -> None:
+def test_a_cell_waits_for_an_orphaned_process(tmp_path: Path) -> None:
     orphan = holder(tmp_path, kind="cell", seconds=1.0)
     start = time.monotonic()
     after = holder(tmp_path, kind="cell", seconds=0)

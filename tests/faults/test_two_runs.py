@@ -1,4 +1,4 @@
-"""Two runs on one folder: the second says so and ends, and nothing is lost or doubled."""
+"""Two runs in one folder: the second one is refused, and nothing is lost or done twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.storage.run_folder import LOCK
 from tests.faults.conftest import start
 
 
-def test_of_two_runs_started_at_once_one_ends_with_a_sentence(words: list[str], tmp_path: Path) -> None:
+def test_one_of_two_runs_started_at_once_is_refused(words: list[str], tmp_path: Path) -> None:
     both = [start(words), start(words)]
     printed = [process.communicate(timeout=120)[0] for process in both]
     assert sorted(process.returncode for process in both) == [0, 2], printed
@@ -22,7 +22,7 @@ def test_of_two_runs_started_at_once_one_ends_with_a_sentence(words: list[str], 
     assert not (tmp_path / "run" / LOCK).exists()
 
 
-def test_after_a_kill_the_same_command_takes_the_folder_over(words: list[str], tmp_path: Path) -> None:
+def test_after_a_kill_the_same_command_takes_over_the_folder(words: list[str], tmp_path: Path) -> None:
     first = start(words)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / LOCK).exists():

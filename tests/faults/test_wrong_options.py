@@ -1,4 +1,4 @@
-"""A wrong request: the nearest right one is named, and no data are read before all of it is right."""
+"""A wrong request: the nearest valid word is suggested, and no data are read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A request whose data are there, and cannot be read."""
+    """A request whose data exist but cannot be read."""
     folder = tmp_path_factory.mktemp("broken")
     (folder / "Annotations").mkdir()
     (folder / "Annotations/0.xml").write_text("no XML")
@@ -52,7 +52,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.mark.parametrize(
     ("extra", "message"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
-def test_the_nearest_right_one_is_named_before_data_are_read(
+def test_a_wrong_option_is_reported_before_data_are_read(
     broken: list[str], extra: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_all.main([*broken, *extra]) == 2
@@ -63,7 +63,7 @@ def test_the_nearest_right_one_is_named_before_data_are_read(
 
 
 @pytest.mark.parametrize("option", ["--out", "--cache"])
-def test_a_file_where_a_folder_should_be(
+def test_a_file_in_place_of_a_folder(
     pictures: Path, tiny_weights: Path, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -73,7 +73,7 @@ def test_a_file_where_a_folder_should_be(
         assert "cannot be a folder" in printed and "Traceback" not in printed
 
 
-def test_of_a_right_request_the_data_are_what_is_wrong(broken: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_valid_options_the_data_are_reported(broken: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_all.main(broken) == 2
     assert "unreadable-annotation" in capsys.readouterr().err
     assert not Path(broken[broken.index("--out") + 1]).exists()

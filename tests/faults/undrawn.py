@@ -1,4 +1,4 @@
-"""`run_all.py` in a process of its own, without the plots: drawing them takes longer than the smallest cells."""
+"""`run_all.py` without plots: drawing them takes longer than the smallest cells."""
 
 import sys
 

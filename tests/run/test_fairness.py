@@ -1,4 +1,4 @@
-"""Across all arms of a seed: the same order, the same inputs, the same initial weights; nothing of the validation data.
+"""All arms of a seed share order, inputs and initial weights, and use nothing of the validation data.
 
 Every arm is a cell on the real code path; only the training loop is exchanged for one that looks and stops.
 """
@@ -34,7 +34,7 @@ ARMS = [tuple(name for name, on in zip(AXES, switches, strict=True) if on) for s
 
 @dataclass
 class Seen:
-    """What an arm would have been trained on, and from."""
+    """The inputs and the initial state of an arm's training."""
 
     inputs: list[str]  # hash of each step's images and targets
     weights: dict[str, torch.Tensor]
@@ -42,7 +42,7 @@ class Seen:
 
 
 class Looked(Exception):
-    """Enough was seen."""
+    """Ends a cell before its training."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def look(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Seen]:
-    """Runs a cell up to the end of what would be its training."""
+    """Runs a cell up to its training and records the inputs."""
     index, pixels = tiny.rectangles(16)
     monkeypatch.setattr(room, "open_pixels", lambda _, rows: Rows(pixels, rows))
     found: list[Seen] = []
@@ -101,7 +101,7 @@ def look(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 
 class Rows:
-    """Pictures of the rows that an index has kept, found by its files."""
+    """Images of the rows of an index, found by its file names."""
 
     def __init__(self, pixels: tiny.Pixels, index: ImageIndex) -> None:
         self.pixels, self.rows = pixels, [int(Path(file).stem) for file in index.files]
@@ -125,7 +125,7 @@ def shared(one: Seen, other: Seen) -> list[str]:
     ]
 
 
-def test_all_arms_of_a_seed_see_the_same_and_begin_alike(look: Callable[..., Seen]) -> None:
+def test_all_arms_of_a_seed_have_the_same_inputs_and_initial_weights(look: Callable[..., Seen]) -> None:
     baseline = look(())
     assert len(set(baseline.inputs)) == len(baseline.inputs) > 4
     counts = []
@@ -142,22 +142,22 @@ def test_all_arms_of_a_seed_see_the_same_and_begin_alike(look: Callable[..., See
     print(f"{len(ARMS)} arms: {len(baseline.inputs)} equal batches, {min(counts)} to {max(counts)} equal tensors")
 
 
-def test_another_seed_sees_and_begins_otherwise(look: Callable[..., Seen]) -> None:
-    """Else the test above would hold of a seed that nobody reads."""
+def test_another_seed_has_other_inputs_and_initial_weights(look: Callable[..., Seen]) -> None:
+    """Otherwise the test above would pass if the seed were ignored."""
     one, other = look(()), look((), seed=1)
     assert not set(one.inputs) & set(other.inputs)
     new = [name for name in one.weights if name.startswith("class_heads.") and name.endswith("weight")]
     assert all(not torch.equal(one.weights[name], other.weights[name]) for name in new)
 
 
-def test_an_axis_that_is_off_is_the_baseline_to_the_bit(weights: str) -> None:
+def test_with_the_axis_off_everything_equals_the_baseline(weights: str) -> None:
     base = tiny.specification(weights)
     axes = find_axes("variants")
     index, _ = tiny.rectangles(6)
     off, prepared = derive(base, [], index)
     assert off == base
     assert prepared == {}
-    # On and off again: an arm is derived from the baseline, which the derivation leaves as it was
+    # Deriving an arm leaves the baseline as it was
     for name in AXES:
         on, _ = derive(base, [axes[name].axis], index)
         assert on != base
@@ -168,10 +168,8 @@ def test_an_axis_that_is_off_is_the_baseline_to_the_bit(weights: str) -> None:
 
 
 @pytest.mark.parametrize("active", ARMS, ids="+".join)
-def test_other_validation_data_change_nothing_that_is_trained(
-    active: tuple[str, ...], look: Callable[..., Seen]
-) -> None:
-    """Fitting on them would show: boxes of other shapes and images, and every weight, prior and batch stays."""
+def test_other_validation_data_do_not_change_training(active: tuple[str, ...], look: Callable[..., Seen]) -> None:
+    """With other images and boxes, all weights, priors and batches stay the same."""
     other, _ = tiny.rectangles(16, seed=9)
     val = other.take(np.arange(10, 16))
     val = replace(val, boxes=val.boxes * np.array([0.2, 1.0, 0.2, 1.0]))  # all narrow
@@ -181,8 +179,8 @@ def test_other_validation_data_change_nothing_that_is_trained(
     assert all(torch.equal(one.weights[name], two.weights[name]) for name in one.weights)
 
 
-def test_what_an_axis_is_handed_leads_to_no_validation_image() -> None:
-    """No file, number or box of the other split is in it, nor the memory they lie in."""
+def test_an_axis_cannot_reach_validation_images() -> None:
+    """Its index has no file, id or box of the validation split, nor views into their memory."""
     index, _ = tiny.rectangles(16)
     train, val = index.take(np.arange(10)), index.take(np.arange(10, 16))
     assert not set(train.files) & set(val.files)

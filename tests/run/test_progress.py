@@ -1,4 +1,4 @@
-"""How cells stand, by what they have written."""
+"""The progress of cells, read from their files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _write(run: Path, *, lines: list[dict[str, str]], status: str | None) -> Non
         (folder / "record.json").write_text(json.dumps(record))
 
 
-def test_a_cell_that_failed_and_is_tried_again_is_seen_to_run_and_to_be_done(tmp_path: Path) -> None:
+def test_a_retried_cell_is_shown_as_failed_running_and_done(tmp_path: Path) -> None:
     progress = ProgressReader(tmp_path, [CELL], set())
     assert progress.update()[CELL.id].state == "waiting"
     first = [{"phase": "preparing"}, {"phase": "training"}]

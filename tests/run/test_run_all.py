@@ -1,4 +1,4 @@
-"""Whole small runs through the command line: what is written, what is kept, what is refused."""
+"""Whole small runs through the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from bench.analysis.cell_errors import load_run_errors
 from bench.analysis.error_costs import errors_frame
 from bench.analysis.run_records import load_run
 from bench.detector.priors import read_shapes
-from bench.options import parse, run_parser
 from tests.conftest import REPOSITORY
 from tests.small_runs import records, request_words
 
@@ -67,7 +66,7 @@ def test_the_whole_matrix_is_trained_evaluated_and_reported(words: list[str], tm
 
     found = records(run)
     assert set(found) == set(VARIANTS)
-    # Only what an axis is about differs between arms
+    # Arms differ only in what their axes change
     assert len({record["fingerprints"]["split"] for record in found.values()}) == 1
     assert len({record["fingerprints"]["train"] for record in found.values()}) == 1
     assert found["fpn"]["detector"]["neck"] is not None
@@ -93,7 +92,7 @@ def test_the_whole_matrix_is_trained_evaluated_and_reported(words: list[str], tm
 
 @without_plots
 def test_a_yolo_folder_gives_eight_rows(words: list[str], pictures: Path, tmp_path: Path) -> None:
-    """The same pictures, written as YOLO."""
+    """The same images, written as YOLO."""
     for number in range(10):
         side, (name, wide) = ("train", "val")[number >= 6], (("square", 20), ("bar", 40))[number % 2]
         for kind in ("images", "labels"):
@@ -113,8 +112,8 @@ def test_a_yolo_folder_gives_eight_rows(words: list[str], pictures: Path, tmp_pa
 
 
 @without_plots
-def test_crowds_are_kept_apart_in_a_coco_run(words: list[str], pictures: Path, tmp_path: Path) -> None:
-    """One ordinary box and one crowd on every picture: the crowd is no ground truth and fits no anchor."""
+def test_crowds_are_ignored_in_a_coco_run(words: list[str], pictures: Path, tmp_path: Path) -> None:
+    """Every image has an ordinary box and a crowd, which is no ground truth and not used for fitting."""
     shutil.copytree(pictures / "JPEGImages", tmp_path / "images")
     entries = []
     for number in range(10):
@@ -136,7 +135,7 @@ def test_crowds_are_kept_apart_in_a_coco_run(words: list[str], pictures: Path, t
 
 
 @without_plots
-def test_a_record_and_the_page_say_when_a_cell_was_done(words: list[str], tmp_path: Path) -> None:
+def test_the_record_and_the_page_state_when_a_cell_finished(words: list[str], tmp_path: Path) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     assert run_all.main([*words, "--axes", "none"]) == 0
     (record,) = records(tmp_path / "run").values()
@@ -153,7 +152,7 @@ def test_seeds_give_means_with_deviations(words: list[str], tmp_path: Path) -> N
 
 
 @without_plots
-def test_no_images_takes_out_what_was_kept(words: list[str], tmp_path: Path) -> None:
+def test_no_images_removes_the_thumbnails(words: list[str], tmp_path: Path) -> None:
     assert run_all.main([*words, "--axes", "none"]) == 0
     run = tmp_path / "run"
     assert "data:image/jpeg" in (run / "report.html").read_text(encoding="utf-8")
@@ -162,7 +161,7 @@ def test_no_images_takes_out_what_was_kept(words: list[str], tmp_path: Path) -> 
     assert "data:image/jpeg" not in (run / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_plan_is_shown_and_nothing_runs(
+def test_plan_prints_the_cells_and_runs_nothing(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_all.main([*words, "--plan", "--controls", "lateral-only,half-data,double-steps"]) == 0
@@ -173,7 +172,7 @@ def test_the_plan_is_shown_and_nothing_runs(
 
 
 @without_plots
-def test_controls_are_rows_beside_the_matrix(words: list[str], tmp_path: Path) -> None:
+def test_controls_are_additional_rows(words: list[str], tmp_path: Path) -> None:
     assert run_all.main([*words, "--axes", "none", "--controls", "lateral-only,half-data,double-steps"]) == 0
     found = records(tmp_path / "run")
     assert found["lateral-only"]["detector"]["neck"]["kind"] == "lateral-only"
@@ -198,7 +197,7 @@ def test_predictions_are_drawn(words: list[str], pictures: Path, tmp_path: Path)
 
 
 @without_plots
-def test_the_error_types_that_a_cell_keeps_are_those_of_its_boxes(words: list[str], tmp_path: Path) -> None:
+def test_stored_error_types_equal_those_computed_from_the_boxes(words: list[str], tmp_path: Path) -> None:
     assert run_all.main([*words, "--axes", "none"]) == 0
     run = load_run(tmp_path / "run")
     kept = errors_frame(run, load_run_errors(run))
@@ -206,7 +205,7 @@ def test_the_error_types_that_a_cell_keeps_are_those_of_its_boxes(words: list[st
     path.unlink()
     pd.testing.assert_frame_equal(errors_frame(run, load_run_errors(run)), kept)
     whole = kept[kept["scope"] == "all"].set_index("kind")
-    # What no localisation or classification error is about, and what one is about, was not found.
+    # Missed objects are false negatives that no localisation or classification error explains.
     assert 0 <= whole["count"]["missed"] <= whole["count"]["false negatives"] <= whole["ground_truths"]["missed"]
     assert whole["dAP50"].notna().all()
 
@@ -225,26 +224,18 @@ def test_the_report_is_rebuilt_without_torch(words: list[str], tmp_path: Path) -
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_not_replaced(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_gpu_is_not_replaced_by_the_cpu(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words[words.index("--device") + 1] = "cuda"
     assert run_all.main(words) == 2
     assert "--device cpu" in capsys.readouterr().err
 
 
 @without_plots
-def test_options_come_from_a_file_and_the_command_line_wins(words: list[str], tmp_path: Path) -> None:
+def test_the_command_line_takes_precedence_over_a_file(words: list[str], tmp_path: Path) -> None:
     config = tmp_path / "options.toml"
     config.write_text('axes = "none"\nsteps = 3\nseeds = 1\nskip_invalid = false\n')
     assert run_all.main([*words, "--config", str(config), "--steps", "2"]) == 0
     assert records(tmp_path / "run")["baseline"]["cost"]["steps"] == 2
-
-
-def test_a_list_in_a_file_is_one_option_or_several(tmp_path: Path) -> None:
-    config = tmp_path / "options.toml"
-    config.write_text('axes = ["fpn", "anchors"]\naxis_file = ["one.py", "two.py"]\n')
-    options = parse(run_parser(), ["--config", str(config)])
-    assert options.axes == "fpn,anchors"
-    assert [path.name for path in options.axis_file] == ["one.py", "two.py"]
 
 
 def test_preflight_lists_every_problem(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,14 +259,14 @@ def test_preflight_draws_contact_sheets_of_any_source(pictures: Path, tmp_path: 
     assert run_all.main(words) == 0
     assert {path.name for path in out.iterdir()} == {"preflight.json", "sheet-images.png", "sheet-training.png"}
     with Image.open(out / "sheet-images.png") as images, Image.open(out / "sheet-training.png") as views:
-        assert images.height < views.height  # ten images; twenty views of the six that are trained on
-        # The objects' yellow
+        assert images.height < views.height  # ten images; twenty views of the six training images
+        # The objects are yellow
         red, _, blue = np.asarray(images).astype(int).reshape(-1, 3).T
         assert ((red > 150) & (blue < 80)).sum() > 10_000
 
 
 @without_plots
-def test_every_cell_says_what_its_priors_match_and_its_file_reads_back(words: list[str], tmp_path: Path) -> None:
+def test_every_cell_states_the_recall_of_its_priors_and_exports_them(words: list[str], tmp_path: Path) -> None:
     assert run_all.main([*words, "--axes", "anchors"]) == 0
     run = tmp_path / "run"
     found = records(run)
@@ -293,7 +284,7 @@ def test_every_cell_says_what_its_priors_match_and_its_file_reads_back(words: li
         assert fitted["before"] == baseline["after"]
     assert found["anchors"]["prior_recall"]["train"]["after"] == found["anchors"]["prepared"]["anchors"]["recall_after"]
 
-    # A run that starts from the exported file has the very same priors
+    # A run with the exported file has exactly the same priors
     exported = run / "cells" / found["anchors"]["id"] / "priors.json"
     words[words.index("--out") + 1] = str(tmp_path / "second")
     assert run_all.main([*words, "--axes", "none", "--priors", str(exported)]) == 0
@@ -303,7 +294,7 @@ def test_every_cell_says_what_its_priors_match_and_its_file_reads_back(words: li
 
 
 def test_nothing_outside_the_named_folders_is_written(words: list[str], tmp_path: Path) -> None:
-    """A home of its own, emptied: what a run leaves there it was not told to."""
+    """With an empty home folder, a run leaves it empty."""
     home = tmp_path / "home"
     home.mkdir()
     environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}

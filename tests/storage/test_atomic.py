@@ -1,4 +1,4 @@
-"""A file is there whole, or as it was before."""
+"""A file is complete, or as it was before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from bench.storage.atomic import replacing, write_json
 
 
-def test_json_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+def test_invalid_json_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file.json"
     write_json(path, {"a": [1, 2.5]})
     with pytest.raises(ValueError, match="JSON compliant"):
@@ -18,7 +18,7 @@ def test_json_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> No
     assert json.loads(path.read_text()) == {"a": [1, 2.5]}
 
 
-def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with pytest.raises(OSError, match="disk full"), replacing(path) as file:
         file.write(b"half")
