@@ -1,4 +1,1 @@
-"""``run_all.py throughput``: stages of inference apart, steps of training, and torchvision beside ours.
-
-All of it is measured by `bench.speed.inference.timed_call`, as are the records of a run and the benchmarks.
-"""
+"""``run_all.py throughput``: stages of inference, training steps, and torchvision's SSD for comparison."""

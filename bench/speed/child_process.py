@@ -1,7 +1,7 @@
-"""Contenders in a process of their own, as their users start it: nothing of this process's settings holds there.
+"""Run contenders in a child process as their users would, without this suite's process settings.
 
-Those of the allocator, and of how long idle threads spin, belong to a whole process; with ours, torchvision's steps
-take a half to two thirds of the time that they take its users.
+The settings of the allocator and of OpenMP apply to a whole process. With ours, torchvision's training steps take half
+to two thirds of the time that its users see.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from typing import Any
 
 import torch
 
+from bench.device.clock import timed_call
 from bench.device.process_settings import user_environment
-from bench.speed.inference import timed_call
 from bench.speed.interleaved import Contender, Key
 
 CPU = torch.device("cpu")
-SPINNING = 0.05  # seconds; OpenMP's idle threads turn on the spot for up to 20 ms if nothing is set
+SPINNING = 0.05  # seconds; idle OpenMP threads spin for up to 20 ms by default
 
 
 @contextmanager
-def in_own_process(make: Callable[[], Mapping[Key, Contender]], *, threads: int) -> Iterator[dict[Key, Contender]]:
-    """The contenders that `make` returns there, on the CPU; their calls return the seconds that they took there.
+def in_child_process(make: Callable[[], Mapping[Key, Contender]], *, threads: int) -> Iterator[dict[Key, Contender]]:
+    """The contenders that `make` returns in a child process, on the CPU. Their calls return the seconds taken there.
 
-    make: can be pickled; it is called once. threads: that torch computes with. The process lives as long as the
-    context. What a call raises there is raised here, and MemoryError where the process ends before its time.
+    make: must be picklable; it is called once. threads: for torch. The process lives as long as the context. Errors of
+    the calls are raised here; MemoryError if the process dies.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    # As bytes: sent as they are, tensors would be moved into shared memory, here too
+    # Pickle here: multiprocessing's own pickler would move our tensors into shared memory
     process = context.Process(target=_serve, args=(theirs, pickle.dumps(make), threads))
     with user_environment():
         process.start()
     theirs.close()
     try:
-        described = _answer(ours, process)
+        described = _receive(ours, process)
         yield {
-            key: Contender(call=partial(_ask, ours, process, place), batch=batch, each_round=often, timed=True)
-            for place, (key, batch, often) in enumerate(described)
+            key: Contender(call=partial(_request, ours, process, place), batch=batch, calls_per_round=calls, timed=True)
+            for place, (key, batch, calls) in enumerate(described)
         }
     except BaseException:
         process.kill()
@@ -54,21 +54,21 @@ def in_own_process(make: Callable[[], Mapping[Key, Contender]], *, threads: int)
         process.join()
 
 
-def _ask(connection: Connection, process: Any, place: int) -> float:
-    with suppress(BrokenPipeError):  # then there is no answer either
+def _request(connection: Connection, process: Any, place: int) -> float:
+    with suppress(BrokenPipeError):  # the process is dead, which `_receive` reports
         connection.send(place)
-    seconds: float = _answer(connection, process)
+    seconds: float = _receive(connection, process)
     return seconds
 
 
-def _answer(connection: Connection, process: Any) -> Any:
+def _receive(connection: Connection, process: Any) -> Any:
     try:
         answer = connection.recv()
     except EOFError:
         process.join()
         raise MemoryError(
-            f"the process of its own that torchvision was to run in ended with {process.exitcode}; "
-            "where it was killed, memory ran out"
+            f"the child process that runs torchvision ended with exit code {process.exitcode}; "
+            "if it was killed (-9), memory ran out"
         ) from None
     if isinstance(answer, Exception):
         raise answer
@@ -76,14 +76,16 @@ def _answer(connection: Connection, process: Any) -> Any:
 
 
 def _serve(connection: Connection, made: bytes, threads: int) -> None:
-    """What the process does: make the contenders, then time the one that is asked for, until nobody asks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which closes the connection
+    """The child process: make the contenders, then time the requested one until the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent closes the connection
     with closing(connection):
         try:
             torch.set_num_threads(threads)
             contenders = pickle.loads(made)()
-            calls = [_settled(contender.call) for contender in contenders.values()]
-            connection.send([(key, contender.batch, contender.each_round) for key, contender in contenders.items()])
+            calls = [_steady(contender.call) for contender in contenders.values()]
+            connection.send(
+                [(key, contender.batch, contender.calls_per_round) for key, contender in contenders.items()]
+            )
             while True:
                 connection.send(_outcome(calls[connection.recv()]))
         except (EOFError, BrokenPipeError):
@@ -92,10 +94,11 @@ def _serve(connection: Connection, made: bytes, threads: int) -> None:
             connection.send(_sendable(error))
 
 
-def _settled(call: Callable[[], object]) -> Callable[[], float]:
-    """`call`, timed as one of many in a row, and the cores left to others after it.
+def _steady(call: Callable[[], object]) -> Callable[[], float]:
+    """`call`, timed as one of many in a row, after which no idle thread occupies a core.
 
-    The system takes back what memory it gave up, while others have their turn: its users do not wait for that.
+    While other contenders run, the system reclaims memory that this process gave up. Users never see that delay, so an
+    untimed call comes first.
     """
     timed = timed_call(call, CPU)
 
@@ -116,6 +119,6 @@ def _outcome(call: Callable[[], float]) -> float | Exception:
 
 
 def _sendable(error: Exception) -> Exception:
-    """A class of the standard library: others may not arrive."""
+    """The error as a built-in exception; others may not be picklable."""
     kind = MemoryError if isinstance(error, MemoryError) else RuntimeError
     return kind(f"{type(error).__name__}: {error}")

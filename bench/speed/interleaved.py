@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -63,10 +63,6 @@ class Ratio:
         """Whether the interval is within `RATIO_PRECISION`, relative to its centre on the log scale."""
         return self.high / self.low <= (1 + RATIO_PRECISION) ** 2
 
-    def columns(self, name: str) -> dict[str, float]:
-        """The ratio as columns of a row, called `name`."""
-        return {"rounds": self.rounds, name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
-
 
 def measure_interleaved(
     contenders: Mapping[Key, Contender],
@@ -99,7 +95,9 @@ def measure_interleaved(
     def complete() -> bool:
         if reference is None:
             return rounds >= budget.most
-        return rounds >= ROUNDS_FOR_RATIO and all(ratio.narrow for ratio in paired_ratios(timings(), reference).values())
+        return rounds >= ROUNDS_FOR_RATIO and all(
+            ratio.narrow for ratio in paired_ratios(timings(), reference).values()
+        )
 
     end = time.perf_counter() + budget.seconds
     rounds = 0
@@ -142,6 +140,12 @@ def paired_ratio(reference: Timing, contender: Timing) -> Ratio:
         low=math.exp(interval.low),
         high=math.exp(interval.high),
     )
+
+
+def ratio_columns(ratio: Ratio | None, name: str) -> dict[str, float | None]:
+    """A ratio as the columns of a row, Nones if it was not measured."""
+    names = ("rounds", name, f"{name}_low", f"{name}_high")
+    return dict(zip(names, astuple(ratio) if ratio else (None,) * 4, strict=True))
 
 
 def _warm_up(call: Callable[[], float], times: int, device: torch.device) -> bool:

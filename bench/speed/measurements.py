@@ -1,4 +1,4 @@
-"""All measurements that ``run_all.py throughput`` was asked for, as the content of throughput.json."""
+"""All measurements of ``run_all.py throughput``, as the content of throughput.json."""
 
 from __future__ import annotations
 
@@ -16,33 +16,36 @@ from bench.data.pixels import DecodedOnDemand, open_pixels
 from bench.data.targets import Targets
 from bench.data.warp import whole_images
 from bench.detector.ssd import SSD, bias_of
+from bench.device.hardware import computes_bfloat16, device_description
 from bench.errors import UserError
-from bench.run.numerics import computes_bfloat16, configure
 from bench.spec import Numerics, Specification
-from bench.speed.inference import batches_of, count_flops, count_parameters, device_description
-from bench.speed.interleaved import Budget
+from bench.speed.cost import count_flops, count_parameters
+from bench.speed.inference import batches_of
+from bench.speed.interleaved import RATIO_PRECISION, Budget
 from bench.speed.memory import measure_memory
 from bench.speed.stages import END_TO_END, TENSORS_TO_BOXES, Pictures, made_outputs, measure_stages, own_outputs
 from bench.speed.training_steps import measure_training_steps
 from bench.storage.provenance import environment
 from bench.storage.records import SCHEMA
+from bench.training.setup import configure, place
 
 SPEED_IMAGES = 64
-HEADS_BATCH = 32  # of matching, loss and post-processing beside torchvision's
-PAPERS = (20, 90)  # classes of VOC and of COCO's ids, for post-processing beside torchvision's
-QUIET = 8.0  # added to a logit: odds of an object 3,000 times smaller
+HEADS_BATCH = 32  # images for matching, loss and post-processing in the comparison
+COMPARED_CLASSES = (20, 90)  # of VOC and of COCO's ids, for post-processing in the comparison
+BACKGROUND_BIAS = 8.0  # added to a logit: makes the odds of an object 3,000 times smaller
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedRequest:
-    """What is to be measured, once all of it has been checked.
+class SpeedPlan:
+    """What to measure.
 
-    description: what the tables say of it: data, backbone, variant, weights.
-    trained: whether the model was trained as a detector; NMS of one that was not has nothing to do.
-    schedules: by name, specifications whose training steps are measured; the first is the baseline's.
-    numerics: what is common to the measurements; `precisions` those that they are made in.
-    batches: of the stages; compare_batches: of inference beside torchvision, None for no comparison.
-    seconds: for each part (stages, training steps, the parts of the comparison), at least three rounds.
+    description: data, backbone, variant and weights, for the tables.
+    model: a plain detector. trained: whether it was trained; NMS has nothing to do after an untrained one.
+    schedules: by name, the specifications whose training steps are measured, "baseline" first.
+    numerics: common to all measurements, apart from the precision. precisions: those to measure in.
+    batches: of the stages. compare_batches: of inference in the comparison, None for no comparison.
+    seconds: for each part (stages, training steps, each part of the comparison), see `Budget`.
+    notes: further sentences for the tables.
     """
 
     description: Mapping[str, Any]
@@ -64,18 +67,18 @@ class SpeedRequest:
 
 
 def chosen_precisions(wanted: str | None, device: str) -> list[str]:
-    """The precisions of ``--precision``: "float32", "bfloat16", "both", or None for what the device computes in."""
+    """The precisions for ``--precision``: "float32", "bfloat16", "both", or None for what the device computes in."""
     if wanted == "both" or (wanted is None and computes_bfloat16(device)):
         return ["float32", "bfloat16"]
     return [wanted or "float32"]
 
 
-def measure_speed(request: SpeedRequest, data: Dataset) -> dict[str, Any]:
-    """Measure everything; the content of throughput.json.
+def measure_speed(plan: SpeedPlan, data: Dataset) -> dict[str, Any]:
+    """Measure everything and return the content of throughput.json.
 
-    Raises UserError where the data have other classes than the model.
+    Raises UserError if the number of classes of the data is not that of the model.
     """
-    spec, numerics = request.model.spec, request.numerics
+    spec, numerics = plan.model.spec, plan.numerics
     if len(data.index.classes) != spec.classes:
         raise UserError(
             f"the data have {len(data.index.classes)} classes, the detector was trained for {spec.classes}; "
@@ -83,9 +86,9 @@ def measure_speed(request: SpeedRequest, data: Dataset) -> dict[str, Any]:
         )
     configure(numerics)
     before = device_description(torch.device(numerics.device))
-    model = request.model.eval().to(numerics.device).to(memory_format=torch.channels_last)
+    model = place(plan.model.eval(), numerics)
     shown = data.val.take(np.arange(min(SPEED_IMAGES, len(data.val))))
-    if not request.trained:
+    if not plan.trained:
         find_nothing(model)
     pictures = Pictures(
         files=DecodedOnDemand(shown),
@@ -93,29 +96,29 @@ def measure_speed(request: SpeedRequest, data: Dataset) -> dict[str, Any]:
             open_pixels(data.pixels, shown), range(len(shown)), spec.size, workers=numerics.threads
         ).to(numerics.device),
     )
-    budget = Budget(seconds=request.seconds)
+    budget = Budget(seconds=plan.seconds)
     stages = measure_stages(
         model,
         pictures,
-        numerics=request.variants,
-        batches=request.batches,
-        made=not request.trained,
+        numerics=plan.variants,
+        batches=plan.batches,
+        made=not plan.trained,
         budget=budget,
     )
-    _add_memory(stages, measure_memory(model, pictures.tensors, numerics=request.variants, batches=request.batches))
-    images, targets = training_batch(data, request, model)
-    steps = measure_training_steps(request.schedules, images, targets, numerics=request.variants, budget=budget)
+    _add_memory(stages, measure_memory(model, pictures.tensors, numerics=plan.variants, batches=plan.batches))
+    images, targets = training_batch(data, plan, model)
+    steps = measure_training_steps(plan.schedules, images, targets, numerics=plan.variants, budget=budget)
     comparison = None
-    if request.compare_batches is not None:
-        comparison = _beside_torchvision(request, data, model, pictures.tensors, images)
+    if plan.compare_batches is not None:
+        comparison = _comparison(plan, data, model, pictures.tensors, images)
     return {
         "schema": SCHEMA,
-        **request.description,
-        "trained": request.trained,
+        **plan.description,
+        "trained": plan.trained,
         "images": len(shown),
         "numerics": {name: value for name, value in asdict(numerics).items() if name != "precision"},
-        "precisions": list(request.precisions),
-        "speed": {each.precision: _summary(stages, each.precision) for each in request.variants},
+        "precisions": list(plan.precisions),
+        "speed": {each.precision: _summary(stages, each.precision) for each in plan.variants},
         "cost": {
             "parameters_M": count_parameters(model) / 1e6,
             "forward_GFLOP": count_flops(model, pictures.tensors[:1]) / 1e9,
@@ -123,37 +126,39 @@ def measure_speed(request: SpeedRequest, data: Dataset) -> dict[str, Any]:
         "stages": stages,
         "training_steps": steps,
         "comparison": comparison,
-        "notes": [*request.notes, *_notes(request)],
-        # Clocks fall on an idle device, so those after the work count
+        "ratio_precision": RATIO_PRECISION,
+        "notes": [*plan.notes, *_notes(plan)],
+        # An idle device lowers its clocks, so describe it right after the work
         "environment": environment(device_description(torch.device(numerics.device))),
         "device_before": before,
     }
 
 
-def _beside_torchvision(
-    request: SpeedRequest, data: Dataset, model: SSD, shown: Tensor, images: Tensor
-) -> dict[str, Any]:
-    """The comparison, `preparation` of batches and `cells`; shown: for inference, images: of a training step."""
+def _comparison(plan: SpeedPlan, data: Dataset, model: SSD, shown: Tensor, images: Tensor) -> dict[str, Any]:
+    """The comparison with torchvision, including `preparation` of batches and miniature `cells`.
+
+    shown: images for inference. images: a training batch.
+    """
     from bench.speed.comparison import Work, measure_comparison  # noqa: PLC0415  # torchvision is slow to import
-    from bench.speed.miniature_cell import measure_whole_cells  # noqa: PLC0415
+    from bench.speed.miniature_cell import measure_miniature_cells  # noqa: PLC0415
     from bench.speed.preparation import measure_preparation  # noqa: PLC0415
 
-    spec, training = model.spec, request.schedules["baseline"].training
+    spec, training = model.spec, plan.schedules["baseline"].training
     many = max(HEADS_BATCH, len(images))
     own, *further = (
         made_outputs(replace(spec, classes=classes), model.priors, many)
-        for classes in dict.fromkeys((spec.classes, *PAPERS))
+        for classes in dict.fromkeys((spec.classes, *COMPARED_CLASSES))
     )
-    if request.trained:
-        own = own_outputs(model, next(batches_of(shown, many)), request.numerics)
-    _, targets = training_batch(data, request, model, batch=many)
-    budget = Budget(seconds=request.seconds)
+    if plan.trained:
+        own = own_outputs(model, next(batches_of(shown, many)), plan.numerics)
+    _, targets = training_batch(data, plan, model, batch=many)
+    budget = Budget(seconds=plan.seconds)
     comparison = measure_comparison(
         model,
         Work(images=shown, train_images=images, targets=targets, outputs=own, further=further),
         training,
-        numerics=request.variants,
-        batches=request.compare_batches or (),
+        numerics=plan.variants,
+        batches=plan.compare_batches or (),
         budget=budget,
     )
     preparation = measure_preparation(
@@ -162,42 +167,39 @@ def _beside_torchvision(
         training.augment,
         size=spec.size,
         fill=fill_of(model),
-        cpu_kernels=request.numerics.cpu_kernels,
         budget=budget,
     )
-    cells = measure_whole_cells(
+    cells = measure_miniature_cells(
         model,
         data.train,
         data.val,
         data.pixels,
         training,
-        numerics=request.variants,
+        numerics=plan.variants,
         fill=fill_of(model),
         budget=budget,
     )
     return comparison | {
         "preparation": preparation,
         "cells": cells,
-        "notes": _notes_on(made=not request.trained, device=request.numerics.device),
+        "notes": _notes_on(made=not plan.trained, device=plan.numerics.device),
     }
 
 
 def find_nothing(model: SSD) -> None:
-    """Raise the background's score so that no box passes the threshold, in place.
+    """Raise the background's bias, in place, so that no box passes the score threshold.
 
-    An untrained classifier starts near it: with few classes every box would pass, with many none, and
-    non-maximum suppression would cost all or nothing.
+    The scores of an untrained classifier lie near the threshold: with few classes all boxes would pass, with many none,
+    and the cost of non-maximum suppression would depend on that.
     """
     for head in model.class_heads:
         with torch.no_grad():
-            bias_of(head).view(-1, model.spec.classes + 1)[:, 0] += QUIET
+            bias_of(head).view(-1, model.spec.classes + 1)[:, 0] += BACKGROUND_BIAS
 
 
-def training_batch(
-    data: Dataset, request: SpeedRequest, model: SSD, *, batch: int | None = None
-) -> tuple[Tensor, Targets]:
-    """The first augmented batch of the training split, where the model is; `batch` images, or the schedule's number."""
-    training = request.schedules["baseline"].training
+def training_batch(data: Dataset, plan: SpeedPlan, model: SSD, *, batch: int | None = None) -> tuple[Tensor, Targets]:
+    """The first augmented batch of the training split, on the device; `batch` images, by default those of a step."""
+    training = plan.schedules["baseline"].training
     batches = TrainingBatches(
         data.train,
         open_pixels(data.pixels, data.train),
@@ -206,30 +208,30 @@ def training_batch(
         batch=batch or training.batch,
         size=model.spec.size,
         fill=fill_of(model),
-        workers=request.numerics.threads,
-        device=request.numerics.device,
+        workers=plan.numerics.threads,
+        device=plan.numerics.device,
     )
     images, targets = next(batches.steps(0, 1))
-    return images, targets.to(request.numerics.device)
+    return images, targets.to(plan.numerics.device)
 
 
 def fill_of(model: SSD) -> tuple[float, float, float]:
-    """What lies outside an image: the mean that the backbone subtracts, RGB of 0 to 255."""
+    """The fill outside an image: the mean that the backbone subtracts, RGB of 0 to 255."""
     red, green, blue = model.backbone.mean.flatten().tolist()
     return red, green, blue
 
 
 def _add_memory(stages: list[dict[str, Any]], memory: list[dict[str, Any]]) -> None:
-    """Into the rows from tensors to final boxes, which is what memory was measured of."""
-    found = {(row["precision"], row["batch"]): row for row in memory}
+    """Add the memory to the rows that it was measured for, from tensors to final boxes."""
+    measured = {(row["precision"], row["batch"]): row for row in memory}
     for row in stages:
-        own = found.get((row["precision"], row["batch"]), {}) if row["stage"] == TENSORS_TO_BOXES else {}
+        own = measured.get((row["precision"], row["batch"]), {}) if row["stage"] == TENSORS_TO_BOXES else {}
         for name in ("idle_memory_MiB", "peak_memory_MiB"):
             row[name] = own.get(name)
 
 
 def _summary(stages: Sequence[Mapping[str, Any]], precision: str) -> dict[str, Any]:
-    """In the words of a record: throughput at the best batch, latency at batch 1 where it was measured."""
+    """As in a record: throughput at the best batch, latency at batch 1 if it was measured."""
 
     def best(stage: str) -> Mapping[str, Any] | None:
         rows = [row for row in stages if (row["stage"], row["precision"]) == (stage, precision) and row["samples"]]
@@ -249,48 +251,48 @@ def _summary(stages: Sequence[Mapping[str, Any]], precision: str) -> dict[str, A
     }
 
 
-def _notes(request: SpeedRequest) -> list[str]:
+def _notes(plan: SpeedPlan) -> list[str]:
     notes = []
-    if request.trained:
-        notes.append("Trained weights on real images: box decoding and NMS have the candidates that they have in use.")
+    if plan.trained:
+        notes.append("Trained weights on real images: box decoding and NMS process as many candidates as in use.")
     else:
         notes.append(
-            "The detector is untrained. Its classifier was set to find nothing, so rows up to final boxes are without "
-            "the cost of NMS; box decoding + NMS was measured alone on made outputs, one prior in a hundred an object. "
-            "For trained weights name a run: --run results/NAME."
+            "The detector is untrained. Its classifier was set to detect nothing, so rows up to final boxes exclude "
+            "the cost of NMS. Box decoding + NMS was measured alone on synthetic outputs (one prior in a hundred is an "
+            "object). To measure trained weights, give a run: --run results/NAME."
         )
-    if "bfloat16" in request.precisions and not computes_bfloat16(request.numerics.device):
+    if "bfloat16" in plan.precisions and not computes_bfloat16(plan.numerics.device):
         notes.append(
-            f"This {request.numerics.device} emulates bfloat16: its rows say what that costs, not what it saves."
+            f"This {plan.numerics.device} emulates bfloat16: its bfloat16 rows show what emulation costs, not a saving."
         )
-    if request.numerics.device == "cpu":
+    if plan.numerics.device == "cpu":
         notes.append(
-            "Memory: peak of a fresh process for each row, libraries and weights included (before the first image "
-            "idle_memory_MiB in throughput.json)."
+            "Memory: peak of a fresh process per row, including libraries and weights. Peak before the first image: "
+            "idle_memory_MiB in throughput.json."
         )
     return notes
 
 
 def _notes_on(*, made: bool, device: str) -> list[str]:
     notes = [
-        "Beside torchvision: the same tensors of the network's size for all; training is SGD with momentum of every "
-        "weight; matching and loss include the gradients of logits and offsets.",
-        "Post-processing of other numbers of classes than the detector's works on made outputs: one prior in a hundred "
-        "an object.",
-        "Training batches: torchvision's are made with the transforms of its reference script for SSD.",
-        "Cells in miniature: torchvision's images come from as many worker processes as there are threads, ours from "
-        "the file that all cells of a run share; starting, counting AP and measuring speed are left out.",
+        "Comparison with torchvision: all contenders get the same tensors, of the network's input size. Training is "
+        "SGD with momentum on every weight. Matching and loss include the gradients of logits and offsets.",
+        "Post-processing with another number of classes than the detector's uses synthetic outputs (one prior in a "
+        "hundred is an object).",
+        "Training batches: torchvision's use the transforms of its reference script for SSD.",
+        "Miniature cells: torchvision's images come from as many worker processes as there are threads, ours from the "
+        "file of decoded images that all cells of a run share. Start-up, AP and measuring speed are not included.",
     ]
     if device == "cpu":
         notes.append(
-            "As shipped: in a process of its own, in turn with the others, where nothing is set but the number of "
-            "threads, each call after an untimed one; in our process: the same with this suite's settings of the "
-            "allocator and of idle threads (bench/process.py), which the others have too."
+            "As shipped: in a child process where only the number of threads is set, interleaved with the others; an "
+            "untimed call precedes each timed one. In our process: the same code with this suite's settings of the "
+            "allocator and of OpenMP (bench/device/process_settings.py), as all other contenders."
         )
         notes.append(
-            "GFLOP are those of the layers as they are written down. Convolutions with fewer multiplications "
-            "(bench/detector/winograd.py) can exceed the ceiling, which was measured with an ordinary one."
+            "GFLOP are those of direct convolution. Winograd convolutions (bench/cpu/winograd.py) need fewer "
+            "multiplications and can exceed the ceiling, which is that of a direct convolution."
         )
     if made:
-        notes.insert(2, "So do loss and post-processing of its own number.")
+        notes.insert(2, "So do loss and post-processing with the detector's own number.")
     return notes

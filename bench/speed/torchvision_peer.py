@@ -1,8 +1,8 @@
-"""torchvision's SSD around the same network: the contender that ours is measured beside.
+"""torchvision's SSD around the same network, which ours is compared with.
 
-For the backbone "vgg16" it is `torchvision.models.detection.ssd300_vgg16`; for any other, torchvision's
-`SSD` class over the same six feature maps, with its own transform, heads, priors, loss and post-processing.
-Its transforms prepare the images of a training step.
+For the backbone "vgg16" it is `torchvision.models.detection.ssd300_vgg16`. For any other it is torchvision's `SSD`
+class on the same six feature maps, with its own transform, heads, priors, loss and post-processing. Training images are
+prepared by torchvision's transforms.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class FeatureMaps(nn.Module):
 
 
 def torchvision_ssd(ours: SSD) -> TorchvisionSSD:
-    """torchvision's detector of the same network, weights, priors and rules, on the CPU: it finds what ours finds.
+    """torchvision's detector with the same network, weights, priors and rules, on the CPU: it detects what ours does.
 
-    Raises UserError for priors that its generator cannot express.
+    Raises UserError for priors that torchvision's generator cannot express.
     """
     spec = ours.spec
     plain = SSD(spec, seed=0)
@@ -97,19 +97,19 @@ def torchvision_ssd(ours: SSD) -> TorchvisionSSD:
 
 
 def prior_generator(spec: DetectorSpec) -> DefaultBoxGenerator:
-    """torchvision's generator of the priors of `spec`; UserError where they are of no preset."""
+    """torchvision's generator of the priors of `spec`; UserError if they are not those of a preset."""
     for name, (scales, clip) in PRESETS.items():
         if spec.priors == preset_shapes(name):
             ratios = [list(level) for level in RATIOS]
             return DefaultBoxGenerator(ratios, scales=list(scales), steps=list(spec.steps), clip=clip)
     raise UserError(
-        "--compare torchvision: its prior generator knows squares and ratios only, not fitted priors; "
-        "take --priors coco or voc, or a --variant without fitted anchors"
+        "--compare torchvision: its prior generator cannot express fitted priors; "
+        "use --priors coco or voc, or a --variant without fitted anchors"
     )
 
 
 def torchvision_targets(targets: Targets, size: int) -> TorchvisionTargets:
-    """Our padded targets as torchvision wants them: a dictionary an image, boxes xyxy in pixels, no crowds."""
+    """Our padded targets in torchvision's form: a dictionary per image, boxes xyxy in pixels, without crowds."""
     rows: Iterable[tuple[Tensor, Tensor]] = zip(targets.boxes, targets.labels, strict=True)
     return [{"boxes": boxes[labels > 0] * size, "labels": labels[labels > 0]} for boxes, labels in rows]
 
@@ -117,10 +117,9 @@ def torchvision_targets(targets: Targets, size: int) -> TorchvisionTargets:
 def torchvision_loss(
     model: TorchvisionSSD, outputs: dict[str, Tensor], anchors: list[Tensor], targets: TorchvisionTargets
 ) -> Tensor:
-    """What torchvision's training does from the heads' outputs on: match image by image, then the loss.
+    """torchvision's matching, image by image, and loss, as in `SSD.forward`, which has no function for them.
 
-    outputs: `cls_logits` (B, P, C + 1) and `bbox_regression` (B, P, 4). anchors: (P, 4) xyxy in pixels
-    for each image. The steps are those of `SSD.forward`, where they cannot be called apart.
+    outputs: `cls_logits` (B, P, C + 1) and `bbox_regression` (B, P, 4). anchors: (P, 4) xyxy in pixels for each image.
     """
     matched = [
         model.proposal_matcher(box_iou(target["boxes"], own))
@@ -133,14 +132,14 @@ def torchvision_loss(
 
 
 def torchvision_boxes(model: TorchvisionSSD, outputs: dict[str, Tensor], anchors: list[Tensor], size: int) -> object:
-    """What torchvision does from the heads' outputs to final boxes in evaluation."""
+    """torchvision's post-processing, from the heads' outputs to final boxes."""
     sizes = [(size, size)] * len(anchors)
-    found = model.postprocess_detections(outputs, anchors, sizes)
-    return model.transform.postprocess(found, sizes, sizes)
+    detections = model.postprocess_detections(outputs, anchors, sizes)
+    return model.transform.postprocess(detections, sizes, sizes)
 
 
 def torchvision_optimiser(model: nn.Module, training: TrainSpec, *, fused: bool) -> torch.optim.Optimizer:
-    """SGD with momentum of every weight that may be trained, as torchvision's reference script for SSD has it."""
+    """SGD with momentum on every trainable weight, as in torchvision's reference script for SSD."""
     return torch.optim.SGD(
         [value for value in model.parameters() if value.requires_grad],
         lr=training.rate,
@@ -166,7 +165,7 @@ def torchvision_step(
 
 
 def torchvision_image(file: Path) -> tv_tensors.Image:
-    """(3, H, W) uint8 by Pillow's decoder, upright."""
+    """(3, H, W) uint8, decoded by Pillow, upright."""
     with Pillow.open(file) as opened:
         image: tv_tensors.Image = v2.functional.to_image(ImageOps.exif_transpose(opened).convert("RGB"))
     return image
@@ -175,10 +174,10 @@ def torchvision_image(file: Path) -> tv_tensors.Image:
 def torchvision_preparation(
     size: int, fill: tuple[float, float, float]
 ) -> Callable[[Path, Tensor], tuple[Tensor, Tensor]]:
-    """From a file and its boxes (G, 4) xyxy in pixels to (3, size, size) uint8 and the boxes that are left.
+    """A function from a file and its boxes (G, 4) xyxy in pixels to (3, size, size) uint8 and the remaining boxes.
 
-    torchvision's transforms of its reference script for SSD (`references/detection/presets.py`, "ssd"), on
-    tensors, which it recommends for speed, behind Pillow's decoder.
+    Pillow decodes. The transforms are those of torchvision's reference script for SSD
+    (`references/detection/presets.py`, "ssd"), on tensors, as torchvision recommends for speed.
     """
     augment = v2.Compose(
         [

@@ -1,7 +1,8 @@
-"""The tables of throughput.json: stages of inference, training steps, torchvision beside ours, environment."""
+"""The tables of throughput.json: stages of inference, training steps, comparison with torchvision, environment."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,22 +21,27 @@ from bench.report.tables.typeset import MISSING, Entry, Heading, Table
 from bench.storage.run_folder import TABLES
 
 
+def _ratio(value: float) -> str:
+    """Two decimals: 0.94, 5.30; one from 10: 17.1."""
+    return f"{value:.{2 if value < 10 else 1}f}"
+
+
 @dataclass(frozen=True)
 class _Column:
-    """A figure of the rows: its name there and in CSV, its heading, and how it is printed (None: as text).
+    """A column: its name in the rows and in CSV, its heading, and how its values are printed (None: as text).
 
-    narrow: whether it is shown in the terminal too.
+    terminal: whether the terminal shows it too.
     """
 
     name: str
     heading: str
     show: Callable[[float], str] | None = None
-    narrow: bool = True
+    terminal: bool = True
 
 
 _TIMES = (
     _Column("p50_ms", "p50\nms", three_digits),
-    _Column("p90_ms", "p90\nms", three_digits, narrow=False),
+    _Column("p90_ms", "p90\nms", three_digits, terminal=False),
     _Column("p99_ms", "p99\nms", three_digits),
     _Column("samples", "n", whole),
 )
@@ -45,18 +51,18 @@ _STAGES = (
     _Column("batch", "batch", whole),
     _Column("images_per_second", "speed\nimages/s", three_digits),
     *_TIMES,
-    _Column("workers", "workers", whole, narrow=False),
+    _Column("workers", "workers", whole, terminal=False),
     _Column("peak_memory_MiB", "memory\nMiB", whole),
 )
 _STEPS = (
     _Column("schedule", "schedule"),
     _Column("share", "steps\ndone %", per_cent),
     _Column("precision", "precision"),
-    _Column("batch", "batch", whole, narrow=False),
-    _Column("trainable_stages", "stages\ntrained", whole, narrow=False),
+    _Column("batch", "batch", whole, terminal=False),
+    _Column("trainable_stages", "stages\ntrained", whole, terminal=False),
     _Column("trainable_M", "trained\nM", three_digits),
     *_TIMES,
-    _Column("times_faster", "times\nas fast", three_digits),
+    _Column("times_faster", "times\nas fast", _ratio),
 )
 _COMPARISON = (
     _Column("task", "task"),
@@ -65,19 +71,19 @@ _COMPARISON = (
     _Column("contender", "contender"),
     _Column("precision", "precision"),
     _Column("p50_ms", "median\nms", three_digits),
-    _Column("iqr_ms", "IQR\nms", three_digits),
-    _Column("samples", "n", whole),
-    _Column("times_as_fast", "times\nas fast", three_digits),
-    _Column("share_of_ceiling", "of\nceiling %", per_cent),
+    _Column("iqr_ms", "IQR\nms", three_digits, terminal=False),
+    _Column("samples", "n", whole, terminal=False),
+    _Column("times_as_fast", "times\nas fast", _ratio),
+    _Column("share_of_ceiling", "of\nceiling %", per_cent, terminal=False),
 )
 _PREPARATION = (
     _Column("contender", "contender"),
     _Column("batch", "batch", whole),
     _Column("images_per_second", "speed\nimages/s", three_digits),
     _Column("p50_ms", "median\nms", three_digits),
-    _Column("iqr_ms", "IQR\nms", three_digits),
-    _Column("samples", "n", whole),
-    _Column("times_as_fast", "times\nas fast", three_digits),
+    _Column("iqr_ms", "IQR\nms", three_digits, terminal=False),
+    _Column("samples", "n", whole, terminal=False),
+    _Column("times_as_fast", "times\nas fast", _ratio),
 )
 _CELLS = (
     _Column("contender", "contender"),
@@ -86,10 +92,11 @@ _CELLS = (
     _Column("batch", "batch", whole),
     _Column("scored_images", "images\nscored", whole),
     _Column("p50_ms", "median\nms", three_digits),
-    _Column("iqr_ms", "IQR\nms", three_digits),
-    _Column("samples", "n", whole),
-    _Column("times_as_fast", "times\nas fast", three_digits),
+    _Column("iqr_ms", "IQR\nms", three_digits, terminal=False),
+    _Column("samples", "n", whole, terminal=False),
+    _Column("times_as_fast", "times\nas fast", _ratio),
 )
+_INTERVAL = " (95% interval from n paired rounds)"
 _COLUMNS = {
     "throughput": _STAGES,
     "training_steps": _STEPS,
@@ -100,15 +107,15 @@ _COLUMNS = {
 
 
 def speed_tables(content: Mapping[str, Any]) -> list[Table]:
-    """The tables of a throughput.json, in the order in which they are shown; that of torchvision where it was asked."""
+    """The tables of a throughput.json, in order; those of the comparison if it was measured."""
     subject = _subject(content)
     notes = tuple(str(note) for note in content["notes"])
     batches = " or ".join(map(str, sorted({row["batch"] for row in content["training_steps"]})))
     tables = [
         _table(
             "throughput",
-            f"Inference stage by stage on {subject}. p50, p90 and p99 of n calls of a whole batch; "
-            f"{content['images']} real images, stages in turn.",
+            f"Inference by stage on {subject}. p50, p90 and p99 of n calls with a whole batch; "
+            f"{content['images']} real images, stages interleaved.",
             _STAGES,
             content["stages"],
             notes=notes,
@@ -116,10 +123,11 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
         ),
         _table(
             "training_steps",
-            f"A training step of {batches} images (forward, loss, backward, update; data not waited for) on {subject}, "
-            "at shares of the schedule. Times as fast: as the step of the same schedule with everything trained.",
+            f"Training step of {batches} images (forward, loss, backward, update; without loading data), on {subject}, "
+            f"at shares of the schedule. Times as fast: relative to the step that trains everything{_INTERVAL}.",
             _STEPS,
             content["training_steps"],
+            notes=_precision_notes(content, content["training_steps"], "times_faster"),
             keys=3,
         ),
     ]
@@ -129,33 +137,36 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
         tables.append(
             _table(
                 "comparison",
-                "torchvision's SSD, as shipped and at its best (our precision, channels last, fused update), beside "
-                f"ours on {subject}. Median and interquartile range of n calls in turn; times as fast as torchvision "
-                "as shipped; classes: outputs, background among them; inference: tensors to final boxes; ceiling: "
-                f"GFLOP/s of one large dense convolution ({ceiling or 'not measured'}).",
+                "torchvision's SSD, as shipped and at its best (our precision, channels last, fused update), and ours, "
+                f"on {subject}. Median and interquartile range of n interleaved calls. Times as fast: relative to "
+                f"torchvision as shipped{_INTERVAL}. Classes: outputs, including background. Inference: from tensors "
+                f"to final boxes. Ceiling: GFLOP/s of one large dense convolution ({ceiling or 'not measured'}).",
                 _COMPARISON,
                 comparison["rows"],
-                notes=tuple(comparison["notes"]),
+                notes=(*_precision_notes(content, comparison["rows"], "times_as_fast"), *comparison["notes"]),
                 keys=5,
             )
         )
         tables.append(
             _table(
                 "preparation",
-                f"Training batches from files, augmented as SSD's are, on one core; {subject}. Median and "
-                "interquartile range of n batches in turn.",
+                f"Training batches from files, with SSD's augmentation, on one core; {subject}. Median and "
+                f"interquartile range of n interleaved batches. Times as fast: relative to torchvision{_INTERVAL}.",
                 _PREPARATION,
                 comparison["preparation"],
+                notes=_precision_notes(content, comparison["preparation"], "times_as_fast"),
                 keys=1,
             )
         )
         tables.append(
             _table(
                 "cells",
-                "A cell in miniature: steps of training from image files, and final boxes of validation images; "
-                f"{subject}. Median and interquartile range of n cells in turn.",
+                "A miniature cell: training steps from image files, and final boxes of validation images; "
+                f"{subject}. Median and interquartile range of n interleaved cells. Times as fast: relative to "
+                f"torchvision as shipped{_INTERVAL}.",
                 _CELLS,
                 comparison["cells"],
+                notes=_precision_notes(content, comparison["cells"], "times_as_fast"),
                 keys=2,
             )
         )
@@ -163,17 +174,17 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
 
 
 def write_speed_tables(content: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Every table as CSV, Markdown and LaTeX in `folder`/tables; the files, in order."""
+    """Write every table as CSV, Markdown and LaTeX into `folder`/tables; returns the files, in order."""
     return write_tables(speed_tables(content), folder / TABLES)
 
 
 def print_speed(content: Mapping[str, Any], console: Console) -> None:
-    """The tables in the terminal, and beneath them what must be known to read them."""
+    """Print the tables and their notes in the terminal."""
     for table in speed_tables(content)[:-1]:
         console.print(Text(f"\n{table.caption}"))
-        shown = Shown(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        narrow = [column.name for column in _COLUMNS[table.name] if column.narrow]
-        places = [place for place, heading in enumerate(table.headings) if heading.name in narrow]
+        shown = Shown(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+        in_terminal = [column.name for column in _COLUMNS[table.name] if column.terminal]
+        places = [place for place, heading in enumerate(table.headings) if heading.name in in_terminal]
         for heading in (table.headings[place] for place in places):
             shown.add_column(Text(heading.text), justify="left" if heading.left else "right", no_wrap=True)
         for row in table.rows:
@@ -204,16 +215,41 @@ def _table(
         caption=caption,
         frame=frame,
         headings=tuple(Heading(name=column.name, text=column.heading, left=column.show is None) for column in columns),
-        rows=tuple(tuple(Entry(_printed(row.get(column.name), column.show)) for column in columns) for row in rows),
+        rows=tuple(tuple(Entry(_printed(row, column)) for column in columns) for row in rows),
         notes=notes,
         keys=keys,
     )
 
 
-def _printed(value: Any, show: Callable[[float], str] | None) -> str:
+def _printed(row: Mapping[str, Any], column: _Column) -> str:
+    """A value of a row, with its interval and number of rounds if it has one: "5.30 (5.10 to 5.50, n = 12)"."""
+    value, show = row.get(column.name), column.show
     if value is None:
         return MISSING
-    return text_of(value) if show is None else show(value)
+    if show is None:
+        return text_of(value)
+    interval = _interval(row, column.name)
+    if interval is None:
+        return show(value)
+    return f"{show(value)} ({show(interval[0])} to {show(interval[1])}, n = {row['rounds']})"
+
+
+def _interval(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    """The interval of a ratio; None without one (older files), or if the row is the reference itself."""
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return None if low is None or high is None or low == high else (low, high)
+
+
+def _precision_notes(content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], name: str) -> tuple[str, ...]:
+    """How many intervals were not narrow enough when the time was up."""
+    precision = content.get("ratio_precision")
+    intervals = [interval for row in rows if (interval := _interval(row, name))]
+    if precision is None or not intervals:
+        return ()
+    wide = sum(math.sqrt(high / low) > 1 + precision for low, high in intervals)
+    return (
+        f"{wide} of {len(intervals)} intervals did not reach ±{100 * precision:.0f}% in the time given (--seconds).",
+    )
 
 
 def _subject(content: Mapping[str, Any]) -> str:
@@ -238,7 +274,7 @@ def _environment(content: Mapping[str, Any]) -> Table:
     ]
     return Table(
         name="environment",
-        caption=f"What the figures were made with: {_subject(content)}.",
+        caption=f"Environment of the measurements: {_subject(content)}.",
         frame=pd.DataFrame(lines, columns=["name", "value"], dtype=object),
         headings=(Heading(name="name", text="name", left=True), Heading(name="value", text="value", left=True)),
         rows=tuple((Entry(name), Entry(value)) for name, value in lines),
