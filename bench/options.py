@@ -310,8 +310,8 @@ def throughput_parser() -> Parser:
         type=positive_number,
         default=60.0,
         metavar="S",
-        help="time for the stages, for the steps, and for each part of the comparison; "
-        "every measurement has at least three rounds (default: 60)",
+        help="time limit for the stages, for the steps, and for each part of the comparison; ratios stop earlier once "
+        "their intervals are within 5%%, and every part has at least five rounds (default: 60)",
     )
     add("--out", type=Path, metavar="DIR", help="default: results/<data>-throughput")
     parser.set_defaults(source="", profile="quick")
