@@ -1,1 +1,1 @@
-"""One file an axis; `baseline` is where they all start."""
+"""One file per axis; all axes start from `baseline`."""

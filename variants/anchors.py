@@ -1,4 +1,4 @@
-"""Prior boxes fitted to the data."""
+"""The axis anchors: prior boxes fitted to the data."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from bench.spec import Specification
 
 
 class Anchors(Axis):
-    """Tuned anchors: shapes clustered from the training boxes (as in YOLOv2, Redmon and Farhadi 2017).
+    """Tuned anchors: prior shapes clustered from the training boxes.
 
-    Remedy: an object that no prior overlaps by half is matched by one prior alone, badly, and is learnt
-    badly. Fitted on the training split through the warp to the network's input, against the grid that
-    the matcher sees; free width and height on each level, 4, 6, 6, 6, 4 and 4 of them as before, so
-    that heads and non-maximum suppression have the same work.
-    Cost: seconds before training; nothing afterwards.
+    Remedy: an object without a prior of IoU >= 0.5 is matched to a single, badly fitting prior and is learnt poorly.
+    Source: dimension clusters of YOLOv2 (Redmon and Farhadi 2017).
+    Difference from the baseline: only the priors' widths and heights. They are fitted to the training split after the
+    warp to the network's input, against the grid of priors that the matcher uses. Each level keeps its number of shapes
+    (4, 6, 6, 6, 4, 4), so that the heads and the cost of non-maximum suppression stay the same.
+    Cost: seconds before training, nothing afterwards.
     """
 
     name = "anchors"

@@ -1,4 +1,4 @@
-"""Where all arms start: SSD-300 with the COCO or VOC priors, and the training of each profile."""
+"""The baseline of all arms: SSD-300 with the COCO or VOC priors, and the training of each profile."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Literal
 
 from bench.spec import DetectorSpec, ExtraLevel, Shape, Specification, TrainSpec
 
-# GroupNorm: without a norm the extra levels, three untrained layers deep, learn last what large objects are.
+# GroupNorm: the extra levels are three untrained layers deep and without a norm learn large objects slowly.
 LIGHT_EXTRAS = (
     ExtraLevel(squeeze=128, channels=256, stride=2, padding=1, norm_groups=16),
     ExtraLevel(squeeze=128, channels=256, stride=1, padding=0, norm_groups=16),
     ExtraLevel(squeeze=128, channels=256, stride=1, padding=0, norm_groups=16),
 )
-# Of the paper: conv8_2 to conv11_2
+# conv8_2 to conv11_2 of the paper.
 VGG_EXTRAS = (
     ExtraLevel(squeeze=256, channels=512, stride=2, padding=1),
     ExtraLevel(squeeze=128, channels=256, stride=2, padding=1),
     ExtraLevel(squeeze=128, channels=256, stride=1, padding=0),
     ExtraLevel(squeeze=128, channels=256, stride=1, padding=0),
 )
-VGG_NORMS = (20 / math.sqrt(512), 0.0)  # a scale of 20 on the 512 channels of conv4_3, fc7 as it comes
-VGG_FROZEN_STRIDE = 2  # conv1 and conv2, as Fast R-CNN leaves them; conv3 has stride 4
+VGG_NORMS = (20 / math.sqrt(512), 0.0)  # scale 20 on the 512 channels of conv4_3, none on fc7
+VGG_FROZEN_STRIDE = 2  # freezes conv1 and conv2, as in Fast R-CNN; conv3 has stride 4
 
 
 def baseline(
@@ -37,7 +37,7 @@ def baseline(
     training: TrainSpec,
     initialisation: Literal["prior", "caffe"] = "prior",
 ) -> Specification:
-    """The specification with every axis off: the paper's levels on VGG16, three extra ones on other backbones."""
+    """The specification with all axes off: the paper's levels on VGG16, three extra levels on other backbones."""
     detector = DetectorSpec(
         classes=classes,
         backbone=backbone,
@@ -52,52 +52,54 @@ def baseline(
         detector = replace(detector, extras=VGG_EXTRAS, level_norms=VGG_NORMS)
         training = replace(training, frozen_stride=min(training.frozen_stride, VGG_FROZEN_STRIDE))
     if weights == "none":
-        training = replace(training, backbone_rate=1.0)  # nothing is there to be kept
+        training = replace(training, backbone_rate=1.0)  # no pretrained features to preserve
     return Specification(detector=detector, training=training)
 
 
 def default_backbone(device: str) -> str:
-    """The paper's where there is a GPU; on a CPU, where it takes seconds a batch, a light one."""
+    """The paper's backbone on a GPU; a light one on a CPU, where the paper's takes seconds per batch."""
     return "vgg16" if device == "cuda" else "efficientnet_lite0"
 
 
 def preset_of(profile: str) -> str:
-    """The prior boxes of a profile."""
+    """The preset of prior boxes of a profile."""
     return "voc" if profile == "paper" else "coco"
 
 
 def initialisation_of(profile: str) -> Literal["prior", "caffe"]:
-    """How the new layers of a profile start."""
+    """The initialisation of new layers in a profile."""
     return "caffe" if profile == "paper" else "prior"
 
 
 def training_of(profile: str, train_images: int, *, scenes: bool) -> TrainSpec:
-    """The training of a profile on a training split of so many images."""
+    """The training of a profile on `train_images` images. scenes: the data are the built-in scenes."""
     return _PROFILES[profile](train_images, scenes)
 
 
 def _smoke(train_images: int, scenes: bool) -> TrainSpec:
-    """A check that everything runs: 8 steps of 4 images."""
+    """8 steps of 4 images, to check that everything runs."""
     return _fine_tuning(steps=8, batch=4)
 
 
 def _quick(train_images: int, scenes: bool) -> TrainSpec:
-    """12 epochs of 16 images, held between 90 and 200 steps; 90 on the built-in scenes."""
+    """12 epochs in batches of 16, but at least 90 and at most 200 steps; 90 on the built-in scenes."""
     return _fine_tuning(steps=90 if scenes else min(200, max(90, math.ceil(12 * train_images / 16))), batch=16)
 
 
 def _standard(train_images: int, scenes: bool) -> TrainSpec:
-    """60 epochs of 32 images, at least 2,000 steps: figures worth arguing about."""
+    """60 epochs in batches of 32, at least 2,000 steps: for meaningful results."""
     return _fine_tuning(steps=max(2000, math.ceil(60 * train_images / 32)), batch=32)
 
 
 def _fine_tuning(*, steps: int, batch: int) -> TrainSpec:
     """Short training of new layers on a pretrained backbone, which learns at a fifth of their rate.
 
-    The rate is the same in all arms: it is a nuisance, not an axis. On 25 classes of groceries 1e-3 for
-    everything learnt nothing in 100 steps of 16 (AP50 0.01), nor did 3e-3; with the backbone at a fifth
-    AP50 was 0.15, and with half the rate for the new layers beside that 0.11. There, too, a decay from
-    70% of the steps gave 0.18 where one from 40% gave 0.17.
+    The rate is a nuisance parameter, not an axis, and the same in all arms. It was chosen on 25 classes of groceries
+    with
+    100 steps of 16 images: a rate of 1e-3 or 3e-3 for all layers learnt nothing (AP50 0.01); with the backbone at a
+    fifth of 1e-3 AP50 was 0.15, and with half the rate for the new layers as well 0.11. Decay from 70% of the steps
+    gave 0.18,
+    from 40% 0.17.
     """
     return TrainSpec(
         steps=steps,
@@ -113,7 +115,7 @@ def _fine_tuning(*, steps: int, batch: int) -> TrainSpec:
 
 
 def _paper(train_images: int, scenes: bool) -> TrainSpec:
-    """Caffe's ssd_pascal.py: 120k steps of 32 images, SGD at 1e-3, a tenth at 80k and at 100k."""
+    """Caffe's ssd_pascal.py: 120k steps of 32 images, SGD at 1e-3, divided by 10 at 80k and at 100k steps."""
     return TrainSpec(
         steps=120_000,
         batch=32,

@@ -1,6 +1,6 @@
-"""Rows beside the matrix that isolate a cause, or show what the cheap alternative gives.
+"""Controls: additional cells that isolate a cause or show the effect of a cheap alternative.
 
-A control is the baseline with one thing changed; it is crossed with no axis.
+A control is the baseline with one change; it is not crossed with the axes.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from variants.fpn import FPN
 
 
 def lateral_only(base: Specification) -> Specification:
-    """The feature pyramid's convolutions without its top-down sum: capacity apart from information."""
+    """The feature pyramid's convolutions without the top-down sum: added capacity without top-down information."""
     neck = FPN().apply(base, {}).detector.neck
     assert neck is not None
     return replace(base, detector=replace(base.detector, neck=replace(neck, kind="lateral-only")))
 
 
 def half_data(base: Specification) -> Specification:
-    """Half of the training images for the same number of steps: what the other half gave."""
+    """Half of the training images for the same number of steps: shows the effect of more data."""
     return replace(base, training=replace(base.training, data_share=0.5 * base.training.data_share))
 
 
 def double_steps(base: Specification) -> Specification:
-    """Twice the steps."""
+    """Twice the steps: shows the effect of longer training."""
     return replace(base, training=replace(base.training, steps=2 * base.training.steps))
 
 

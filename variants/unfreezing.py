@@ -1,4 +1,4 @@
-"""Gradual unfreezing of the pretrained backbone."""
+"""The axis unfreezing: gradual unfreezing of the pretrained backbone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from bench.spec import Phase, Specification
 
 
 class Unfreezing(Axis):
-    """Gradual unfreezing with rates falling downwards (ULMFiT, Howard and Ruder 2018).
+    """Gradual unfreezing from the top down, with lower rates for lower stages.
 
-    Remedy: random heads send random gradients; a backbone that is still frozen is not harmed by them.
-    The heads alone for the first 20% of the steps, the top half of the backbone too until 40%, then
-    everything that the baseline trains; each group of stages learns at 1 / 2.6 of the rate of the one
-    above it, the topmost at 1 / 2.6 of that of the heads (this replaces the baseline's one factor for
-    the whole backbone). The number of steps is the same, and everything is trainable before the decay.
-    Cost: none; the steps with a frozen backbone are cheaper. Evidence in the literature is mixed.
+    Remedy: untrained heads send random gradients, which would damage a trainable pretrained backbone.
+    Source: ULMFiT (Howard and Ruder 2018). Evidence in the literature is mixed.
+    Difference from the baseline: only which parameters train at a step, and the rates of the backbone. For the first
+    20% of the steps only the heads train, until 40% also the top half of the backbone, then everything that the
+    baseline trains, before the rate decays. Each stage group learns at 1/2.6 of the rate of the group above, the top
+    one at 1/2.6 of the heads' rate; this replaces the baseline's single factor for the backbone. The number of steps is
+    the same.
+    Cost: none; steps with a frozen backbone are cheaper.
     """
 
     name = "unfreezing"
