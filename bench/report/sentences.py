@@ -107,13 +107,14 @@ def unsteady(run: Run) -> tuple[str, ...]:
     )
 
 
-def pieces(run: Run) -> tuple[str, ...]:
-    """A sentence where memory did not hold a batch of training; else nothing."""
-    counts = {(record.get("numerics") or {}).get("pieces", 1) for _, record in run.done()} - {1}
+def gradient_accumulation(run: Run) -> tuple[str, ...]:
+    """A note if memory did not hold a training batch. Older versions call micro-batches pieces."""
+    numerics = [record.get("numerics") or {} for _, record in run.done()]
+    counts = {each.get("micro_batches", each.get("pieces", 1)) for each in numerics} - {1}
     if not counts:
         return ()
-    said = " or ".join(map(str, sorted(counts)))
-    return (f"Memory did not hold a step: batches of training went through the network in {said} pieces",)
+    number = " or ".join(map(str, sorted(counts)))
+    return (f"Memory did not hold a training batch, so it was split into {number} micro-batches (all arms)",)
 
 
 def common(values: pd.Series) -> int | None:

@@ -61,7 +61,7 @@ def test_all_arms_restart_with_gradient_accumulation(
     assert {record["variant"]: record["status"] for record in records} == {"baseline": "done", "hungry": "done"}
     assert all(record["numerics"]["micro_batches"] == 4 for record in records)
     assert records[0]["accuracy"] == records[1]["accuracy"]  # the axis changes nothing else
-    note = "batches of training went through the network in 4 pieces"
+    note = "so it was split into 4 micro-batches (all arms)"
     assert note in (tmp_path / "run/tables/ablation.md").read_text()
     # The same command resumes the plan with micro-batches
     assert run_all.main(request) == 0
