@@ -60,7 +60,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A VOC folder of ten pictures with lists of six and four."""
-    from tests.pictures import voc_folder  # noqa: PLC0415
+    from tests.dataset_builders import voc_folder  # noqa: PLC0415
 
     return voc_folder(tmp_path_factory.mktemp("voc"))
 

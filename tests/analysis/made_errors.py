@@ -15,7 +15,7 @@ from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections, xywh
 from bench.evaluation.error_types import error_types
 from bench.storage.atomic import write_json
-from tests.random_sets import jittered, random_index
+from tests.evaluation_oracles import jittered, random_index
 from tests.report.made_run import matrix, write_run
 
 

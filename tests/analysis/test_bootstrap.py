@@ -24,7 +24,7 @@ from bench.evaluation.detections import Detections
 from bench.evaluation.matches import Matches, average_precision
 from tests.analysis.made_matches import draw_matches
 from tests.analysis.made_run import write_matches
-from tests.random_sets import detections_of, jittered, plain_pycocotools, random_index
+from tests.evaluation_oracles import detections_of, jittered, plain_pycocotools, random_index
 from tests.report.made_run import matrix, name_of
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")

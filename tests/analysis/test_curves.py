@@ -15,7 +15,7 @@ from bench.evaluation.coco import evaluate
 from bench.evaluation.detections import xywh
 from bench.evaluation.error_types import ap50, error_types
 from bench.evaluation.matches import average_precision
-from tests.random_sets import detections_of, index_of, jittered, random_index
+from tests.evaluation_oracles import detections_of, index_of, jittered, random_index
 
 BOX = (10.0, 10.0, 110.0, 110.0)
 BESIDE = (65.0, 10.0, 165.0, 110.0)  # IoU with BOX: 45 / 155

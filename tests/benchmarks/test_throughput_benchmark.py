@@ -38,7 +38,7 @@ from bench.speed.interleaved import Budget
 from bench.speed.measurements import find_nothing
 from bench.speed.stages import STAGES, Pictures, made_outputs, measure_stages, stage_calls
 from bench.training.setup import build, configure
-from tests.made_index import index_of
+from tests.index_builders import index_of
 from variants.baseline import baseline, training_of
 
 CLASSES = 20

@@ -18,7 +18,7 @@ from bench.data.index import ImageIndex
 from bench.data.pixels import DecodedOnDemand, PixelWriter, fits_budget, open_pixels, pixels_file, stored_sizes
 from bench.data.readers.reading import Reading
 from bench.data.warp import warp
-from tests.made_index import index_of
+from tests.index_builders import index_of
 
 
 def pictures(root: Path, count: int = 4, size: tuple[int, int] = (100, 80)) -> ImageIndex:

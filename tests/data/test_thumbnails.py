@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.data.index import ImageIndex
 from bench.data.thumbnails import remove_thumbnails, write_thumbnails
-from tests.made_index import index_of
+from tests.index_builders import index_of
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from bench.data.batches import Sample, TrainingBatches
 from bench.data.warp import warp
 from bench.spec import AugmentSpec
 from tests import tiny
-from tests.made_index import LabelledBox, index_of
+from tests.index_builders import LabelledBox, index_of
 
 SPEC = AugmentSpec()
 STILL = replace(SPEC, expand_probability=0.0, mirror_probability=0.0)

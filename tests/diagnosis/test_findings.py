@@ -14,7 +14,7 @@ from bench.data.index import ImageIndex
 from bench.diagnosis import matchable
 from bench.diagnosis.diagnose import Diagnosis, diagnose
 from bench.diagnosis.findings import SEVERITIES, Finding, findings
-from tests.made_index import LabelledBox, index_of
+from tests.index_builders import LabelledBox, index_of
 from tests.tiny import specification
 
 DETECTOR = specification().detector

@@ -17,7 +17,7 @@ from bench.detector.priors import preset_shapes, prior_boxes
 from bench.diagnosis import matchable
 from bench.diagnosis.matchable import match_views, training_views, whole_views
 from bench.spec import AugmentSpec
-from tests.made_index import LabelledBox, index_of
+from tests.index_builders import LabelledBox, index_of
 from tests.tiny import specification
 
 DETECTOR = specification().detector

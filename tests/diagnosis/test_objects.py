@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.diagnosis.objects import SIDE_RANGES, class_counts, conditions, object_sizes
-from tests.made_index import index_of
+from tests.index_builders import index_of
 
 
 def test_sizes_are_counted_in_the_photographs_and_at_the_network() -> None:

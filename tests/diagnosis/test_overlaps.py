@@ -14,7 +14,7 @@ from torchvision.ops import batched_nms, box_iou
 
 from bench.diagnosis import overlaps
 from bench.diagnosis.overlaps import crowding, overlapping, suppressed
-from tests.made_index import LabelledBox, index_of
+from tests.index_builders import LabelledBox, index_of
 from tests.tiny import specification
 
 DETECTOR = specification().detector

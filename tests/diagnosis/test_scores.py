@@ -14,7 +14,7 @@ from bench.diagnosis.scores import read_detections, score
 from bench.errors import UserError
 from bench.evaluation.coco import evaluate
 from bench.evaluation.coco_format import detections_coco
-from tests.made_index import index_of
+from tests.index_builders import index_of
 from tests.tiny import specification
 
 DETECTOR = specification().detector

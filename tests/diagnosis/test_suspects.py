@@ -8,7 +8,7 @@ import pytest
 
 from bench.diagnosis.overlaps import overlapping
 from bench.diagnosis.suspects import KINDS, LISTED, similar_names, suspects
-from tests.made_index import LabelledBox, index_of
+from tests.index_builders import LabelledBox, index_of
 
 
 def found_in(boxes: list[list[LabelledBox]], **about: Any) -> dict[str, Any]:

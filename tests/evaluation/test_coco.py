@@ -25,7 +25,7 @@ from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections
 from bench.evaluation.matches import average_precision
 from bench.storage.atomic import write_json
-from tests.random_sets import detections_of, index_of, jittered, plain_pycocotools, random_index
+from tests.evaluation_oracles import detections_of, index_of, jittered, plain_pycocotools, random_index
 
 STATS = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -323,7 +323,7 @@ def test_ground_truth_carries_what_the_source_knows() -> None:
         truncated=np.array([1, -1], dtype=np.int8),
     )
     coco = ground_truth_coco(index)
-    assert coco["images"][0] == {"id": 40, "file_name": "0.jpg", "width": 300, "height": 300}
+    assert coco["images"][0] == {"id": 40, "file_name": "0.png", "width": 300, "height": 300}
     assert [(category["id"], category["name"]) for category in coco["categories"]] == [
         (90, "class 0"),
         (3, "class 1"),

@@ -28,7 +28,7 @@ from bench.evaluation.error_types import (
     fix_errors,
 )
 from bench.evaluation.matches import Matches
-from tests.random_sets import detections_of, index_of, jittered, random_index
+from tests.evaluation_oracles import detections_of, index_of, jittered, random_index
 
 EVERY_KIND = (*KINDS, FALSE_POSITIVES, FALSE_NEGATIVES)
 SEEDS = st.integers(0, 10_000)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench.data.index import ImageIndex
 from bench.evaluation.coco import evaluate
 from bench.evaluation.detections import Detections
-from tests.random_sets import index_of, random_index
+from tests.evaluation_oracles import index_of, random_index
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 SIDE = 60.0

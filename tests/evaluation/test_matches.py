@@ -14,7 +14,7 @@ from bench.evaluation.coco import evaluate
 from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections
 from bench.evaluation.matches import Matches, average_precision
-from tests.random_sets import detections_of, jittered, plain_pycocotools, random_index
+from tests.evaluation_oracles import detections_of, jittered, plain_pycocotools, random_index
 
 AREAS = ("all", "small", "medium", "large", "small_network", "medium_network", "large_network")
 

@@ -19,7 +19,7 @@ from bench.data.readers.voc import read_voc
 from bench.evaluation.coco import evaluate
 from bench.evaluation.detections import Detections
 from bench.evaluation.voc import voc_average_precision, with_voc
-from tests.made_index import LabelledBox, index_of
+from tests.index_builders import LabelledBox, index_of
 
 CLASSES = 4
 

@@ -29,7 +29,7 @@ from bench.data.problems import KINDS
 from bench.data.sources import read_source
 from bench.errors import UserError
 from tests.conftest import REPOSITORY
-from tests.pictures import box_of, coco_content, picture, voc_folder, xml_of, yolo_file, yolo_line
+from tests.dataset_builders import box_of, coco_content, picture, voc_folder, xml_of, yolo_file, yolo_line
 
 NUMBERS = range(4)
 MOST_MEMORY = 100 << 20

@@ -18,7 +18,7 @@ from bench.errors import UserError
 from bench.run.plan import settle_software
 from bench.storage.provenance import environment, software_changes
 from bench.storage.run_folder import IMAGE_FILES
-from tests.pictures import picture, voc_folder, xml_of
+from tests.dataset_builders import picture, voc_folder, xml_of
 
 
 @pytest.fixture

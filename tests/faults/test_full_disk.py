@@ -19,7 +19,7 @@ from bench.storage.records import read_json
 from bench.training.checkpoints import latest_checkpoint, write_checkpoint
 from tests.conftest import REPOSITORY
 from tests.faults.conftest import command
-from tests.made_index import index_of
+from tests.index_builders import index_of
 from tests.small_runs import without_clocks
 
 # Imported by every process of a run: the disk is full as soon as a cell has a checkpoint.

@@ -19,7 +19,7 @@ from bench.data.index import ImageIndex
 from bench.data.problems import Problem
 from bench.data.sources import read_source
 from bench.errors import UserError
-from tests.pictures import coco_content, coco_folder, voc_folder, xml_of, yolo_file, yolo_line
+from tests.dataset_builders import coco_content, coco_folder, voc_folder, xml_of, yolo_file, yolo_line
 
 SHORT, LONG = 100, 20_000
 NUMBERS = range(3)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import run_all
-from tests.pictures import voc_folder
+from tests.dataset_builders import voc_folder
 from tests.small_runs import records, request_words
 
 pytestmark = pytest.mark.usefixtures("undrawn")

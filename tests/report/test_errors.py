@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench.report.tables.error_costs import error_differences_table, errors_table
 from matplotlib.figure import Figure
 
 from bench.analysis.cell_errors import load_run_errors
@@ -21,10 +22,9 @@ from bench.report.plots.confusion import confusion_matrices
 from bench.report.plots.detections import ap_against_iou, calibration, precision_recall
 from bench.report.plots.error_costs import ap50_given_back
 from bench.report.tables.ablation import all_tables, write_tables
-from bench.report.tables.error_costs import error_differences_table, errors_table
 from bench.report.tables.typeset import MISSING
 from tests.analysis.made_errors import drawn_truths, write_found
-from tests.random_sets import detections_of, index_of
+from tests.evaluation_oracles import detections_of, index_of
 from tests.report.made_run import write_run
 
 CURVES = (ap_against_iou, precision_recall, calibration, confusion_matrices)

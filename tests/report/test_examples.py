@@ -17,7 +17,7 @@ from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections
 from bench.evaluation.matches import average_precision
 from bench.report.page.examples import examples
-from tests.made_index import index_of
+from tests.index_builders import index_of
 from tests.report.made_run import matrix, write_run
 from tests.report.test_page import written
 

@@ -1,12 +1,12 @@
-"""Ground truths and detections to score, stated or drawn, and plain pycocotools to score them with."""
+"""Ground truths and detections, explicit or random, and plain pycocotools to score them."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,33 +14,17 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from bench.data.index import ImageIndex
+from bench.data.index import UNKNOWN, ImageIndex
 from bench.evaluation.detections import Detections
+from tests import index_builders
+from tests.index_builders import LabelledBox
 
 
-def index_of(
-    boxes_of_images: list[list[tuple[int, float, float, float, float]]], *, classes: int = 2, side: int = 300
-) -> ImageIndex:
-    """Images of `side` pixels with boxes (label, x1, y1, x2, y2)."""
-    flat = [box for boxes in boxes_of_images for box in boxes]
-    boxes = np.array([box[1:] for box in flat], dtype=np.float64).reshape(-1, 4)
-    images, count = len(boxes_of_images), len(flat)
-    return ImageIndex(
-        root=Path(),
-        classes=tuple(f"class {k}" for k in range(classes)),
-        category_ids=np.arange(1, classes + 1),
-        files=tuple(f"{k}.jpg" for k in range(images)),
-        image_ids=np.arange(1, images + 1),
-        sizes=np.full((images, 2), side, dtype=np.int32),
-        offsets=np.cumsum([0, *map(len, boxes_of_images)]),
-        boxes=boxes,
-        labels=np.array([box[0] for box in flat], dtype=np.int32),
-        areas=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
-        crowd=np.zeros(count, dtype=bool),
-        difficult=np.zeros(count, dtype=bool),
-        truncated=np.full(count, -1, dtype=np.int8),
-        occluded=np.full(count, -1, dtype=np.int8),
-    )
+def index_of(boxes_of_images: Sequence[Sequence[LabelledBox]], *, classes: int = 2, side: int = 300) -> ImageIndex:
+    """Square images of `side` pixels with these boxes, for which the conditions are unknown."""
+    index = index_builders.index_of(boxes_of_images, size=(side, side), classes=classes)
+    unknown = np.full(len(index.boxes), UNKNOWN, dtype=np.int8)
+    return replace(index, truncated=unknown, occluded=unknown.copy())
 
 
 def detections_of(*found: tuple[int, int, float, float, float, float, float]) -> Detections:
@@ -55,14 +39,14 @@ def detections_of(*found: tuple[int, int, float, float, float, float, float]) ->
 
 
 def random_boxes(rng: np.random.Generator, sizes: NDArray[np.int32], sides: tuple[float, float]) -> NDArray[np.float64]:
-    """(K, 4) boxes inside images of `sizes` (K, 2), of all sizes on a logarithmic scale."""
+    """(K, 4) boxes inside images of `sizes` (K, 2), with sides uniform on a logarithmic scale."""
     extent = np.minimum(np.exp(rng.uniform(math.log(sides[0]), math.log(sides[1]), (len(sizes), 2))), sizes * 0.9)
     corner = rng.uniform(0, 1, extent.shape) * (sizes - extent)
     return np.concatenate((corner, corner + extent), axis=1)
 
 
 def random_index(rng: np.random.Generator, *, images: int = 12, classes: int = 5) -> ImageIndex:
-    """Images without boxes, a class without ground truths, crowds, ids in no order."""
+    """A random index with empty images, a class without ground truths, crowds and unordered ids."""
     counts = rng.integers(0, 6, images)
     sizes = rng.integers(200, 700, (images, 2)).astype(np.int32)
     boxes = random_boxes(rng, np.repeat(sizes, counts, axis=0), (8, 400))
@@ -82,7 +66,7 @@ def random_index(rng: np.random.Generator, *, images: int = 12, classes: int = 5
 def jittered(
     rng: np.random.Generator, index: ImageIndex, *, each: int = 3, wrong: int = 8, ties: bool = True
 ) -> Detections:
-    """Ground truths moved a little, some under a wrong label, and `wrong` random boxes an image."""
+    """Slightly moved ground truths, some with a wrong label, and `wrong` random boxes per image."""
     rows = np.repeat(np.arange(len(index.boxes)), each)
     sides = np.tile(index.boxes[rows, 2:] - index.boxes[rows, :2], 2)
     moved = index.boxes[rows] + rng.normal(0, 0.08, sides.shape) * sides
@@ -103,15 +87,15 @@ def jittered(
 
 
 def plain_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any:
-    """COCOeval as its own users run it (`loadRes` cannot take an empty list: then no annotations)."""
+    """COCOeval as users run it; without detections, an empty set, because `loadRes` rejects an empty list."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = truth
         coco.createIndex()
-        found = COCO()
-        found.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": []}
-        found.createIndex()
-        evaluator = COCOeval(coco, coco.loadRes(results) if results else found, "bbox")
+        empty = COCO()
+        empty.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": []}
+        empty.createIndex()
+        evaluator = COCOeval(coco, coco.loadRes(results) if results else empty, "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()

@@ -1,4 +1,4 @@
-"""Small indexes written down by hand, for tests of what comes after the readers."""
+"""Build small indexes from explicit boxes, for tests of everything after the readers."""
 
 from __future__ import annotations
 

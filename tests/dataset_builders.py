@@ -1,4 +1,4 @@
-"""Small data sets on disk, whole and right, for tests to break."""
+"""Write small valid data sets to disk, for tests to break."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ CLASSES = ("square", "bar")
 
 
 def box_of(number: int) -> tuple[int, int, int, int]:
-    """xyxy of the one object of a picture."""
+    """xyxy of the single object of an image."""
     left, top = 5 + 3 * (number % 10), 10 + 2 * (number % 10)
     return left, top, left + (20, 40)[number % 2], top + 20
 
 
 def picture(number: int) -> Image.Image:
-    """A square or a bar on a ground whose colour and stripes differ from picture to picture."""
+    """A square or a bar on a background whose colour and stripe differ from image to image."""
     made = Image.new("RGB", SIZE, (30 + 17 * number % 90, 60, 90 + 29 * number % 80))
     made.paste((20, 20 + 23 * number % 200, 20), (0, 7 * number % 60, 96, 7 * number % 60 + 8))
     made.paste((240, 200, 20), box_of(number))
@@ -26,7 +26,7 @@ def picture(number: int) -> Image.Image:
 
 
 def xml_of(number: int, *, size: str | None = None, objects: str | None = None) -> str:
-    """The annotation of a picture; size, objects: XML in the place of what is right."""
+    """The annotation of an image. size, objects: XML to replace the correct elements."""
     left, top, right, bottom = box_of(number)
     box = f"<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
     if size is None:
@@ -37,7 +37,7 @@ def xml_of(number: int, *, size: str | None = None, objects: str | None = None) 
 
 
 def voc_folder(root: Path, numbers: range = range(10), *, trained: int | None = 6) -> Path:
-    """A VOC folder; the first `trained` pictures are listed in train, the others in val (no lists for None)."""
+    """A VOC folder; the first `trained` images are listed in train, the others in val (None: no lists)."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number in numbers:
@@ -50,7 +50,7 @@ def voc_folder(root: Path, numbers: range = range(10), *, trained: int | None = 
 
 
 def coco_content(numbers: range = range(10)) -> dict[str, list[dict[str, object]]]:
-    """The annotations of the pictures as COCO."""
+    """The annotations of the images as COCO."""
     annotations = []
     for number in numbers:
         left, top, right, bottom = box_of(number)
@@ -74,7 +74,7 @@ def coco_content(numbers: range = range(10)) -> dict[str, list[dict[str, object]
 
 
 def coco_folder(root: Path, numbers: range = range(10)) -> Path:
-    """A COCO folder of one annotation file."""
+    """A COCO folder with one annotation file."""
     (root / "images").mkdir(parents=True, exist_ok=True)
     for number in numbers:
         picture(number).save(root / f"images/{number}.jpg")
@@ -83,14 +83,14 @@ def coco_folder(root: Path, numbers: range = range(10)) -> Path:
 
 
 def yolo_line(number: int) -> str:
-    """The label line of a picture."""
+    """The label line of an image."""
     left, top, right, bottom = box_of(number)
     values = ((left + right) / 2 / SIZE[0], (top + bottom) / 2 / SIZE[1], (right - left) / SIZE[0], 20 / SIZE[1])
     return f"{number % 2} " + " ".join(f"{value:.6f}" for value in values)
 
 
 def yolo_file(root: Path, numbers: range = range(10)) -> Path:
-    """A YOLO folder with one list; its data.yaml."""
+    """A YOLO folder with one list; returns its data.yaml."""
     for folder in ("images/train", "labels/train"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number in numbers:
