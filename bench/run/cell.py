@@ -33,7 +33,7 @@ from bench.evaluation.coco_format import detections_coco
 from bench.evaluation.detections import xywh
 from bench.evaluation.error_types import error_types
 from bench.evaluation.inference import detect_all
-from bench.evaluation.voc import with_voc
+from bench.evaluation.metrics import with_metrics
 from bench.spec import Cell, Specification
 from bench.speed.cost import count_flops, count_parameters
 from bench.speed.inference import SpeedSettings, measure_inference
@@ -157,7 +157,7 @@ def _results(job: CellJob) -> dict[str, Any]:
     with replacing(job.folder / WEIGHTS) as file:
         torch.save({"priors": model.priors_fingerprint(), "model": model.state_dict()}, file)
     return {
-        "accuracy": with_voc(evaluation.accuracy, job.val, detections),
+        "accuracy": with_metrics(evaluation.accuracy, job.val, detections),
         "speed": speed,
         "cost": {
             "parameters_M": count_parameters(model) / 1e6,
