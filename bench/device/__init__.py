@@ -1,1 +1,1 @@
-"""The machine: what there is, how processes are set up, memory, the clock."""
+"""The machine: cores, devices, memory, process settings, and the fork server."""

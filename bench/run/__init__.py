@@ -1,1 +1,1 @@
-"""A run: its plan, its cells, what schedules them, and their report."""
+"""A run: its plan, cells, scheduler and report, and the commands of ``run_all.py``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
@@ -18,7 +19,7 @@ from bench.run.data import open_data
 from bench.run.predict import finished_cell, load_detector
 from bench.run.specification import base_specification, training_schedules
 from bench.spec import Numerics
-from bench.speed.measurements import SpeedRequest, chosen_precisions, measure_speed
+from bench.speed.measurements import SpeedPlan, chosen_precisions, measure_speed
 from bench.storage.atomic import write_json
 
 
@@ -42,14 +43,14 @@ def run_throughput(options: ThroughputOptions) -> int:
         base = replace(base, detector=model.spec)
     schedules, notes = training_schedules(base)
     kernels = device == "cpu" and options.cpu_kernels != "off"
-    request = SpeedRequest(
+    request = SpeedPlan(
         description={
             "data": name,
             "backbone": base.detector.backbone,
             "variant": variant,
             "weights": f"trained weights of {options.run.name}"
             if options.run
-            else f"untrained heads, weights {base.detector.weights.rpartition('/')[2]}",
+            else f"untrained heads, weights {Path(base.detector.weights).name}",
         },
         model=SSD(base.detector, seed=0) if model is None else model,
         trained=model is not None,
