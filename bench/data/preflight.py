@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from bench.data.decode import ImageError, decode_image
 from bench.data.near_duplicates import across, groups_of
 from bench.data.problems import KINDS, SEVERITIES, Problem, problem
-from bench.data.readers.reading import Reading, problem_of_image
+from bench.data.readers.image_checks import problem_of_image
+from bench.data.readers.reading import Reading
 from bench.errors import UserError
 from bench.storage.atomic import write_json
 

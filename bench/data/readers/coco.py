@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.index import BOX_FIELDS
+from bench.data.paths import is_file
 from bench.data.problems import Problem, printable, problem
 from bench.data.readers.coco_columns import Entry, column, flags, integers, numbers, repeated_pairs, rows_of_ids
 from bench.data.readers.format import Format
-from bench.data.readers.reading import LEFT_OUT, MAX_IMAGE_SIDE, RawAnnotations, Reading, build_reading, is_file
+from bench.data.readers.raw import LEFT_OUT, MAX_IMAGE_SIDE, RawAnnotations, RawBoxes
+from bench.data.readers.reading import Reading, build_reading
 from bench.errors import UserError
 
 # Polygons and masks are nine tenths of a COCO file, and boxes do not need them. Removing them from the text before
@@ -44,11 +47,8 @@ def read_coco(root: Path) -> Reading:
         _check_same_categories(first, other)
 
     image_starts = np.cumsum([0, *(len(part.files) for part in parts.values())])
-    box_starts = np.cumsum([0, *(len(part.labels) for part in parts.values())])
+    box_starts = np.cumsum([0, *(len(part.boxes) for part in parts.values())])
     files = list(parts.values())
-
-    def joined(field: Callable[[Instances], NDArray[Any]]) -> NDArray[Any]:
-        return np.concatenate([field(part) for part in files])
 
     def image_where(row: int) -> str:
         part = int(np.searchsorted(image_starts, row, side="right")) - 1
@@ -59,7 +59,7 @@ def read_coco(root: Path) -> Reading:
         return files[part].box_where(row - int(box_starts[part]))
 
     shared_ids = sum(len(np.unique(part.image_ids)) for part in files)
-    shared_ids -= len(np.unique(joined(lambda part: part.image_ids)))
+    shared_ids -= len(np.unique(np.concatenate([part.image_ids for part in files])))
     if shared_ids:
         where = " and ".join(part.where for part in files)
         problems.append(problem("image-ids-renumbered", where, f"{shared_ids} image ids occur in both"))
@@ -70,30 +70,28 @@ def read_coco(root: Path) -> Reading:
             category_ids=first.category_ids,
             files=[file for part in files for file in part.files],
             image_ids=_distinct_ids({name: part.image_ids for name, part in parts.items()}),
-            sizes=joined(lambda part: part.sizes),
+            sizes=np.concatenate([part.sizes for part in files]),
             lists={
                 name: np.arange(image_starts[number], image_starts[number + 1])
                 for number, name in enumerate(parts)
                 if name != WHOLE
             },
-            image_of_box=np.concatenate(
-                [
-                    np.where(part.image_of_box == LEFT_OUT, LEFT_OUT, part.image_of_box + start)
-                    for part, start in zip(files, image_starts[:-1], strict=True)
-                ]
-            ),
-            boxes=joined(lambda part: part.boxes),
-            labels=joined(lambda part: part.labels),
-            areas=joined(lambda part: part.areas),
-            crowd=joined(lambda part: part.crowd),
-            difficult=joined(lambda part: part.difficult),
-            truncated=joined(lambda part: part.truncated),
-            occluded=joined(lambda part: part.occluded),
+            boxes=_joined([part.boxes for part in files], image_starts[:-1]),
             image_where=image_where,
             box_where=box_where,
             problems=problems,
         )
     )
+
+
+def _joined(parts: Sequence[RawBoxes], image_starts: NDArray[np.int64]) -> RawBoxes:
+    """The boxes of all parts, with image rows shifted by `image_starts`."""
+    image_of_box = [
+        np.where(part.image_of_box == LEFT_OUT, LEFT_OUT, part.image_of_box + start)
+        for part, start in zip(parts, image_starts, strict=True)
+    ]
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in BOX_FIELDS}
+    return RawBoxes(image_of_box=np.concatenate(image_of_box), **columns)
 
 
 WHOLE = "whole"
@@ -132,14 +130,7 @@ class Instances:
     image_ids: NDArray[np.int64]
     sizes: NDArray[np.int64]
     annotation_ids: NDArray[np.int64]
-    image_of_box: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    labels: NDArray[np.int32]
-    areas: NDArray[np.float64]
-    crowd: NDArray[np.bool_]
-    difficult: NDArray[np.bool_]
-    truncated: NDArray[np.int8]
-    occluded: NDArray[np.int8]
+    boxes: RawBoxes
 
     def image_where(self, row: int) -> str:
         return f"{self.where}, image id {self.image_ids[row]} ({self.files[row]})"
@@ -194,14 +185,16 @@ def _read_instances(path: Path, root: Path, problems: list[Problem]) -> Instance
         image_ids=image_ids,
         sizes=sizes,
         annotation_ids=annotation_ids,
-        image_of_box=rows,
-        boxes=boxes,
-        labels=labels.astype(np.int32),
-        areas=_areas(annotations, where, problems),
-        crowd=flags(annotations, "iscrowd") == 1,
-        difficult=flags(annotations, "difficult") == 1,
-        truncated=flags(annotations, "truncated"),
-        occluded=flags(annotations, "occluded"),
+        boxes=RawBoxes(
+            image_of_box=rows,
+            boxes=boxes,
+            labels=labels.astype(np.int32),
+            areas=_areas(annotations, where, problems),
+            crowd=flags(annotations, "iscrowd") == 1,
+            difficult=flags(annotations, "difficult") == 1,
+            truncated=flags(annotations, "truncated"),
+            occluded=flags(annotations, "occluded"),
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.data.index import UNKNOWN
 from bench.data.problems import printable
-from bench.data.readers.reading import LEFT_OUT
+from bench.data.readers.raw import LEFT_OUT
 from bench.errors import UserError
 
 Entry = dict[str, Any]

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from bench.data.decode import IMAGE_SUFFIXES
 from bench.data.index import UNKNOWN
+from bench.data.paths import read_annotation
 from bench.data.problems import Problem, problem
 from bench.data.readers.format import Format
-from bench.data.readers.reading import LEFT_OUT, MAX_IMAGE_SIDE, RawAnnotations, Reading, build_reading, read_annotation
+from bench.data.readers.raw import LEFT_OUT, MAX_IMAGE_SIDE, RawAnnotations, RawBoxes
+from bench.data.readers.reading import Reading, build_reading
 from bench.errors import UserError
 
 
@@ -82,14 +84,14 @@ def read_voc(root: Path, *, classes: Sequence[str] | None = None, lists: Mapping
                 name: np.array([row_of[stem] for stem in listed if stem in row_of], dtype=np.int64)
                 for name, listed in list_stems.items()
             },
-            image_of_box=np.array(image_of_box, dtype=np.int64),
-            boxes=np.array(corners, dtype=np.float64).reshape(-1, 4),
-            labels=labels,
-            areas=np.full(len(labels), np.nan),
-            crowd=np.zeros(len(labels), dtype=np.bool_),
-            difficult=flag_columns[:, 0] == 1,
-            truncated=flag_columns[:, 1],
-            occluded=flag_columns[:, 2],
+            boxes=RawBoxes.of(
+                np.array(image_of_box, dtype=np.int64),
+                np.array(corners, dtype=np.float64).reshape(-1, 4),
+                labels,
+                difficult=flag_columns[:, 0] == 1,
+                truncated=flag_columns[:, 1],
+                occluded=flag_columns[:, 2],
+            ),
             image_where=lambda row: f"Annotations/{stems[row]}.xml",
             box_where=box_where,
             problems=problems,

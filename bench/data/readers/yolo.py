@@ -21,19 +21,12 @@ import yaml
 from numpy.typing import NDArray
 
 from bench.data.decode import IMAGE_SUFFIXES
-from bench.data.index import UNKNOWN
-from bench.data.paths import expanded
+from bench.data.paths import expanded, is_file, read_annotation
 from bench.data.problems import Problem, printable, problem
 from bench.data.readers.format import Format
-from bench.data.readers.reading import (
-    LEFT_OUT,
-    RawAnnotations,
-    Reading,
-    build_reading,
-    header_sizes,
-    is_file,
-    read_annotation,
-)
+from bench.data.readers.image_checks import header_sizes
+from bench.data.readers.raw import LEFT_OUT, RawAnnotations, RawBoxes
+from bench.data.readers.reading import Reading, build_reading
 from bench.errors import UserError
 
 LISTS = ("train", "val", "test")
@@ -78,14 +71,11 @@ def read_yolo(yaml_file: Path) -> Reading:
             image_ids=None,
             sizes=sizes,
             lists=lists,
-            image_of_box=image_of_box,
-            boxes=np.round(np.array([line.corners for line in lines], dtype=np.float64).reshape(-1, 4) * scale, 2),
-            labels=np.array([line.label for line in lines], dtype=np.int32),
-            areas=np.full(len(image_of_box), np.nan),
-            crowd=np.zeros(len(image_of_box), dtype=np.bool_),
-            difficult=np.zeros(len(image_of_box), dtype=np.bool_),
-            truncated=np.full(len(image_of_box), UNKNOWN, dtype=np.int8),
-            occluded=np.full(len(image_of_box), UNKNOWN, dtype=np.int8),
+            boxes=RawBoxes.of(
+                image_of_box,
+                np.round(np.array([line.corners for line in lines], dtype=np.float64).reshape(-1, 4) * scale, 2),
+                np.array([line.label for line in lines], dtype=np.int32),
+            ),
             image_where=lambda row: files[row],
             box_where=lambda box: f"{label_names[image_of_box[box]]}, line {lines[box].number}",
             problems=problems,
