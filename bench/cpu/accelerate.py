@@ -7,16 +7,15 @@ as it does. Every replacement is checked: if the network gives other feature map
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import bench.cpu.photometric
 import bench.cpu.postprocess  # noqa: F401  # both register kernels
-from bench.cpu.layers import CLAMPS, FusedBlock, KernelConvolution, LayerSequence
+from bench.cpu.layers import CLAMPS, FusedBlock, KernelConvolution
 from bench.cpu.winograd import WinogradConvolution
-from bench.detector.backbones import Backbone
 from bench.detector.folded_convolution import FoldedConvolution
 from bench.detector.folding import probe, same_maps, trace_inputs
 from bench.detector.ssd import SSD
@@ -31,14 +30,12 @@ def accelerate(model: SSD) -> SSD:
     Kernels run only on CPU tensors and while `fast_paths.enabled()`.
     """
     backbone = model.backbone
-    if isinstance(backbone, AcceleratedBackbone) or isinstance(backbone.features, AcceleratedVGG16):
+    if isinstance(backbone.features, AcceleratedVGG16):
         return model
     if isinstance(backbone.features, VGG16):
         backbone.features = AcceleratedVGG16(backbone.features)
-        return model
-    with torch.no_grad(), fast_paths.disabled():
+    else:
         backbone.features = with_kernels(backbone.features)
-        model.backbone = AcceleratedBackbone(backbone)
     return model
 
 
@@ -72,21 +69,6 @@ class AcceleratedVGG16(VGG16):
             if place + 1 == RELU4_3:
                 maps.append(x)
         return [*maps, self.fc7(self.fc6(x).relu_()).relu_()]
-
-
-class AcceleratedBackbone(Backbone):
-    """A backbone whose first convolution may normalise the images, and whose layers may run image by image."""
-
-    def __init__(self, plain: Backbone) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(plain.__dict__)
-        self.normalises = join_normalisation(self.features, self.mean.flatten(), self.deviation.flatten())
-        self.sequence = layer_sequence(self.features, _pixels(self)) if self.normalises else None
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        if self.sequence is not None:
-            return self.sequence(images)
-        return list(self.features(images if self.normalises else self.normalised(images)))
 
 
 def with_kernels(network: Any) -> Any:
@@ -128,76 +110,3 @@ def _fuse_blocks(network: Any) -> None:
             block = FusedBlock(module)
             if block.fusible():
                 network.set_submodule(name, block.train(module.training))
-
-
-def join_normalisation(network: Any, mean: Tensor, deviation: Tensor) -> bool:
-    """Let the network's first convolution normalise the images, in place; False if it cannot.
-
-    mean, deviation: (C,), of pixels of 0 to 255.
-    """
-    convolutions = [module for module in network.modules() if isinstance(module, KernelConvolution)]
-    if not convolutions:
-        return False
-    factor, offset = 1 / deviation, -mean / deviation
-    pixels = probe(0, 255, len(mean)).to(mean.device)
-    images = torch.addcmul(offset.view(1, -1, 1, 1), pixels, factor.view(1, -1, 1, 1))
-    first: list[KernelConvolution] = []
-
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if inputs[0] is images:
-            first.append(cast(KernelConvolution, module))
-
-    hooks = [convolution.register_forward_pre_hook(look) for convolution in convolutions]
-    with torch.no_grad():
-        expected = [level.clone() for level in network(images)]
-        for hook in hooks:
-            hook.remove()
-        if len(first) != 1 or not first[0].takes_pixels:
-            return False
-        first[0].factor, first[0].offset = factor, offset
-        if same_maps(network(pixels), expected):
-            return True
-    first[0].factor = first[0].offset = None  # something else reads the images too
-    return False
-
-
-def layer_sequence(network: Any, images: Tensor) -> LayerSequence | None:
-    """The network as a sequence of layers, traced in a forward pass; None if it is not one.
-
-    Each layer must read the output of the one before, each map must be the output of a layer, and the last layer's
-    output must be a map.
-    """
-    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
-
-    def remember(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.append((layer, inputs[0], output))
-
-    hooks = [layer.register_forward_hook(remember) for layer in _computing_layers(network)]
-    with torch.no_grad():
-        maps = list(network(images))
-        for hook in hooks:
-            hook.remove()
-        parts: list[list[nn.Module]] = [[]]
-        before = images
-        for layer, read, written in calls:
-            if read is not before or len(parts) > len(maps):
-                return None
-            if not isinstance(layer, nn.Identity):
-                parts[-1].append(layer)
-            if written is maps[len(parts) - 1]:
-                parts.append([])
-            before = written
-        sequence = LayerSequence(parts[:-1])
-        return sequence if len(parts) == len(maps) + 1 and same_maps(sequence(images), maps) else None
-
-
-def _computing_layers(network: nn.Module) -> list[nn.Module]:
-    """Fused layers as a whole, and all other modules without children."""
-    children = list(network.children())
-    if isinstance(network, KernelConvolution | FusedBlock) or not children:
-        return [network]
-    return [layer for child in children for layer in _computing_layers(child)]
-
-
-def _pixels(backbone: Backbone) -> Tensor:
-    return probe(0, 255).to(backbone.mean.device)

@@ -1,20 +1,15 @@
-"""Layers that a kernel computes without gradients: one layer for a whole batch, or several layers image by image.
-
-The first layers of a network produce more activations per batch than the cache holds. Image by image, the activations
-between two layers stay in the cache.
-"""
+"""A layer without gradients, prepared once for images of one size and then run many times."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench.cpu.arrays import Array, as_array, as_flat, empty_like
+from bench.cpu.arrays import Array, as_flat, empty_like
 from bench.cpu.threads import parallel_for
 
 
@@ -45,37 +40,14 @@ class FusedLayer:
     shape: tuple[int, int, int]
     dtype: torch.dtype
 
-
-def run_layers(x: Tensor, layers: Sequence[FusedLayer]) -> Tensor:
-    """Images (B, C, H, W) through one layer, or through several in sequence; the output is channels last."""
-    x = x.contiguous(memory_format=torch.channels_last)
-    last, threads = layers[-1], torch.get_num_threads()
-    y = empty_like(x, (len(x), *last.shape), last.dtype)
-    if len(layers) > 1:
-        with torch.profiler.record_function(f"{len(layers)} layers image by image"):
-            _image_by_image(x, y, layers, max(1, min(threads, len(x))))
+    def run(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) through the layer; the output is channels last."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        images, threads = len(x), torch.get_num_threads()
+        y = empty_like(x, (images, *self.shape), self.dtype)
+        # Each thread takes whole images; few images are divided by rows
+        bands = min(self.shape[1], -(-threads // images)) if images % threads else 1
+        parts = max(1, min(threads, images * bands))
+        source, target = as_flat(x), as_flat(y)
+        parallel_for(lambda part: self.compute(source, target, images, bands, part, parts), parts)
         return y
-    # Each thread takes whole images; few images are divided by rows
-    images = len(x)
-    bands = min(last.shape[1], -(-threads // images)) if images % threads else 1
-    parts = max(1, min(threads, images * bands))
-    source, target = as_flat(x), as_flat(y)
-    parallel_for(lambda part: last.compute(source, target, images, bands, part, parts), parts)
-    return y
-
-
-def _image_by_image(x: Tensor, y: Tensor, layers: Sequence[FusedLayer], parts: int) -> None:
-    sources, targets = as_flat(x).reshape(len(x), -1), as_flat(y).reshape(len(y), -1)
-    sizes = [prod(each.shape) for each in layers[:-1]]
-
-    def do(part: int) -> None:
-        # Two buffers in turn are enough, and stay in the cache
-        between = [as_array(torch.empty(max(sizes[first::2], default=0), dtype=layers[0].dtype)) for first in (0, 1)]
-        for image in range(part, len(sources), parts):
-            here = sources[image]
-            for place, each in enumerate(layers):
-                there = between[place % 2][: sizes[place]] if place < len(sizes) else targets[image]
-                each.compute(here, there, 1, 1, 0, 1)
-                here = there
-
-    parallel_for(do, parts)

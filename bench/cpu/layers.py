@@ -6,43 +6,34 @@ off, or, for the operators without gradients, while something in it learns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import inf
 
 import torch
 from torch import Tensor, nn
 
-from bench.cpu.arrays import UNBOUNDED, Bounds, compute_dtype, kernels_apply, needs_grad
+from bench.cpu.arrays import UNBOUNDED, Bounds, kernels_apply, needs_grad
 from bench.cpu.depthwise import computable, depthwise
-from bench.cpu.fused_layer import FusedLayer, InputSpec, run_layers
+from bench.cpu.fused_layer import FusedLayer, InputSpec
 from bench.cpu.inverted_residual import fits, inverted_residual, lay_out
 from bench.cpu.layout_cache import LayoutCache
-from bench.cpu.stem import MOST_CHANNELS, stem
-from bench.cpu.stem import lay_out as lay_out_stem
 from bench.detector.folded_convolution import FoldedConvolution
 
 CLAMPS: dict[type[nn.Module], Bounds] = {nn.Identity: UNBOUNDED, nn.ReLU: (0.0, inf), nn.ReLU6: (0.0, 6.0)}
 
 
 class KernelConvolution(FoldedConvolution):
-    """A folded convolution with the activations around it; depthwise ones, and the first one, have kernels.
+    """A folded convolution with the activations around it; depthwise ones have kernels.
 
     before, after: activations of its input and output.
-    factor, offset: (C,), set for the first convolution, which then normalises the pixels of images itself.
     """
 
     before: nn.Module
     after: nn.Module
-    factor: Tensor | None
-    offset: Tensor | None
 
     def __init__(self, plain: FoldedConvolution) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(plain.__dict__)
         self.before, self.after = nn.Identity(), nn.Identity()
-        self.register_buffer("factor", None, persistent=False)
-        self.register_buffer("offset", None, persistent=False)
-        self._layout: LayoutCache[FusedLayer] = LayoutCache()
 
     @property
     def depthwise(self) -> bool:
@@ -61,12 +52,6 @@ class KernelConvolution(FoldedConvolution):
         return height == width and self.stride[0] == self.stride[1] and self.dilation == [1, 1]
 
     @property
-    def takes_pixels(self) -> bool:
-        """Whether it could be one operator with the normalisation of the images."""
-        few = self.groups == 1 and self.weight.shape[1] <= MOST_CHANNELS
-        return few and self.square and self.bounds == (UNBOUNDED, UNBOUNDED)
-
-    @property
     def bounds(self) -> tuple[Bounds, Bounds]:
         """The bounds that its activations clamp the input and the output to."""
         return CLAMPS[type(self.before)], CLAMPS[type(self.after)]
@@ -76,11 +61,6 @@ class KernelConvolution(FoldedConvolution):
         return self.weight * self.scale, self.shift
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.factor is not None and self.offset is not None:
-            fused = None if needs_grad(x) else self.fused(InputSpec.of(x))
-            if fused is not None:
-                return run_layers(x, [fused])
-            x = torch.addcmul(self.offset.view(1, -1, 1, 1), x.float(), self.factor.view(1, -1, 1, 1))
         if self.depthwise:
             padding, weight = self.padding_of(x.shape[-2:]), self.weight * self.scale
             if computable(x, weight, self.stride, self.dilation, padding):
@@ -89,24 +69,6 @@ class KernelConvolution(FoldedConvolution):
                 return depthwise(x, weight, self.shift, stride=stride, padding=padding, before=before, after=after)
         y: Tensor = self.after(super().forward(self.before(x)))
         return y
-
-    def fused(self, given: InputSpec) -> FusedLayer | None:
-        """The operator with the normalisation; None if it does not apply or the weight learns."""
-        factor, offset = self.factor, self.offset
-        if factor is None or offset is None or needs_grad(self.weight):
-            return None
-        dtype = compute_dtype(given.device)
-        taken = given.dtype in (torch.uint8, torch.float32) and self.weight.dtype == torch.float32
-        if not taken or not kernels_apply(given.device, dtype):
-            return None
-
-        def build() -> FusedLayer:
-            channels, _, kernel, _ = self.weight.shape
-            layers = lay_out_stem(*self.layer(), factor, offset, dtype)
-            padding = self.padding_of(given.shape[1:])
-            return stem(layers, given.shape, kernel=kernel, channels=channels, stride=self.stride[0], padding=padding)
-
-        return self._layout.get(build, [self.weight, self.scale, self.shift, factor, offset], (dtype, given.shape))
 
 
 class FusedBlock(nn.Module):
@@ -142,7 +104,7 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         fused = None if needs_grad(x) else self.fused(InputSpec.of(x))
         if fused is not None:
-            return run_layers(x, [fused])
+            return fused.run(x)
         y = x
         for part in self.children():
             y = part(y)
@@ -171,41 +133,6 @@ class FusedBlock(nn.Module):
 
         tensors = [each for part in parts for each in (part.weight, part.scale, part.shift)]
         return self._layout.get(build, tensors, given)
-
-
-class LayerSequence:
-    """The layers of a network in their order, split after each feature map that it returns.
-
-    While nothing learns, and with more images than threads, the first layers of each part run image by image.
-    """
-
-    def __init__(self, parts: Sequence[Sequence[nn.Module]]) -> None:
-        self.parts = [list(part) for part in parts]
-
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        for part in self.parts:
-            fused = _fusible_start(x, part)
-            x = run_layers(x, fused) if fused else x
-            for layer in part[len(fused) :]:
-                x = layer(x)
-            maps.append(x)
-        return maps
-
-
-def _fusible_start(x: Tensor, layers: Sequence[nn.Module]) -> list[FusedLayer]:
-    """The first layers that can run image by image; none if that is just one, which gains nothing."""
-    fused: list[FusedLayer] = []
-    if len(x) <= torch.get_num_threads() or needs_grad(x):
-        return fused
-    given = InputSpec.of(x)
-    for layer in layers:
-        found = layer.fused(given) if isinstance(layer, KernelConvolution | FusedBlock) else None
-        if found is None:
-            break
-        fused.append(found)
-        given = InputSpec(found.shape, found.dtype, given.device)
-    return fused if len(fused) > 1 else []
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:

@@ -64,8 +64,13 @@ class Backbone(nn.Module):
         return list(self.features(self.normalised(images)))
 
     def normalised(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) of 0 to 255 as the pretrained weights expect them, float32."""
-        return torch.addcmul(-self.mean / self.deviation, images.float(), 1 / self.deviation)
+        """(B, 3, S, S) of 0 to 255 as the pretrained weights expect them; float32, channels last."""
+        # By rows of the image as it lies in memory: three channels would not fill a vector
+        batch, channels, height, width = images.shape
+        rows = images.permute(0, 2, 3, 1).reshape(batch * height, width * channels).float()
+        factor, offset = (1 / self.deviation).flatten(), (-self.mean / self.deviation).flatten()
+        rows = torch.addcmul(offset.repeat(width), rows, factor.repeat(width))
+        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def stages(self) -> list[Stage]:
         """The parts with pretrained weights (all parts, if there are none) from the bottom up."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from bench.cpu.fused_layer import FusedLayer, run_layers
+from bench.cpu.fused_layer import FusedLayer
 from bench.cpu.winograd import convolve
 from bench.device import fast_paths
 
@@ -45,12 +45,13 @@ def without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fused_inputs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The channels of the input of each stem or block that ran as one operator."""
+    """The channels of the input of each block that ran as one operator."""
     channels: list[int] = []
+    run = FusedLayer.run
 
-    def noted(x: Tensor, layers: Sequence[FusedLayer]) -> Tensor:
+    def noted(layer: FusedLayer, x: Tensor) -> Tensor:
         channels.append(x.shape[1])
-        return run_layers(x, layers)
+        return run(layer, x)
 
-    monkeypatch.setattr("bench.cpu.layers.run_layers", noted)
+    monkeypatch.setattr(FusedLayer, "run", noted)
     return channels

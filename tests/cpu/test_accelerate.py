@@ -10,12 +10,14 @@ from typing import Literal
 import pytest
 import torch
 
-from bench.cpu.accelerate import AcceleratedBackbone, AcceleratedVGG16, accelerate, has_kernels_for_grouped
+from bench.cpu.accelerate import AcceleratedVGG16, accelerate, has_kernels_for_grouped
+from bench.cpu.layers import FusedBlock
 from bench.data.targets import Targets
 from bench.detector.priors import preset_shapes
 from bench.detector.ssd import SSD
 from bench.device import fast_paths
 from bench.spec import DetectorSpec, Phase
+from bench.speed.cost import count_flops
 from bench.training.trainer import Trainer
 from tests import tiny
 from tests.detector.oracles import relative_error
@@ -84,8 +86,8 @@ def test_with_fast_paths_off_it_is_the_plain_detector_to_the_bit() -> None:
 
 def test_accelerating_twice_and_copying_change_nothing() -> None:
     ours = accelerate(SSD(lite(), seed=0)).eval()
-    backbone = ours.backbone
-    assert accelerate(ours).backbone is backbone
+    kinds = [type(module) for module in ours.modules()]
+    assert [type(module) for module in accelerate(ours).modules()] == kinds
     other = copy.deepcopy(ours)
     with torch.inference_mode():
         before = ours(pictures())[0]
@@ -99,11 +101,17 @@ def test_accelerating_twice_and_copying_change_nothing() -> None:
 
 def test_which_parts_have_kernels() -> None:
     light, large = accelerate(SSD(lite(), seed=0)), accelerate(SSD(vgg16(), seed=0))
-    assert isinstance(light.backbone, AcceleratedBackbone)
+    assert sum(isinstance(module, FusedBlock) for module in light.modules()) == 16
     assert isinstance(large.backbone.features, AcceleratedVGG16)
     assert has_kernels_for_grouped(light)
     assert has_kernels_for_grouped(large)
     assert not has_kernels_for_grouped(SSD(lite(), seed=0))
+
+
+def test_its_operations_are_counted_as_those_of_the_plain_one(detector: DetectorSpec) -> None:
+    plain, ours = SSD(detector, seed=0), accelerate(SSD(detector, seed=0))
+    assert count_flops(ours, pictures(1)) == count_flops(plain, pictures(1)) > 0
+    assert fast_paths.enabled()
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])

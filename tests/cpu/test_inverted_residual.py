@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.cpu.accelerate import with_kernels
 from bench.cpu.arrays import UNBOUNDED, Bounds
-from bench.cpu.fused_layer import InputSpec, run_layers
+from bench.cpu.fused_layer import InputSpec
 from bench.cpu.inverted_residual import LARGEST, LaidOut, Layer, fits, inverted_residual, lay_out
 from bench.cpu.layers import FusedBlock
 from bench.detector.folding import freeze_norms, with_folded_norms
@@ -56,7 +56,7 @@ def torchs(
 
 
 def computed(x: Tensor, block: LaidOut, **how: Any) -> Tensor:
-    return run_layers(x, [inverted_residual(block, InputSpec.of(x).shape, **how)])
+    return inverted_residual(block, InputSpec.of(x).shape, **how).run(x)
 
 
 @pytest.mark.parametrize("bounds", [(RELU6, RELU6), (UNBOUNDED, RELU6), (RELU6, UNBOUNDED)])

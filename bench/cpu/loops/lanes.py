@@ -41,7 +41,6 @@ class _BFloat16(ir.Type):  # type: ignore[misc]
 
 BFLOATS = ir.VectorType(_BFloat16(), LANES)
 PAIRS = ir.VectorType(_BFloat16(), 2 * LANES)
-BYTES = ir.VectorType(ir.IntType(8), LANES)
 _PLACES = ir.VectorType(ir.IntType(32), LANES)
 _operation: Any = intrinsic
 
@@ -67,7 +66,7 @@ def halved(array_type: Any) -> bool:
 
 def _kind(array_type: Any) -> tuple[ir.VectorType, int]:
     """How sixteen of an array's numbers lie in memory, and the bytes of one."""
-    kinds = {types.float32: (FLOATS, 4), types.int16: (BFLOATS, 2), types.uint8: (BYTES, 1)}
+    kinds = {types.float32: (FLOATS, 4), types.int16: (BFLOATS, 2)}
     return kinds[array_type.dtype]
 
 
@@ -86,8 +85,6 @@ def read(context: Any, builder: Any, array_type: Any, array: Any, at: Any, mask:
     else:
         name = f"llvm.masked.load.v{LANES}{kind.element.intrinsic_name}.p0"
         value = call(builder, name, kind, [place, ir.IntType(32)(align), mask, ir.Constant(kind, None)])
-    if kind is BYTES:
-        return builder.uitofp(value, FLOATS)
     return builder.fpext(value, FLOATS) if kind is BFLOATS else value
 
 
