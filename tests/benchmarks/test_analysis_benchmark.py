@@ -18,56 +18,16 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.analysis.bootstrap import bootstrap_weights, weighted_metrics
-from bench.data.index import ImageIndex
 from bench.data.split import VAL, stratify
 from bench.detector.prior_fitting import fit_shapes, recall
 from bench.evaluation.coco import evaluate
-from bench.evaluation.detections import Detections
 from bench.evaluation.matches import average_precision
 from tests import tiny
 from tests.analysis.made_matches import draw_matches
+from tests.benchmarks.split_builders import made_split
 
 ROUNDS = 10
-IMAGES, BOXES = 118_000, 860_000  # of COCO's train2017
-
-
-def made_split(*, images: int, classes: int, each: int) -> tuple[ImageIndex, Detections]:
-    """Eight boxes an image; of its `each` detections a third are a ground truth moved by some pixels."""
-    rng = np.random.default_rng(0)
-    extent = np.exp(rng.uniform(np.log(10), np.log(200), (8 * images, 2)))
-    corner = rng.uniform(0, 1, extent.shape) * (np.array([640, 480]) - extent)
-    boxes = np.concatenate((corner, corner + extent), axis=1)
-    flags = np.zeros(len(boxes), dtype=bool)
-    unknown = np.full(len(boxes), -1, dtype=np.int8)
-    index = ImageIndex(
-        root=Path(),
-        classes=tuple(f"class {label}" for label in range(classes)),
-        category_ids=np.arange(1, classes + 1),
-        files=tuple(f"{row}.jpg" for row in range(images)),
-        image_ids=np.arange(1, images + 1),
-        sizes=np.tile(np.array([640, 480], dtype=np.int32), (images, 1)),
-        offsets=np.arange(images + 1) * 8,
-        boxes=boxes,
-        labels=rng.integers(0, classes, len(boxes)).astype(np.int32),
-        areas=extent.prod(axis=1),
-        crowd=flags,
-        difficult=flags,
-        truncated=unknown,
-        occluded=unknown,
-    )
-    image = np.repeat(np.arange(images), each)
-    near = image * 8 + rng.integers(0, 8, len(image))
-    moved = boxes[near] + rng.normal(0, 6, (len(image), 4))
-    moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
-    stray = rng.integers(0, classes, len(image))
-    labels = np.where(rng.random(len(image)) < 1 / 3, index.labels[near], stray)
-    detections = Detections(
-        image=image,
-        boxes=moved.astype(np.float32),
-        scores=rng.random(len(image)).astype(np.float32),
-        labels=labels.astype(np.int32),
-    )
-    return index, detections
+IMAGES, BOXES = 118_000, 860_000  # as COCO's train2017
 
 
 @pytest.mark.benchmark(group="evaluation")
@@ -99,8 +59,8 @@ def test_a_thousand_replicates_of_eight_cells_of_400_images(benchmark: Benchmark
 
 
 @pytest.mark.benchmark(group="effects")
-def test_a_thousand_paired_replicates_of_cocos_val2017(benchmark: BenchmarkFixture) -> None:
-    """5,000 images, 80 classes, 100 detections an image, of two models."""
+def test_a_thousand_paired_replicates_at_the_size_of_val2017(benchmark: BenchmarkFixture) -> None:
+    """Two models on 5,000 images with 80 classes and 100 detections per image."""
     pair = draw_matches(np.random.default_rng(0), [0.3, 0.35], images=5000, classes=80, false=97)
     weights = bootstrap_weights(5000, 1000)
 
@@ -137,12 +97,12 @@ MEASURED = """
 import json, resource, sys, time
 from pathlib import Path
 from bench.data.readers.coco import read_coco
-start = time.process_time()  # of the processor: the machine may have other work
+start = time.process_time()  # CPU time: other processes may use the machine
 reading = read_coco(Path(sys.argv[1]))
 seconds = time.process_time() - start
 index = reading.index
 index_mb = sum(value.nbytes for value in vars(index).values() if hasattr(value, "nbytes")) / 1e6
-status = Path("/proc/self/status")  # of this program alone; getrusage's peak begins with that of its parent
+status = Path("/proc/self/status")  # getrusage's peak includes that of the parent
 if status.exists():
     peak_mb = int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
 else:
@@ -153,13 +113,13 @@ print(json.dumps([seconds, peak_mb, index_mb, len(index), len(index.boxes), len(
 
 @pytest.mark.benchmark(group="COCO's size")
 def test_reading_train2017(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    """In a process of its own, so that its peak of memory is that of the reading."""
+    """In a child process, whose peak memory is then that of reading."""
     images, boxes = IMAGES, BOXES
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(images):
         (folder / f"{number:012d}.jpg").touch()
-    # As long as COCO's polygons are on average, so that the file has train2017's 450 MB.
+    # As long as COCO's average polygon, which makes the file as large as train2017's (450 MB)
     polygon = ", ".join(f"{value}.{value % 100:02d}" for value in range(100, 153))
     with (tmp_path / "annotations.json").open("w") as file:
         file.write('{"images": [')

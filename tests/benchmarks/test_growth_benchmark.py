@@ -1,4 +1,4 @@
-"""Time an image where there are a hundred, a thousand and ten thousand of them.
+"""Time per image of data sets with a hundred, a thousand and ten thousand images.
 
 Not run with the other tests (see `test_throughput_benchmark`):
 
@@ -26,7 +26,7 @@ from bench.data.pixels import DecodedFile, PixelSource, open_pixels
 from bench.device.process_settings import disable_malloc_trim
 from bench.evaluation.coco import evaluate
 from tests import tiny
-from tests.benchmarks.test_analysis_benchmark import made_split
+from tests.benchmarks.split_builders import made_split
 
 COUNTS = (100, 1000, 10_000)
 ROUNDS = 5
@@ -36,7 +36,7 @@ WIDTH, HEIGHT = 320, 240
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """COCO data sets of so many JPEGs, no two alike, with eight boxes each."""
+    """COCO data sets by their number of images: different JPEGs with eight boxes each."""
     rng = np.random.default_rng(0)
     made = {}
     for count in COUNTS:
@@ -64,13 +64,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return made
 
 
-def compared(benchmark: BenchmarkFixture, what: str, seconds: dict[int, list[float]]) -> None:
-    """Print and keep the medians of what an image took."""
+def report_growth(benchmark: BenchmarkFixture, what: str, seconds: dict[int, list[float]]) -> None:
+    """Print and store the median time per image, and its growth with the number of images."""
     each = {count: 1000 * statistics.median(values) for count, values in seconds.items()}
     growth = {count: value / each[COUNTS[0]] - 1 for count, value in each.items()}
     benchmark.extra_info |= {"ms_per_image": each, "growth": growth}
-    figures = ", ".join(f"{count}: {each[count]:.3f} ms ({100 * growth[count]:+.0f}%)" for count in COUNTS)
-    print(f"{what}, an image of {figures}")
+    medians = ", ".join(f"{count}: {each[count]:.3f} ms ({100 * growth[count]:+.0f}%)" for count in COUNTS)
+    print(f"{what}, per image of {medians}")
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -79,7 +79,7 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-@pytest.mark.benchmark(group="time an image")
+@pytest.mark.benchmark(group="time per image")
 def test_opening_the_data(benchmark: BenchmarkFixture, folders: dict[int, Path], tmp_path: Path) -> None:
     """Reading, decoding once, checks, near-duplicates and the split."""
     seconds: dict[int, list[float]] = {count: [] for count in COUNTS}
@@ -90,13 +90,13 @@ def test_opening_the_data(benchmark: BenchmarkFixture, folders: dict[int, Path],
             seconds[count].append(timed(partial(open_dataset, f"coco:{folder}", cache=cache, workers=2)) / count)
 
     benchmark.pedantic(once, rounds=1, iterations=1)
-    compared(benchmark, "opening", seconds)
+    report_growth(benchmark, "opening", seconds)
 
 
 @pytest.mark.parametrize("decoded", [True, False], ids=["decoded once", "decoded on demand"])
-@pytest.mark.benchmark(group="time an image")
+@pytest.mark.benchmark(group="time per image")
 def test_training_batches(benchmark: BenchmarkFixture, folders: dict[int, Path], tmp_path: Path, decoded: bool) -> None:
-    """As many batches of each data set, in turn."""
+    """The same number of batches of each data set, interleaved."""
     augment = tiny.specification().training.augment
     makers: dict[int, TrainingBatches] = {}
     for count, folder in folders.items():
@@ -116,12 +116,12 @@ def test_training_batches(benchmark: BenchmarkFixture, folders: dict[int, Path],
                 seconds[count].append(timed(partial(list, stream)) / (STEPS * BATCH))
 
     benchmark.pedantic(once, rounds=1, iterations=1)
-    compared(benchmark, "a training view", seconds)
+    report_growth(benchmark, "training views", seconds)
 
 
-@pytest.mark.benchmark(group="time an image")
+@pytest.mark.benchmark(group="time per image")
 def test_evaluation(benchmark: BenchmarkFixture) -> None:
-    """AP and everything counted alongside it, of 100 detections an image, in memory that has been used before."""
+    """AP and all counts, with 100 detections per image; freed memory stays with the process."""
     disable_malloc_trim()
     made = {count: made_split(images=count, classes=20, each=100) for count in COUNTS}
     seconds: dict[int, list[float]] = {count: [] for count in COUNTS}
@@ -132,4 +132,4 @@ def test_evaluation(benchmark: BenchmarkFixture) -> None:
                 seconds[count].append(timed(partial(evaluate, index, detections)) / count)
 
     benchmark.pedantic(once, rounds=1, iterations=1)
-    compared(benchmark, "evaluation", seconds)
+    report_growth(benchmark, "evaluation", seconds)

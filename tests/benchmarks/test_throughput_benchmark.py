@@ -1,13 +1,12 @@
-"""Speed of the detector: stages of inference, and torchvision beside ours.
+"""Speed of the detector: stages of inference, and comparison with torchvision.
 
 Not run with the other tests. To run them, and to compare with an earlier run on the same machine:
 
     pytest tests/benchmarks -o addopts= --benchmark-only --benchmark-autosave
     pytest tests/benchmarks -o addopts= --benchmark-only --benchmark-compare
 
-Heads are random: the network costs the same with any weights, and the outputs that final boxes are made from
-are drawn so that about as many priors find something as in a photograph. Speed with trained weights on
-real images is in the records of a run.
+Heads are random: the network takes the same time with any weights, and post-processing gets synthetic outputs with
+about as many objects as a photograph. The records of a run have the speed with trained weights on real images.
 """
 
 from __future__ import annotations
@@ -119,14 +118,14 @@ def test_stage(
     stage: str,
     batch: int,
 ) -> None:
-    """As `run_all.py throughput` measures it, with made outputs for box decoding and NMS."""
+    """As in `run_all.py throughput`, with synthetic outputs for box decoding and NMS."""
     calls = stage_calls(detector, pictures, numerics=numerics, batch=batch, made=True)
     benchmark.extra_info |= device_description(device) | {"batch": batch}
     benchmark.pedantic(timed_call(calls[stage], device), rounds=ROUNDS, warmup_rounds=2, iterations=1)
 
 
-@pytest.mark.benchmark(group="stages in turn")
-def test_all_stages_in_turn(
+@pytest.mark.benchmark(group="stages interleaved")
+def test_all_stages_interleaved(
     benchmark: BenchmarkFixture, detector: SSD, pictures: Pictures, device: torch.device, numerics: Numerics
 ) -> None:
     budget = Budget(seconds=5.0)
@@ -142,8 +141,8 @@ def test_all_stages_in_turn(
     assert {row["stage"] for row in rows} == set(STAGES)
 
 
-@pytest.mark.benchmark(group="beside torchvision")
-def test_beside_torchvision(
+@pytest.mark.benchmark(group="comparison with torchvision")
+def test_comparison_with_torchvision(
     benchmark: BenchmarkFixture, detector: SSD, images: Tensor, device: torch.device, numerics: Numerics
 ) -> None:
     count = len(images)
@@ -153,7 +152,7 @@ def test_beside_torchvision(
     outputs = made_outputs(detector.spec, detector.priors, count)
     detector = copy.deepcopy(detector)
     find_nothing(detector)
-    found = benchmark.pedantic(
+    comparison = benchmark.pedantic(
         measure_comparison,
         args=(
             detector,
@@ -169,7 +168,7 @@ def test_beside_torchvision(
         warmup_rounds=0,
         iterations=1,
     )
-    benchmark.extra_info |= device_description(device) | {"rows": found["rows"], "ceiling": found["ceiling"]}
+    benchmark.extra_info |= device_description(device) | {"rows": comparison["rows"], "ceiling": comparison["ceiling"]}
 
 
 @pytest.mark.usefixtures("numerics")
