@@ -39,6 +39,8 @@ def check_diagnose(options: DiagnoseOptions) -> None:
     """The same for ``diagnose``."""
     check_source(options.data.source)
     check_files(options.baseline)
+    if options.detections is not None and options.baseline.weights != "none":
+        raise UserError("--detections and --weights: give only one of them")
     if options.detections is not None and not options.detections.is_file():
         raise UserError(f"--detections {options.detections}: no such file")
 

@@ -174,4 +174,4 @@ def test_the_command_merges_and_rejects(tmp_path: Path, capsys: pytest.CaptureFi
     assert run_all.main(["report", *map(str, parts), "--out", str(whole)]) == 2
     assert "not an earlier merged run" in capsys.readouterr().err
     assert run_all.main(["report", str(whole), "--out", str(out)]) == 2
-    assert "folder of a merged run" in capsys.readouterr().err
+    assert "--out is only for merged runs" in capsys.readouterr().err

@@ -14,7 +14,8 @@ from torchvision.models.detection import ssd300_vgg16
 
 import run_all
 from bench.diagnosis import matchable
-from bench.report.diagnosis import diagnosis_tables, print_diagnosis, write_markdown
+from bench.report.tables.diagnosis import diagnosis_tables, write_markdown
+from bench.report.terminal.diagnosis import print_diagnosis
 from tests.conftest import REPOSITORY
 
 
@@ -94,7 +95,7 @@ def test_terminal_and_page_say_every_finding_and_no_line_is_cut(
         assert " ".join(each["sentence"].split()) in flat
         assert each["sentence"].split(":")[0].split("(")[0].strip() in page.replace("\\", "")
     names = [table.name for table in diagnosis_tables(content)]
-    assert names == ["sizes", "matchable", "classes", "suspects", "scores", "found", "scored_errors", "scored_classes"]
+    assert names == ["sizes", "matchable", "classes", "suspects", "scores", "recall_by_size", "scored_errors", "scored_classes"]
     write_markdown(content | {"findings": []}, tmp_path / "none.md")
     assert "6 training and 4 validation images" in (tmp_path / "none.md").read_text()
 
@@ -123,7 +124,7 @@ def test_what_is_asked_wrongly_ends_with_two_and_no_traceback(
 
 
 def test_the_report_of_a_diagnosis_needs_no_torch() -> None:
-    code = "import sys, bench.report.diagnosis, bench.report.plots.diagnosis; print('torch' in sys.modules)"
+    code = "import sys, bench.report.terminal.diagnosis, bench.report.plots.diagnosis; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -138,14 +139,14 @@ def test_a_checkpoint_of_torchvisions_ssd_is_scored(
     torch.save(theirs.backbone.features.state_dict(), tmp_path / "features.pth")
     words = ["diagnose", "--data", f"voc:{photographs}", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path)]
     assert run_all.main([*words, "--weights", str(tmp_path / "ssd.pth")]) == 0
-    assert "2 of 2 classes are outputs of" in " ".join(capsys.readouterr().out.split())
+    assert "ssd.pth knows 2 of 2 classes" in " ".join(capsys.readouterr().out.split())
     scored = json.loads((tmp_path / "diagnosis.json").read_text())["detections"]
     assert scored["file"] == "detections.json"
     assert scored["detections"] == len(json.loads((tmp_path / "detections.json").read_text())) > 0
 
     for given, says in (
         (["--weights", str(tmp_path / "features.pth")], "a backbone alone finds nothing"),
-        (["--weights", str(tmp_path / "ssd.pth"), "--detections", "a.json"], "give one of them"),
+        (["--weights", str(tmp_path / "ssd.pth"), "--detections", "a.json"], "give only one of them"),
     ):
         assert run_all.main([*words, *given]) == 2
         assert says in capsys.readouterr().err

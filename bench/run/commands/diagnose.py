@@ -6,10 +6,10 @@ from rich.console import Console
 
 from bench.data.sources import data_name
 from bench.diagnosis.command import detect_with_checkpoint, diagnose_data
-from bench.errors import UserError
 from bench.options import HOME, DiagnoseOptions
-from bench.report.diagnosis import print_diagnosis, write_markdown
 from bench.report.plots.diagnosis import write_diagnosis_plots
+from bench.report.tables.diagnosis import write_markdown
+from bench.report.terminal.diagnosis import print_diagnosis
 from bench.run.data import open_data
 from bench.run.specification import base_specification
 from bench.storage.atomic import write_json
@@ -19,8 +19,6 @@ from bench.storage.run_folder import DETECTIONS, PLOTS
 def run_diagnose(options: DiagnoseOptions) -> int:
     """Write and print the diagnosis."""
     console, weights = Console(), options.baseline.weights
-    if weights != "none" and options.detections is not None:
-        raise UserError("--detections and --weights: give only one of them")
     name = data_name(options.data.source)
     out = options.out or HOME / "results" / f"{name}-diagnosis"
     data = open_data(options.data, out, console)
