@@ -1,0 +1,202 @@
+"""What each CPU kernel earns: the same call with the kernel off and on, in paired rounds.
+
+Not run with the other tests; every row prints its ratio with a 95% interval:
+
+    pytest tests/benchmarks/test_kernels_benchmark.py -o addopts= --benchmark-only -s
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.cpu.layers import FusedBlock
+from bench.cpu.layout_cache import LayoutCache
+from bench.cpu.winograd import WinogradConvolution
+from bench.data.batches import TrainingBatches
+from bench.data.targets import Targets
+from bench.detector import postprocess
+from bench.detector.priors import preset_shapes
+from bench.detector.ssd import SSD
+from bench.device import fast_paths
+from bench.device.hardware import available_cores, computes_bfloat16
+from bench.device.precision import autocast
+from bench.spec import Numerics, Specification
+from bench.speed.interleaved import Budget, Contender, measure_interleaved, paired_ratio
+from bench.speed.stages import made_outputs
+from bench.training.setup import build, configure
+from bench.training.trainer import Trainer
+from tests import tiny
+from variants.baseline import baseline, training_of
+
+NUMERICS = Numerics(
+    device="cpu",
+    precision="bfloat16" if computes_bfloat16("cpu") else "float32",
+    threads=available_cores(),
+    cpu_kernels=True,
+)
+BUDGET = Budget(seconds=25, warmup=2)
+
+# What runs instead of a kernel, by the name of the function that chooses the kernel
+Patch = tuple[Any, str, Callable[..., Any]]
+NO_OVERRIDES: Mapping[str, str] = {
+    "suppression": "bench.detector.postprocess.suppress",
+    "margins": "bench.detector.postprocess.margins",
+    "photometric": "bench.data.augment.photometric",
+}
+PATCHES: Mapping[str, Sequence[Patch]] = {
+    "depthwise": [("bench.cpu.layers", "computable", lambda *_: False)],
+    "inverted residual block": [(FusedBlock, "fused", lambda *_: None)],
+    "Winograd": [(WinogradConvolution, "_computable", lambda *_: False)],
+    "layout cache": [(LayoutCache, "get", lambda _, build, *__: build())],
+    "OpenMP threads": [("bench.cpu.threads", "openmp_library", lambda: None)],
+}
+ROWS: Mapping[str, Sequence[str]] = {
+    "light step 16": ["depthwise", "inverted residual block", "layout cache", "OpenMP threads"],
+    "light inference 16": ["depthwise", "inverted residual block", "suppression", "margins", "OpenMP threads"],
+    "light inference 1": ["inverted residual block", "suppression", "margins", "layout cache", "OpenMP threads"],
+    "post-processing 32": ["suppression", "margins", "OpenMP threads"],
+    "batch 16": ["photometric"],
+    "VGG16 step 8": ["Winograd"],
+    "VGG16 inference 8": ["Winograd", "layout cache", "OpenMP threads"],
+    "VGG16 inference 1": ["Winograd", "layout cache", "OpenMP threads"],
+}
+
+
+@contextmanager
+def without(kernel: str) -> Iterator[None]:
+    """Run plain code instead of one kernel, and every other kernel as usual."""
+    with ExitStack() as stack:
+        for target, name, plain in PATCHES.get(kernel, ()):
+            place = f"{target}.{name}" if isinstance(target, str) else None
+            stack.enter_context(mock.patch(place, plain) if place else mock.patch.object(target, name, plain))
+        if kernel in NO_OVERRIDES:
+            kept = {name: fast for name, fast in fast_paths._overrides.items() if name != NO_OVERRIDES[kernel]}
+            stack.enter_context(mock.patch.object(fast_paths, "_overrides", kept))
+        yield
+
+
+def specification(backbone: str) -> Specification:
+    return baseline(
+        classes=20,
+        backbone=backbone,
+        weights="none" if backbone == "vgg16" else "pretrained",
+        weights_fingerprint="",
+        priors=preset_shapes("coco"),
+        training=training_of("quick", 1000, scenes=False),
+    )
+
+
+def pictures(count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(0, 256, (count, 3, 300, 300), generator=generator, dtype=torch.uint8)
+    return drawn.contiguous(memory_format=torch.channels_last)
+
+
+def step(backbone: str, batch: int) -> Callable[[], object]:
+    spec = specification(backbone)
+    spec = replace(spec, training=replace(spec.training, rate=1e-6))
+    trainer = Trainer(build(spec.detector, 0, NUMERICS).train(), spec.training, NUMERICS)
+    boxes = torch.tensor([[[0.2, 0.2, 0.6, 0.6], [0.5, 0.1, 0.9, 0.8]]]).repeat(batch, 1, 1)
+    targets = Targets(boxes, torch.ones(batch, 2, dtype=torch.long), torch.zeros(batch, 2, dtype=torch.bool))
+    images = pictures(batch).float()
+    return lambda: trainer.step(spec.training.steps - 1, images, targets)
+
+
+def inference(backbone: str, batch: int) -> Callable[[], object]:
+    model: SSD = build(specification(backbone).detector, 0, NUMERICS).eval()
+    images = pictures(batch)
+
+    def call() -> object:
+        with torch.inference_mode(), autocast(NUMERICS):
+            return model.detect(images)
+
+    return call
+
+
+def postprocessing(images: int) -> Callable[[], object]:
+    model = SSD(specification("efficientnet_lite0").detector, seed=0)
+    outputs = made_outputs(model.spec, model.priors, images)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return postprocess.detect(model.spec, *outputs, model.priors)
+
+    return call
+
+
+def preparation(batch: int) -> Callable[[], object]:
+    rng = np.random.default_rng(0)
+    index, _ = tiny.rectangles(batch)
+    photographs = tiny.Pixels([rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(batch)])
+    augment = specification("efficientnet_lite0").training.augment
+    batches = TrainingBatches(
+        index, photographs, augment, seed=0, batch=batch, size=300, fill=(127.0, 127.0, 127.0), workers=1
+    )
+    return lambda: batches.collate([batches.sample(row, 0) for row in range(batch)])
+
+
+def call_of(row: str) -> Callable[[], object]:
+    *words, batch = row.split()
+    match words:
+        case ["light", "step"]:
+            return step("efficientnet_lite0", int(batch))
+        case ["light", "inference"]:
+            return inference("efficientnet_lite0", int(batch))
+        case ["VGG16", "step"]:
+            return step("vgg16", int(batch))
+        case ["VGG16", "inference"]:
+            return inference("vgg16", int(batch))
+        case ["post-processing"]:
+            return postprocessing(int(batch))
+        case ["batch"]:
+            return preparation(int(batch))
+    raise ValueError(row)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    configure(NUMERICS)
+    yield
+    fast_paths.enable(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("row", "kernel"), [(row, kernel) for row, kernels in ROWS.items() for kernel in kernels])
+@pytest.mark.benchmark(group="kernels")
+def test_kernel(row: str, kernel: str, benchmark: BenchmarkFixture) -> None:
+    call = call_of(row)
+
+    def plain() -> object:
+        with without(kernel):
+            return call()
+
+    contenders = {"on": Contender(call=call, batch=1), "off": Contender(call=plain, batch=1)}
+
+    def measure() -> dict[str, Any]:
+        timings = measure_interleaved(contenders, device=torch.device("cpu"), budget=BUDGET, reference=lambda _: "off")
+        ratio = paired_ratio(timings["off"], timings["on"])
+        milliseconds = {name: 1000 * timing.p50 for name, timing in timings.items()}
+        return {
+            "times_as_fast": ratio.value,
+            "low": ratio.low,
+            "high": ratio.high,
+            "rounds": ratio.rounds,
+        } | milliseconds
+
+    found = benchmark.pedantic(measure, rounds=1, iterations=1)
+    benchmark.extra_info.update(found)
+    print(
+        f"\n{row}, {kernel}: {found['on']:.1f} ms on, {found['off']:.1f} ms off, "
+        f"{found['value']:.2f} ({found['low']:.2f} to {found['high']:.2f}, n = {found['rounds']})"
+    )
+    assert found["rounds"] >= BUDGET.fewest
