@@ -1,4 +1,4 @@
-"""Opening data a second time: nothing is decoded again, and nothing is remembered that is no longer so."""
+"""Reopening a data set: nothing is decoded twice, and stale cache entries are never used."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:2000])
 
 
-def test_the_second_opening_reports_the_same_and_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reopening_reports_the_same_without_decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truncate(folder / "JPEGImages/3.png")
     first = opening(folder, skip_invalid=True)
     kinds = [problem.kind for problem in first.report.reading.problems]
@@ -63,7 +63,7 @@ def test_the_second_opening_reports_the_same_and_decodes_nothing(folder: Path, m
         opening(folder)
 
 
-def test_a_touched_image_is_decoded_again(folder: Path) -> None:
+def test_modified_images_are_decoded_again(folder: Path) -> None:
     truncate(folder / "JPEGImages/3.png")
     with pytest.raises(UserError, match="truncated-image"):
         opening(folder)
@@ -73,7 +73,7 @@ def test_a_touched_image_is_decoded_again(folder: Path) -> None:
     assert open_pixels(data.pixels, data.index)[row][0, 0].tolist() == [1, 2, 3]
 
 
-def test_a_mended_annotation_is_believed_and_a_broken_one_is_not(folder: Path) -> None:
+def test_annotation_changes_are_noticed_despite_the_cache(folder: Path) -> None:
     # Whether a picture has the size that is stated was decided on decoding; the statement may have changed since
     annotate(folder, 5, width=61)
     with pytest.raises(UserError, match=r"5.png.*61x50.*size-disagrees"):
@@ -85,7 +85,7 @@ def test_a_mended_annotation_is_believed_and_a_broken_one_is_not(folder: Path) -
         opening(folder)
 
 
-def test_deleted_pixels_are_made_again(folder: Path) -> None:
+def test_deleted_pixels_are_rebuilt(folder: Path) -> None:
     data = opening(folder)
     assert data.pixels is not None
     data.pixels.unlink()
@@ -94,7 +94,7 @@ def test_deleted_pixels_are_made_again(folder: Path) -> None:
     assert open_pixels(again.pixels, again.index)[7][0, 0].tolist() == [140] * 3
 
 
-def test_without_room_images_are_decoded_on_demand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_beyond_the_budget_are_decoded_on_demand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened, "fits_budget", lambda *_: False)
     data = opening(folder)
     assert data.pixels is None
@@ -103,7 +103,7 @@ def test_without_room_images_are_decoded_on_demand(folder: Path, monkeypatch: py
     assert opening(folder).pixels is None
 
 
-def test_train_and_val_are_the_split(folder: Path, tmp_path: Path) -> None:
+def test_train_and_val_follow_the_split(folder: Path, tmp_path: Path) -> None:
     data = opening(folder)
     assert {*data.train.files, *data.val.files} == set(data.index.files)
     assert not {*data.train.files} & {*data.val.files}

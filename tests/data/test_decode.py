@@ -1,4 +1,4 @@
-"""Every kind of image file gives the colours that a viewer shows, or an error that names the file."""
+"""Every kind of image file decodes to the colours of an image viewer, or raises an error that names the file."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_sixteen_bit_pgm_is_rescaled(tmp_path: Path) -> None:
         (2**29, 2**31 - 1, np.int32, [64, 255]),
     ],
 )
-def test_deep_tiff_is_rescaled_by_the_range_that_holds_it(
+def test_deep_tiff_is_rescaled_by_its_smallest_usual_range(
     tmp_path: Path, left: float, right: float, dtype: type, expected: list[int]
 ) -> None:
     path = save(tmp_path / "a.tif", Image.fromarray(halves(left, right, dtype)))
@@ -96,7 +96,7 @@ def test_palettes_with_and_without_transparency(tmp_path: Path, transparent: boo
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
-def test_a_colour_that_stands_for_transparent_becomes_white(tmp_path: Path, mode: str) -> None:
+def test_the_transparent_colour_becomes_white(tmp_path: Path, mode: str) -> None:
     grey = halves(0, 0x80, np.uint8)
     image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
     key: object = (0, 0, 0) if mode == "RGB" else 0
@@ -113,7 +113,7 @@ def test_grey_and_one_bit(tmp_path: Path, mode: str, kind: str) -> None:
     assert decoded.conversions == (kind,)
 
 
-def test_cmyk_has_its_colours_with_and_without_adobes_marker(tmp_path: Path) -> None:
+def test_cmyk_colours_are_right_with_and_without_adobe_marker(tmp_path: Path) -> None:
     yellow = Image.new("CMYK", (16, 16), (0, 0, 255, 0))
     adobe = save(tmp_path / "adobe.jpg", yellow, quality=100)
     data = adobe.read_bytes()
@@ -148,7 +148,7 @@ CORNERS = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1)
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_upright_when_the_size_then_agrees(tmp_path: Path, orientation: int, suffix: str) -> None:
+def test_exif_rotation_is_applied_if_the_size_then_matches(tmp_path: Path, orientation: int, suffix: str) -> None:
     path = turned(tmp_path / f"a.{suffix}", orientation)
     upright = (20, 40) if orientation >= 5 else (40, 20)
     assert header_size(path) == upright
@@ -161,13 +161,13 @@ def test_pictures_are_turned_upright_when_the_size_then_agrees(tmp_path: Path, o
         assert sum(corners) == 1
 
 
-def test_annotations_made_on_the_stored_pixels_are_an_error_naming_the_tag(tmp_path: Path) -> None:
+def test_annotations_of_unrotated_pixels_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="remove the orientation tag") as caught:
         decode(turned(tmp_path / "a.jpg", 6), expected_size=(40, 20))
     assert caught.value.kind == "exif-disagrees"
 
 
-def test_another_size_than_annotated_is_an_error_naming_both(tmp_path: Path) -> None:
+def test_a_size_mismatch_names_both_sizes(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.new("RGB", (40, 20)))
     with pytest.raises(UserError, match=r"a\.png: it has 40x20 pixels, the annotation says 41x20"):
         decode(path, expected_size=(41, 20))
@@ -187,7 +187,7 @@ def test_truncated_files_are_named(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
-def test_files_that_are_no_images(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_images_are_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     for read in (decode, header_size):
@@ -195,14 +195,14 @@ def test_files_that_are_no_images(tmp_path: Path, content: bytes) -> None:
             read(path)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="the file does not exist"):
         decode(tmp_path / "a.jpg")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [14_200, 60_000])
-def test_decompression_bombs_are_refused_before_decoding(tmp_path: Path, side: int) -> None:
+def test_decompression_bombs_are_rejected_before_decoding(tmp_path: Path, side: int) -> None:
     path = tmp_path / "a.pgm"
     path.write_bytes(f"P5 {side} {side} 255\n".encode())  # a header only
     assert side * side > MAX_PIXELS
@@ -212,7 +212,7 @@ def test_decompression_bombs_are_refused_before_decoding(tmp_path: Path, side: i
 
 
 @given(width=st.integers(1, 90), height=st.integers(1, 90), max_side=st.integers(1, 100))
-def test_the_longer_side_is_at_most_max_side(
+def test_max_side_limits_the_longer_side(
     tmp_path_factory: pytest.TempPathFactory, width: int, height: int, max_side: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.jpg"

@@ -1,4 +1,4 @@
-"""Boxes stand where they are, and no name covers another."""
+"""Drawn boxes are at their positions, and names never overlap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.data import drawing
 from bench.data.drawing import COLOURS, draw_boxes
 
 
-def test_an_outline_is_the_box_s_own_in_its_class_s_colour() -> None:
+def test_outlines_have_the_position_and_colour_of_their_box() -> None:
     picture = Image.new("RGB", (200, 150), "black")
     assert draw_boxes(picture, np.array([[50.0, 60.0, 120.0, 110.0]]), ["mug"], [8]) == 0
     pixels = np.asarray(picture)
@@ -25,7 +25,7 @@ def test_an_outline_is_the_box_s_own_in_its_class_s_colour() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31), count=st.integers(0, 40), side=st.integers(20, 300))
-def test_names_are_inside_and_apart_or_left_out(seed: int, count: int, side: int) -> None:
+def test_names_stay_inside_and_never_overlap(seed: int, count: int, side: int) -> None:
     generator = np.random.default_rng(seed)
     low = generator.random((count, 2)) * side
     boxes = np.concatenate((low, low + generator.random((count, 2)) * (side - low)), axis=1)
@@ -42,12 +42,12 @@ def test_names_are_inside_and_apart_or_left_out(seed: int, count: int, side: int
     assert 0 <= left_out <= count
 
 
-def test_a_name_without_room_is_counted() -> None:
+def test_names_without_room_are_counted() -> None:
     boxes = np.tile([[5.0, 5.0, 95.0, 95.0]], (12, 1))
     assert draw_boxes(Image.new("RGB", (100, 100)), boxes, ["twelve of them"] * 12, [0] * 12) >= 8
 
 
-def test_letters_beyond_english_ones_differ() -> None:
+def test_the_font_has_non_english_letters() -> None:
     """A font without them would draw the same empty frame for each."""
     font = drawing.label_font(16)
     masks = {bytes(font.getmask(letter)) for letter in "×…éőжΩ"}

@@ -1,4 +1,4 @@
-"""Near-duplicates: copies are found however they were made, strangers are not, and the work stays linear."""
+"""Near-duplicates: all kinds of copies are found, unrelated images are not, and the cost stays linear."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ COPIES: dict[str, Callable[[Picture], Picture]] = {
 
 
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES.keys())
-def test_copies_are_found_and_strangers_are_not(copy: Callable[[Picture], Picture]) -> None:
+def test_copies_are_found_and_unrelated_images_are_not(copy: Callable[[Picture], Picture]) -> None:
     originals = pictures(300)
     copied = range(0, 300, 10)
     both = thumbnails([*originals, *(copy(originals[row]) for row in copied)])
     assert near_duplicates(both).tolist() == [[row, 300 + at] for at, row in enumerate(copied)]
 
 
-def test_flat_pictures_are_alike_where_they_are_of_one_shade() -> None:
+def test_flat_images_match_only_at_the_same_shade() -> None:
     shades = [0, 90, 0, 200, 91, 0]
     flat = thumbnails([np.full((40, 50, 3), shade, dtype=np.uint8) for shade in shades])
     groups = groups_of(near_duplicates(flat), len(flat))
@@ -79,12 +79,12 @@ def test_flat_pictures_are_alike_where_they_are_of_one_shade() -> None:
     ]
 
 
-def test_a_dark_picture_is_not_a_black_one() -> None:
+def test_a_dark_image_does_not_match_a_black_one() -> None:
     black, dark = np.zeros((90, 120, 3), dtype=np.uint8), (pictures(1)[0] * 0.1).astype(np.uint8)
     assert near_duplicates(thumbnails([black, dark])).tolist() == []
 
 
-def test_frames_of_a_recording_are_one_group() -> None:
+def test_frames_of_a_recording_form_one_group() -> None:
     # The view moves by 2 of 120 pixels a frame: neighbours are alike, the first and the last are not
     scene = np.concatenate(pictures(4, seed=5), axis=1)
     frames = [np.ascontiguousarray(scene[:, start : start + 120]) for start in range(0, 120, 2)]
@@ -97,7 +97,7 @@ def test_frames_of_a_recording_are_one_group() -> None:
 
 
 @pytest.mark.parametrize("shade", [0, None], ids=["black frames", "one photograph"])
-def test_equal_pictures_cost_no_more_than_others(shade: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identical_images_cost_no_more_than_others(shade: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     one = thumbnail(pictures(1)[0]) if shade is None else np.full((16, 16), shade, dtype=np.uint8)
     counted: list[int] = []
     alike = duplicates._alike
@@ -114,13 +114,13 @@ def test_equal_pictures_cost_no_more_than_others(shade: int | None, monkeypatch:
         assert sum(counted) <= 2 * duplicates.VIEWS * count  # all pairs would be 500 and 1500 for each
 
 
-def test_no_more_pairs_are_given_than_the_window_holds() -> None:
+def test_the_window_limits_the_number_of_pairs() -> None:
     given_pairs = sum(len(pairs) for pairs in candidates(np.zeros(5000, dtype=np.uint64)))
     assert given_pairs <= 5000 * WINDOW * 8
     assert sum(len(pairs) for pairs in candidates(np.zeros(0, dtype=np.uint64))) == 0
 
 
-def test_the_order_of_the_pictures_does_not_matter() -> None:
+def test_the_order_of_images_does_not_matter() -> None:
     originals = pictures(60)
     all_of_them = thumbnails([*originals, *(COPIES["mirrored"](each) for each in originals[:20])])
     order = np.random.default_rng(1).permutation(80)
@@ -132,7 +132,7 @@ def test_the_order_of_the_pictures_does_not_matter() -> None:
     edges=st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=25),
     sides=st.lists(st.sampled_from(["train", "val", "test"]), min_size=20, max_size=20),
 )
-def test_what_is_scored_and_joined_to_training_leaks(edges: list[tuple[int, int]], sides: list[str]) -> None:
+def test_validation_images_grouped_with_training_images_leak(edges: list[tuple[int, int]], sides: list[str]) -> None:
     pairs = np.array(edges, dtype=np.int64).reshape(-1, 2)
     train, val = (np.flatnonzero(np.array(sides) == side) for side in ("train", "val"))
     groups = groups_of(pairs, 20)
@@ -162,7 +162,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def test_our_split_does_not_leak(folder: Path) -> None:
+def test_the_stratified_split_does_not_leak(folder: Path) -> None:
     data = open_dataset(f"voc:{folder}", cache=folder.parent / "cache", workers=2)
     assert len(data.report.alike) == 10
     assert not len(data.report.leaking)
@@ -173,7 +173,7 @@ def test_our_split_does_not_leak(folder: Path) -> None:
     assert data.split.origin == "stratified by class, seed 0, fraction 0.2, 20 near-duplicates kept together"
 
 
-def test_a_leaking_list_is_kept_to_counted_and_told(folder: Path) -> None:
+def test_leaks_in_own_lists_are_kept_counted_and_reported(folder: Path) -> None:
     lists = {"train": range(32), "val": range(32, 40)}
     for name, numbers in lists.items():
         (folder / f"ImageSets/Main/{name}.txt").write_text("".join(f"{number:02d}\n" for number in numbers))
@@ -195,7 +195,7 @@ def test_a_leaking_list_is_kept_to_counted_and_told(folder: Path) -> None:
     ]
 
 
-def test_the_preflight_command_warns_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_preflight_command_warns_of_leaks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, numbers in {"train": range(32), "val": range(32, 40)}.items():
         (folder / f"ImageSets/Main/{name}.txt").write_text("".join(f"{number:02d}\n" for number in numbers))
     words = [
@@ -211,7 +211,7 @@ def test_the_preflight_command_warns_too(folder: Path, capsys: pytest.CaptureFix
     assert "8 of 8 validation images (100.0%)" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_kept_split_stays_as_it_is_and_is_warned_of(folder: Path) -> None:
+def test_leaks_in_a_frozen_split_are_kept_and_reported(folder: Path) -> None:
     index = read_voc(folder).index
     leaking = make_split(read_voc(folder))  # as a version that knew of no near-duplicates made it
     save(leaking, index, folder.parent / "split.json")
@@ -224,7 +224,7 @@ def test_a_kept_split_stays_as_it_is_and_is_warned_of(folder: Path) -> None:
     assert len(data.report.leaking)
 
 
-def test_thumbnails_are_made_once_and_made_up_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thumbnails_are_made_once_and_rebuilt_if_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = folder.parent / "cache"
     first = open_dataset(f"voc:{folder}", cache=cache, workers=2)
     [kept] = cache.glob("pixels-*.thumbnails.npy")
@@ -237,7 +237,7 @@ def test_thumbnails_are_made_once_and_made_up_for(folder: Path, monkeypatch: pyt
     assert again.split.fingerprint == first.split.fingerprint
 
 
-def test_mirrored_photographs_are_found_among_shelves(shared_data: Path) -> None:
+def test_mirrored_shelf_photographs_are_found(shared_data: Path) -> None:
     index = read_voc(shared_data / "groceries").index
     photographs = [decode(index.root / name) for name in index.files]
     strangers = thumbnails(photographs)

@@ -1,4 +1,4 @@
-"""Decoded pixels: budget, names of the files, what an interruption leaves; and exact crops of them."""
+"""Decoded pixels: budget, file names, interrupted writes, and exact crops."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pictures(root: Path, count: int = 4, size: tuple[int, int] = (100, 80)) -> I
     return index_of([[(0, 10, 10, 40, 40)]] * count, size=size, root=root)
 
 
-def test_written_in_any_order_they_are_found_by_file(tmp_path: Path) -> None:
+def test_images_written_in_any_order_are_found_by_file_name(tmp_path: Path) -> None:
     index = pictures(tmp_path / "images")
     fresh = DecodedOnDemand(index)
     writer = PixelWriter(tmp_path / "cache" / "pixels.bin", index)
@@ -47,7 +47,7 @@ def test_written_in_any_order_they_are_found_by_file(tmp_path: Path) -> None:
 
 @settings(max_examples=200)
 @given(width=st.integers(1, 9000), height=st.integers(1, 9000))
-def test_room_is_made_for_what_decoding_gives(width: int, height: int) -> None:
+def test_reserved_space_fits_the_decoded_image(width: int, height: int) -> None:
     index = index_of([[]], size=(width, height))
     longer = max(width, height)
     reduced = [max(1, round(side * 1000 / longer)) if longer > 1000 else side for side in (height, width)]
@@ -56,7 +56,7 @@ def test_room_is_made_for_what_decoding_gives(width: int, height: int) -> None:
     assert all(room <= needed + 1 for room, needed in zip(bound, reduced, strict=True))
 
 
-def test_the_budget_is_counted_in_stored_bytes(tmp_path: Path) -> None:
+def test_the_budget_counts_stored_bytes(tmp_path: Path) -> None:
     index = index_of([[]] * 10, size=(100, 80))
     needed = 10 * 100 * 80 * 3
     assert fits_budget(index, tmp_path / "not" / "there" / "yet", needed)
@@ -65,7 +65,7 @@ def test_the_budget_is_counted_in_stored_bytes(tmp_path: Path) -> None:
     assert fits_budget(index_of([[]], size=(6400, 6400)), tmp_path, 3_000_000)
 
 
-def test_the_file_is_named_by_everything_that_decides_its_content(tmp_path: Path) -> None:
+def test_the_file_name_depends_on_everything_that_affects_its_content(tmp_path: Path) -> None:
     index = pictures(tmp_path / "images")
     name = pixels_file(index, tmp_path)
     assert pixels_file(index, tmp_path) == name
@@ -83,7 +83,7 @@ def test_the_file_is_named_by_everything_that_decides_its_content(tmp_path: Path
     assert pixels_file(replace(index, labels=index.labels + 1), tmp_path) == pixels_file(index, tmp_path)
 
 
-def test_an_interruption_leaves_nothing_that_could_pass_for_the_whole(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_no_usable_file(tmp_path: Path) -> None:
     index = pictures(tmp_path / "images")
 
     def interrupt(done: int, images: int) -> None:
@@ -107,10 +107,10 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint
     size=st.tuples(st.floats(0.1, 0.4), st.floats(0.1, 0.4)),
     mirrored=st.booleans(),
 )
-def test_a_crop_is_resized_as_pillow_resizes_that_part_of_the_whole(
+def test_resizing_a_crop_equals_pillow_on_the_whole_image(
     low: tuple[float, float], size: tuple[float, float], mirrored: bool
 ) -> None:
-    """Though only the pixels that the filter reaches are handed over."""
+    """Only the pixels that the filter reaches are passed."""
     rectangle = np.array([*low, low[0] + size[0], low[1] + size[1]])
     pixels, inside = warp(PICTURE, View(rectangle, mirrored), 300)
     box = tuple((rectangle * [320, 240, 320, 240]).tolist())

@@ -1,4 +1,4 @@
-"""The preflight finds every problem at once, leaves out what cannot be used, and says so twice."""
+"""The preflight finds all problems at once, removes unusable images, and reports in the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def stems(reading: Reading, rows: NDArray[np.int64]) -> list[str]:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_bad_images_are_left_out_and_lists_follow(tmp_path: Path, workers: int) -> None:
+def test_bad_images_are_removed_from_the_index_and_lists(tmp_path: Path, workers: int) -> None:
     reading = reading_of_six(tmp_path)
     seen: dict[int, tuple[int, ...]] = {}
     steps: list[tuple[int, int]] = []
@@ -79,7 +79,7 @@ def test_fatal_problems_are_listed_together_unless_skipped(tmp_path: Path) -> No
     enforce(cleaned, skip_invalid=True)
 
 
-def test_long_lists_are_cut_and_counted(tmp_path: Path) -> None:
+def test_long_lists_of_problems_are_truncated_and_counted(tmp_path: Path) -> None:
     inverted: list[Box] = [("cat", 9, 1, 1, 9)] * 25
     missing = {f"x{number}": ((20, 20), CAT) for number in range(3)}
     root = write_voc(tmp_path, {"a": ((20, 20), [*CAT, *inverted]), **missing}, {})
@@ -109,14 +109,14 @@ def test_whole_set_problems_cannot_be_skipped(tmp_path: Path) -> None:
             enforce(report.reading, skip_invalid=True)
 
 
-def test_a_class_that_is_only_scored_is_named(tmp_path: Path) -> None:
+def test_classes_without_training_boxes_are_named(tmp_path: Path) -> None:
     images = {"a": ((20, 20), CAT), "b": ((20, 20), [*CAT, ("dog", 1, 1, 9, 9)])}
     reading = read_voc(write_voc(tmp_path, images, {"train": ["a"], "val": ["b"]}))
     [found] = preflight(reading, workers=1).reading.problems
     assert (found.severity, found.kind, found.where) == ("repair", "class-without-training-boxes", "class dog")
 
 
-def test_report_is_machine_readable_and_summary_has_a_line_a_kind(tmp_path: Path) -> None:
+def test_the_report_is_json_and_the_summary_has_one_line_per_kind(tmp_path: Path) -> None:
     report = preflight(reading_of_six(tmp_path), workers=2)
     path = tmp_path / "out" / "preflight.json"
     write_report(report, path)
@@ -136,7 +136,7 @@ def test_report_is_machine_readable_and_summary_has_a_line_a_kind(tmp_path: Path
     assert any(line.startswith("fatal truncated-image: 1, e.g. JPEGImages/b.jpg") for line in lines)
 
 
-def test_good_photographs_have_no_fatal_images(shared_data: Path) -> None:
+def test_real_photographs_have_no_fatal_problems(shared_data: Path) -> None:
     reading = read_voc(shared_data / "bccd")
     few = reading.keep(np.arange(len(reading.index)) < 24)
     report = preflight(few, workers=2, max_side=300)

@@ -1,4 +1,4 @@
-"""What must hold of the built-in scenes: reproducible, annotated by the stated rule, obedient to the knobs."""
+"""The built-in scenes are reproducible, annotated by the stated rules, and follow the knobs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def at_network(boxes: NDArray[np.float64], knobs: SceneKnobs) -> tuple[NDArray[n
 
 
 def unhidden_boxes(knobs: SceneKnobs, pictures: int) -> NDArray[np.float64]:
-    """(M, 4) boxes of objects that nothing cuts or hides (2% for rounding)."""
+    """(M, 4) boxes of objects that are neither truncated nor occluded, to within 2% for rounding."""
     found = []
     for number in range(pictures):
         photo = photograph(knobs, number)
@@ -65,7 +65,7 @@ def unhidden_boxes(knobs: SceneKnobs, pictures: int) -> NDArray[np.float64]:
     shapes=st.floats(0, 1),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_knobs_survive_being_written_and_parsed(images: int, small: float, shapes: float, seed: int) -> None:
+def test_knobs_round_trip_through_text(images: int, small: float, shapes: float, seed: int) -> None:
     knobs = SceneKnobs(images=images, small=small, shapes=shapes, seed=seed)
     given_ones = {name: value for name, value in asdict(knobs).items() if name != "size"}
     assert SceneKnobs.parse(", ".join(f"{name} = {value!r}" for name, value in given_ones.items())) == knobs
@@ -100,20 +100,20 @@ def test_any_text_gives_knobs_or_a_clear_error(text: str) -> None:
         ("width=1900,height=300", "too elongated"),
     ],
 )
-def test_bad_knobs_are_named_with_the_remedy(text: str, said: str) -> None:
+def test_bad_knobs_raise_an_error_with_the_remedy(text: str, said: str) -> None:
     with pytest.raises(UserError, match=r"^scenes: ") as caught:
         SceneKnobs.parse(text)
     assert said in str(caught.value)
 
 
-def test_no_text_gives_the_defaults() -> None:
+def test_an_empty_text_gives_the_defaults() -> None:
     assert SceneKnobs.parse("") == SceneKnobs()
 
 
 # Drawing and caching
 
 
-def test_the_number_of_processes_changes_no_byte(tmp_path: Path) -> None:
+def test_images_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     knobs = SceneKnobs(images=16, **SMALL_PICTURES)
     one, two = (read_scenes(knobs, tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
     assert one.index.fingerprint() == two.index.fingerprint()
@@ -121,7 +121,7 @@ def test_the_number_of_processes_changes_no_byte(tmp_path: Path) -> None:
         assert (one.index.root / name).read_bytes() == (two.index.root / name).read_bytes()
 
 
-def test_a_picture_does_not_depend_on_the_size_of_its_set_but_on_the_seed() -> None:
+def test_an_image_depends_on_the_seed_but_not_on_the_set_size() -> None:
     few, many = (photograph(SceneKnobs(images=images, **SMALL_PICTURES), 3) for images in (4, 400))
     other = photograph(SceneKnobs(seed=1, **SMALL_PICTURES), 3)
     assert np.array_equal(few.picture, many.picture)
@@ -129,7 +129,7 @@ def test_a_picture_does_not_depend_on_the_size_of_its_set_but_on_the_seed() -> N
     assert not np.array_equal(few.picture, other.picture)
 
 
-def test_a_set_is_drawn_once_and_again_only_when_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_is_redrawn_only_if_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
 
     def counted(knobs: SceneKnobs, number: int) -> Photograph:
@@ -148,7 +148,7 @@ def test_a_set_is_drawn_once_and_again_only_when_damaged(tmp_path: Path, monkeyp
     assert (third.index.root / first.index.files[2]).is_file()
 
 
-def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_drawing_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(knobs: SceneKnobs, number: int) -> Photograph:
         if number == 2:
             raise KeyboardInterrupt
@@ -160,7 +160,7 @@ def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="--cache"):
         read_scenes(SceneKnobs(images=4), tmp_path / "file", jobs=1)
@@ -169,7 +169,7 @@ def test_a_cache_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path) -> 
 # The set as a whole
 
 
-def test_files_hold_what_the_index_says(reading: Reading) -> None:
+def test_files_match_the_index(reading: Reading) -> None:
     index = reading.index
     assert reading.problems == []
     for name, size in list(zip(index.files, index.sizes.tolist(), strict=True))[:8]:
@@ -182,7 +182,7 @@ def test_files_hold_what_the_index_says(reading: Reading) -> None:
     assert set(np.unique(index.truncated)) == set(np.unique(index.occluded)) == {0, 1}
 
 
-def test_a_quarter_is_for_validation_and_both_sides_have_every_class(reading: Reading) -> None:
+def test_a_quarter_is_for_validation_and_both_sides_have_all_classes(reading: Reading) -> None:
     train, val = reading.lists["train"], reading.lists["val"]
     assert np.array_equal(np.sort(np.concatenate([train, val])), np.arange(72))
     assert len(val) == 18
@@ -191,14 +191,14 @@ def test_a_quarter_is_for_validation_and_both_sides_have_every_class(reading: Re
     assert reading.index.classes == tuple(package.name for package in PACKAGES[:12])
 
 
-def test_pictures_are_neither_empty_nor_crowded(reading: Reading) -> None:
+def test_images_are_neither_empty_nor_crowded(reading: Reading) -> None:
     counts = np.diff(reading.index.offsets)
     assert counts.min() >= 1
     assert counts.max() <= 30
     assert 7 <= np.median(counts) <= 18
 
 
-def test_mean_colour_does_not_tell_the_class(reading: Reading) -> None:
+def test_mean_colour_does_not_reveal_the_class(reading: Reading) -> None:
     """Nearest class mean and five nearest neighbours in RGB stay below 40% on the validation crops."""
     index = reading.index
     colours = np.empty((len(index.boxes), 3))
@@ -236,7 +236,7 @@ def test_annotation_of_a_drawing_with_known_answers() -> None:
     assert objects.truncated.tolist() == [0, 0, 1]
 
 
-def test_a_picture_without_objects_has_an_empty_annotation() -> None:
+def test_an_image_without_objects_has_an_empty_annotation() -> None:
     nothing = annotate(np.zeros((8, 8), dtype=np.uint8), np.zeros(0, dtype=np.int32), np.zeros(0))
     assert nothing.boxes.shape == (0, 4)
     assert nothing.labels.shape == nothing.truncated.shape == (0,)
@@ -266,8 +266,8 @@ def test_the_visibility_rule_holds_on_the_instance_masks(photographs: list[Photo
     assert left_out > 10  # the rule was put to the test
 
 
-def test_complete_size_is_what_the_picture_shows_when_nothing_hides_anything() -> None:
-    """The camera's magnification is computed, not measured: an object in full view must bear it out."""
+def test_complete_size_equals_the_visible_size_of_unoccluded_objects() -> None:
+    """The camera's magnification is computed, not measured, so check it on fully visible objects."""
     shares = []
     for number in range(6):
         photo = photograph(SceneKnobs(occlusion=0.0, small=0.0), number)
@@ -284,7 +284,7 @@ def test_complete_size_is_what_the_picture_shows_when_nothing_hides_anything() -
 
 
 def test_square_objects_of_one_size() -> None:
-    """The experiment with a known answer: every object in full view is a square of 60 pixels at 300."""
+    """The experiment with a known answer: every fully visible object is a square of 60 pixels at 300."""
     knobs = SceneKnobs(shapes=0.0, size=60.0)
     sizes, ratios = at_network(unhidden_boxes(knobs, 6), knobs)
     assert len(sizes) > 20
@@ -292,7 +292,7 @@ def test_square_objects_of_one_size() -> None:
     assert 0.85 < ratios.min() < ratios.max() < 1.18
 
 
-def test_natural_and_extreme_shapes_keep_within_one_to_five() -> None:
+def test_aspect_ratios_stay_within_one_to_five() -> None:
     spreads = []
     for shapes in (0.5, 1.0):
         knobs = SceneKnobs(shapes=shapes, occlusion=0.0, **SMALL_PICTURES)
@@ -347,18 +347,18 @@ def validation_recall(knobs: SceneKnobs) -> tuple[float, float]:
     return recall(val, spec)["matched"], recall(val, fitted)["matched"]
 
 
-def test_priors_fitted_to_extreme_shapes_match_many_more_held_out_boxes() -> None:
+def test_priors_fitted_to_extreme_shapes_match_many_more_validation_boxes() -> None:
     before, after = validation_recall(SceneKnobs(images=80, shapes=1.0, **SMALL_PICTURES))
     assert after >= before + 0.15
 
 
-def test_squares_of_60_pixels_leave_fitted_priors_nothing_to_gain() -> None:
+def test_fitted_priors_gain_nothing_on_squares_of_60_pixels() -> None:
     before, after = validation_recall(SceneKnobs(images=24, shapes=0.0, size=60.0, **SMALL_PICTURES))
     assert before > 0.98
     assert abs(after - before) <= 0.01
 
 
-def test_the_number_of_classes_and_pictures_follows_its_knob(tmp_path: Path) -> None:
+def test_the_numbers_of_classes_and_images_follow_their_knobs(tmp_path: Path) -> None:
     for images, classes in ((8, 2), (12, 18)):
         made = read_scenes(SceneKnobs(images=images, classes=classes, **SMALL_PICTURES), tmp_path, jobs=1)
         assert len(made.index) == images

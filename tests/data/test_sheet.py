@@ -1,4 +1,4 @@
-"""The sheets show the images and the training's own views, each with its boxes."""
+"""The sheets show the images and the views of training with their boxes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tile_of(drawn: Image.Image, column: int, row: int, size: tuple[int, int]) ->
     return np.asarray(drawn)[top : top + size[1], left : left + size[0]]
 
 
-def test_twenty_images_are_spread_over_the_set_with_their_boxes(rectangles: ImageIndex) -> None:
+def test_twenty_images_spread_over_the_set_are_shown_with_boxes(rectangles: ImageIndex) -> None:
     drawn = sheet.image_sheet(rectangles, None)
     size = (480, 320)
     assert drawn.size == (4 * CELL + sheet.GAP, 5 * (size[1] + sheet.CAPTION + sheet.GAP) + sheet.GAP)
@@ -52,8 +52,8 @@ def test_twenty_images_are_spread_over_the_set_with_their_boxes(rectangles: Imag
         assert (edges == colours[label]).all(axis=1).mean() > 0.4
 
 
-def test_training_views_hold_an_object_in_every_box(rectangles: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objects are bright red or green on grey: zoom, crop, mirror and colour shifts leave that so."""
+def test_boxes_of_training_views_contain_objects(rectangles: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects are bright red or green on grey, which zoom, crop, mirror and colour shifts preserve."""
     shares: list[float] = []
 
     def measured(picture: Image.Image, boxes: NDArray[np.float64], names: list[str], labels: list[int]) -> int:
@@ -68,14 +68,14 @@ def test_training_views_hold_an_object_in_every_box(rectangles: ImageIndex, monk
     assert min(shares) > 0.85
 
 
-def test_fewer_images_than_tiles_are_all_shown_once(rectangles: ImageIndex) -> None:
+def test_small_sets_are_shown_once(rectangles: ImageIndex) -> None:
     few = rectangles.take(np.array([3, 4, 5]))
     assert sheet.image_sheet(few, None).size == (3 * CELL + sheet.GAP, 320 + sheet.CAPTION + 2 * sheet.GAP)
     assert sheet.training_sheet(few, None).width == 4 * CELL + sheet.GAP  # seen again in the next epoch
 
 
-def test_padding_is_no_box_and_a_crowd_is_called_so(rectangles: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what the pipeline gives, drawn are the views' boxes: no more, no fewer, in their classes."""
+def test_padding_is_not_drawn_and_crowds_are_labelled(rectangles: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly the boxes of the views are drawn, with their classes."""
     texts: list[list[str]] = []
 
     def noted(picture: Image.Image, boxes: NDArray[np.float64], names: list[str], labels: list[int]) -> int:

@@ -1,4 +1,4 @@
-"""--data: all formats agree on equal data, and a wrong request is answered with the right one."""
+"""--data: all formats agree on the same data, and errors suggest the right request."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def small_voc(root: Path, stems: str = "ab", *, lists: dict[str, list[str]] | No
     return write_voc(root, {stem: ((20, 20), [("cat", 1, 1, 9, 9)]) for stem in stems}, lists or {})
 
 
-def test_wrong_prefix_is_answered_with_the_right_one(tmp_path: Path) -> None:
+def test_a_wrong_prefix_suggests_the_right_one(tmp_path: Path) -> None:
     voc = small_voc(tmp_path / "VOCdevkit" / "VOC2007")
     coco = tmp_path / "coco"
     write_coco(coco / "annotations.json", instances({}, CLASSES), coco / "images")
@@ -123,7 +123,7 @@ def test_wrong_prefix_is_answered_with_the_right_one(tmp_path: Path) -> None:
             read_source(given, cache=tmp_path)
 
 
-def test_places_that_are_not_there_or_hold_something_else(tmp_path: Path) -> None:
+def test_missing_or_unrecognised_paths_are_explained(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "notes.md").touch()
     for given, message in (
@@ -157,12 +157,12 @@ def test_places_that_are_not_there_or_hold_something_else(tmp_path: Path) -> Non
         ("voc:/data/照片", "voc"),
     ],
 )
-def test_data_names_are_fit_for_folders(source: str, name: str) -> None:
+def test_data_names_are_valid_folder_names(source: str, name: str) -> None:
     assert data_name(source) == name
     assert re.fullmatch(r"[A-Za-z0-9_-]+", data_name(source))
 
 
-def test_data_name_of_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_name_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cells").mkdir()
     monkeypatch.chdir(tmp_path / "cells")
     assert data_name("voc:.") == "cells"
@@ -191,7 +191,7 @@ def test_concatenated_readings_keep_every_image_with_its_boxes(tmp_path: Path) -
     assert len({len(getattr(joined.index, name)) for name in BOX_FIELDS}) == 1
 
 
-def test_other_classes_cannot_be_joined(tmp_path: Path) -> None:
+def test_readings_with_different_classes_cannot_be_joined(tmp_path: Path) -> None:
     first = read_source(f"voc:{small_voc(tmp_path / 'one')}", cache=tmp_path)
     other = write_voc(tmp_path / "two", {"a": ((20, 20), [("emu", 1, 1, 9, 9)])}, {})
     with pytest.raises(UserError, match="differ in cat, emu"):
@@ -199,7 +199,7 @@ def test_other_classes_cannot_be_joined(tmp_path: Path) -> None:
 
 
 def pascal(root: Path) -> Callable[..., None]:
-    """Stands for torchvision's download: unpacks what the real archives hold, on a small scale."""
+    """A replacement for torchvision's download that writes a small version of the real archives."""
 
     def unpack(folder: str, *, year: str, image_set: str, download: bool) -> None:
         assert download
@@ -211,7 +211,7 @@ def pascal(root: Path) -> Callable[..., None]:
     return unpack
 
 
-def test_pascal_is_trained_on_trainval_and_scored_on_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pascal_trains_on_trainval_and_evaluates_on_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets, "VOCDetection", pascal(tmp_path))
 
     def listed(source: str) -> dict[str, list[str]]:
@@ -225,7 +225,7 @@ def test_pascal_is_trained_on_trainval_and_scored_on_test(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("failure", [OSError("no route to host"), RuntimeError("File not found or corrupted.")])
-def test_without_a_network_the_remedy_is_named_and_nothing_is_marked_done(
+def test_a_failed_download_names_the_remedy_and_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     def refuse(*_: object, **__: object) -> None:

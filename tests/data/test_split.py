@@ -1,4 +1,4 @@
-"""The split: the data's own lists first, else every class on both sides; saved, and guarded."""
+"""The split: own lists first, otherwise every class on both sides; saved and checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.errors import UserError
 from tests.data.builders import one_class_each, reading_of
 
 
-def test_own_lists_are_used_as_they_are() -> None:
+def test_own_lists_are_used_unchanged() -> None:
     reading = reading_of([[0]] * 6, {"train": [0, 2], "val": [1], "test": [4, 5]})
     split = make_split(reading, val_fraction=0.9, seed=7)
     assert (split.train.tolist(), split.val.tolist()) == ([0, 2], [1])
@@ -28,7 +28,7 @@ def test_own_lists_are_used_as_they_are() -> None:
     assert on_test.fingerprint != split.fingerprint
 
 
-def test_an_unknown_eval_list_names_those_that_exist() -> None:
+def test_an_unknown_eval_list_names_the_existing_ones() -> None:
     with pytest.raises(UserError, match=r"no list 'minival'.*train, val"):
         make_split(reading_of([[0]] * 4, {"train": [0], "val": [1]}), eval_list="minival")
     with pytest.raises(UserError, match="no list is left to train on"):
@@ -37,7 +37,7 @@ def test_an_unknown_eval_list_names_those_that_exist() -> None:
         make_split(reading_of([[0]] * 4, {"train": [0], "val": [1]}), eval_list="train")
 
 
-def test_a_test_list_is_never_divided() -> None:
+def test_a_test_list_is_never_split() -> None:
     split = make_split(reading_of([[0]] * 20, {"trainval": list(range(15)), "test": list(range(15, 20))}))
     assert sorted([*split.train, *split.val]) == list(range(15))
     split = make_split(reading_of([[0]] * 20, {"test": list(range(15, 20))}))
@@ -48,7 +48,7 @@ def test_a_test_list_is_never_divided() -> None:
     assert on_test.train.tolist() == list(range(15))
 
 
-def test_the_seed_decides_and_nothing_else() -> None:
+def test_the_split_depends_only_on_the_seed() -> None:
     reading = one_class_each(60)
     first, again, other = (make_split(reading, seed=seed) for seed in (0, 0, 1))
     assert first.val.tolist() == again.val.tolist()
@@ -57,7 +57,7 @@ def test_the_seed_decides_and_nothing_else() -> None:
     assert first.origin == "stratified by class, seed 0, fraction 0.2"
 
 
-def test_classes_are_divided_in_proportion() -> None:
+def test_classes_are_split_in_proportion() -> None:
     rng = np.random.default_rng(3)
     presence = rng.random((2000, 10)) < np.geomspace(0.005, 0.6, 10)
     sides = stratify(presence, 0.2, 0)
@@ -70,7 +70,7 @@ def test_classes_are_divided_in_proportion() -> None:
 
 
 @given(labels=arrays(np.int64, st.integers(2, 60), elements=st.integers(0, 9)), seed=st.integers(0, 99))
-def test_every_class_of_two_images_is_on_both_sides(labels: NDArray[np.int64], seed: int) -> None:
+def test_classes_with_two_images_are_on_both_sides(labels: NDArray[np.int64], seed: int) -> None:
     presence = np.eye(10, dtype=np.bool_)[labels]
     sides = stratify(presence, 0.1, seed)
     repeated = presence.sum(axis=0) >= 2
@@ -83,7 +83,7 @@ def test_every_class_of_two_images_is_on_both_sides(labels: NDArray[np.int64], s
     val_fraction=st.floats(0.05, 0.95),
     seed=st.integers(0, 9),
 )
-def test_no_single_move_would_serve_a_class_better(presence: NDArray[np.bool_], val_fraction: float, seed: int) -> None:
+def test_no_single_move_would_add_a_missing_class(presence: NDArray[np.bool_], val_fraction: float, seed: int) -> None:
     sides = stratify(presence, val_fraction, seed)
     assert set(sides.tolist()) <= {TRAIN, VAL}
 
@@ -120,7 +120,7 @@ def test_groups_stay_on_one_side(
 
 
 @given(groups=st.lists(st.integers(0, 25), min_size=2, max_size=80), val_fraction=st.floats(0.05, 0.95))
-def test_the_fraction_is_met_to_a_group(groups: list[int], val_fraction: float) -> None:
+def test_the_fraction_is_met_to_within_one_group(groups: list[int], val_fraction: float) -> None:
     grouped = np.array(groups)
     _, sizes = np.unique(grouped, return_counts=True)
     for presence in (np.zeros((len(groups), 1), np.bool_), np.ones((len(groups), 1), np.bool_)):
@@ -133,12 +133,12 @@ def test_the_fraction_is_met_to_a_group(groups: list[int], val_fraction: float) 
     presence=arrays(np.bool_, st.tuples(st.integers(2, 40), st.integers(1, 6)), elements=st.booleans()),
     val_fraction=st.floats(0.05, 0.95),
 )
-def test_groups_of_one_image_change_nothing(presence: NDArray[np.bool_], val_fraction: float) -> None:
+def test_groups_of_one_image_have_no_effect(presence: NDArray[np.bool_], val_fraction: float) -> None:
     alone = np.random.default_rng(0).permutation(len(presence))
     assert np.array_equal(stratify(presence, val_fraction, 3, alone), stratify(presence, val_fraction, 3))
 
 
-def test_a_class_of_two_groups_is_on_both_sides() -> None:
+def test_a_class_with_two_groups_is_on_both_sides() -> None:
     # Ten images of one class, but two recordings: five copies each
     presence = np.zeros((60, 2), np.bool_)
     presence[:10, 0] = presence[10:, 1] = True
@@ -148,7 +148,7 @@ def test_a_class_of_two_groups_is_on_both_sides() -> None:
     assert np.sum(sides[10:] == VAL) == 10
 
 
-def test_a_group_that_no_side_could_hold_is_divided() -> None:
+def test_a_group_too_large_for_a_side_is_split() -> None:
     # One fixed camera: nothing could be scored if all of its pictures had to be trained on.
     fixed_camera = np.zeros(20, dtype=np.int64)
     assert len(make_split(reading_of([[0]] * 20), groups=fixed_camera).val) == 4
@@ -159,23 +159,23 @@ def test_a_group_that_no_side_could_hold_is_divided() -> None:
     assert make_split(reading_of([[0]] * 20), groups=fixed_camera).val.tolist() == [0, 1, 2, 3]
 
 
-def test_lists_of_the_data_are_kept_to_however_alike() -> None:
+def test_own_lists_are_kept_despite_near_duplicates() -> None:
     lists = {"train": [0, 1], "val": [2, 3]}
     assert make_split(reading_of([[0]] * 6, lists), groups=np.zeros(6, dtype=np.int64)).val.tolist() == [2, 3]
 
 
-def test_images_without_boxes_are_divided_too() -> None:
+def test_images_without_boxes_are_split_too() -> None:
     split = make_split(reading_of([[0]] * 50 + [[]] * 50))
     assert 8 <= np.sum(split.val >= 50) <= 12
     assert len(split.train) + len(split.val) == 100
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
-def test_small_sets_have_two_sides(count: int) -> None:
+def test_small_sets_have_both_sides(count: int) -> None:
     assert len(make_split(reading_of([[]] * count)).val) == 1
 
 
-def test_impossible_splits_are_the_users_error() -> None:
+def test_impossible_splits_are_user_errors() -> None:
     with pytest.raises(UserError, match=r"side of the split .* is empty, of 1 usable images"):
         make_split(reading_of([[0]]))
     with pytest.raises(UserError, match="validation side"):
@@ -185,7 +185,7 @@ def test_impossible_splits_are_the_users_error() -> None:
             make_split(one_class_each(9), val_fraction=fraction)
 
 
-def test_saved_splits_come_back(tmp_path: Path) -> None:
+def test_saved_splits_round_trip(tmp_path: Path) -> None:
     reading = one_class_each(30)
     split = make_split(reading)
     path = tmp_path / "run" / "split.json"
@@ -200,7 +200,7 @@ def test_saved_splits_come_back(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["val"]["files"] == [reading.index.files[row] for row in split.val]
 
 
-def test_what_changed_is_named(tmp_path: Path) -> None:
+def test_changes_since_saving_are_named(tmp_path: Path) -> None:
     reading = one_class_each(30)
     index = reading.index
     split = make_split(reading)
@@ -230,7 +230,7 @@ def test_what_changed_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"train": 1}'])
-def test_a_file_that_is_no_split_is_the_users_error(tmp_path: Path, text: str) -> None:
+def test_an_invalid_split_file_is_a_user_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "split.json"
     path.write_text(text)
     with pytest.raises(UserError, match="cannot be read as a split"):

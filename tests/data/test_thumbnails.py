@@ -1,4 +1,4 @@
-"""The pictures that a run keeps: few, small, the same each time, and gone where they are not wanted."""
+"""The thumbnails of a run: few, small, deterministic, and removable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def photographs(tmp_path: Path) -> ImageIndex:
     return index
 
 
-def test_twelve_spread_over_the_split_with_their_ids_and_scale(photographs: ImageIndex, tmp_path: Path) -> None:
+def test_twelve_thumbnails_with_ids_and_scale_spread_over_the_split(photographs: ImageIndex, tmp_path: Path) -> None:
     files = write_thumbnails(tmp_path / "run", photographs, None)
     entries = json.loads((tmp_path / "run/thumbnails/thumbnails.json").read_text())["thumbnails"]
     assert len(files) == len(entries) == 12 and sum(path.stat().st_size for path in files) < 500_000
@@ -40,7 +40,7 @@ def test_twelve_spread_over_the_split_with_their_ids_and_scale(photographs: Imag
     assert [path.read_bytes() for path in write_thumbnails(tmp_path / "run", photographs, None)] == first
 
 
-def test_a_small_split_is_kept_whole_and_small_images_are_not_enlarged(tmp_path: Path) -> None:
+def test_small_splits_are_complete_and_small_images_are_not_enlarged(tmp_path: Path) -> None:
     index = index_of([[], []], size=(40, 30), root=tmp_path)
     for name in index.files:
         Image.new("RGB", (40, 30)).save(tmp_path / name)
@@ -50,7 +50,7 @@ def test_a_small_split_is_kept_whole_and_small_images_are_not_enlarged(tmp_path:
         assert image.size == (40, 30)
 
 
-def test_what_was_kept_can_be_taken_out(photographs: ImageIndex, tmp_path: Path) -> None:
+def test_thumbnails_can_be_removed(photographs: ImageIndex, tmp_path: Path) -> None:
     write_thumbnails(tmp_path / "run", photographs, None)
     remove_thumbnails(tmp_path / "run")
     assert not list((tmp_path / "run/thumbnails").iterdir())

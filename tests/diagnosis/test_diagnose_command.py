@@ -60,7 +60,7 @@ def diagnosed(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder / "out"
 
 
-def test_files_are_written_and_the_json_holds_what_the_data_are(diagnosed: Path) -> None:
+def test_the_json_describes_the_data_and_plots_are_written(diagnosed: Path) -> None:
     content = json.loads((diagnosed / "diagnosis.json").read_text())
     assert content["sides"]["train"] == {"images": 6, "boxes": 12, "crowds": 0}
     assert content["sizes"]["val"]["network"]["under 16"] == 4
@@ -80,7 +80,7 @@ def test_detections_of_any_detector_are_scored_by_class_and_size(diagnosed: Path
     assert scored["accuracy"]["AR_small"] == 0
 
 
-def test_terminal_and_page_say_every_finding_and_no_line_is_cut(
+def test_terminal_and_page_show_all_findings_uncut(
     diagnosed: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     from rich.console import Console  # noqa: PLC0415
@@ -95,12 +95,21 @@ def test_terminal_and_page_say_every_finding_and_no_line_is_cut(
         assert " ".join(each["sentence"].split()) in flat
         assert each["sentence"].split(":")[0].split("(")[0].strip() in page.replace("\\", "")
     names = [table.name for table in diagnosis_tables(content)]
-    assert names == ["sizes", "matchable", "classes", "suspects", "scores", "recall_by_size", "scored_errors", "scored_classes"]
+    assert names == [
+        "sizes",
+        "matchable",
+        "classes",
+        "suspects",
+        "scores",
+        "recall_by_size",
+        "scored_errors",
+        "scored_classes",
+    ]
     write_markdown(content | {"findings": []}, tmp_path / "none.md")
     assert "6 training and 4 validation images" in (tmp_path / "none.md").read_text()
 
 
-def test_without_findings_the_terminal_says_so(diagnosed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_terminal_reports_the_absence_of_findings(diagnosed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     content = json.loads((diagnosed / "diagnosis.json").read_text()) | {"findings": [], "detections": None}
@@ -108,7 +117,7 @@ def test_without_findings_the_terminal_says_so(diagnosed: Path, capsys: pytest.C
     assert "nothing that would explain a low mAP" in capsys.readouterr().out
 
 
-def test_what_is_asked_wrongly_ends_with_two_and_no_traceback(
+def test_wrong_requests_exit_with_2_and_no_traceback(
     photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["diagnose", "--data", f"voc:{photographs}", "--cache", str(tmp_path), "--out", str(tmp_path / "out")]

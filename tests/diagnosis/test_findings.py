@@ -1,4 +1,4 @@
-"""Findings: every figure of a sentence is one of its numbers, and the numbers are those of the data."""
+"""Findings: all figures in a sentence come from its numbers, and the numbers match the data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def by_kind(diagnosis: Diagnosis) -> dict[str, Finding]:
 
 @pytest.fixture(scope="module", autouse=True)
 def few_views() -> Iterator[None]:
-    """What the sentences say does not depend on how many views are looked at; the seconds do."""
+    """The number of views affects only the run time of these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matchable, "VIEWS", 100)
         yield
@@ -36,7 +36,7 @@ def few_views() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def hard(few_views: None) -> Diagnosis:
-    """Data with everything wrong: 24 images of 600 x 600 with one good box each, and what is listed below."""
+    """Data with every fault: 24 images of 600 x 600 with one good box each, and the faults below."""
     generator = np.random.default_rng(0)
     images: list[list[LabelledBox]] = []
     for row in range(24):
@@ -57,7 +57,7 @@ def hard(few_views: None) -> Diagnosis:
     )
 
 
-def test_no_figure_of_a_sentence_stands_in_its_template(hard: Diagnosis) -> None:
+def test_templates_contain_no_literal_numbers(hard: Diagnosis) -> None:
     found = findings(hard)
     assert len(found) >= 10
     for each in found:
@@ -69,13 +69,13 @@ def test_no_figure_of_a_sentence_stands_in_its_template(hard: Diagnosis) -> None
         assert 0 <= each.share <= 1
 
 
-def test_the_worst_comes_first(hard: Diagnosis) -> None:
+def test_findings_are_sorted_by_severity(hard: Diagnosis) -> None:
     order = [(SEVERITIES.index(each.severity), -each.share) for each in findings(hard)]
     assert order == sorted(order)
     assert findings(hard)[0].severity == "serious"
 
 
-def test_numbers_are_those_counted_by_hand(hard: Diagnosis) -> None:
+def test_numbers_equal_hand_counts(hard: Diagnosis) -> None:
     found = by_kind(hard)
     # 24 x 4 + 6 and 8 x 4 + 6 + 1 objects; two of each image are 10 pixels, one is 25
     assert found["tiny-objects"].numbers == {
@@ -106,7 +106,7 @@ def test_numbers_are_those_counted_by_hand(hard: Diagnosis) -> None:
     assert found["truncated"].severity == "notable"
 
 
-def test_priors_that_miss_are_told_with_what_fitting_would_give(hard: Diagnosis) -> None:
+def test_missing_priors_are_reported_with_the_effect_of_fitting(hard: Diagnosis) -> None:
     found = by_kind(hard)["priors-miss"]
     for name in ("given", "fitted"):
         counted = hard.matchable[name]["val"]["all"]
@@ -118,17 +118,17 @@ def test_priors_that_miss_are_told_with_what_fitting_would_give(hard: Diagnosis)
 
 
 def easy() -> ImageIndex:
-    """Two classes of 20 squares of 90 at the network, at places that suit the grid; nothing is wrong."""
+    """Faultless data: two classes with 20 squares of 90 pixels at the network, aligned with the grid."""
     return index_of([[(row % 2, 105, 105, 195, 195)] for row in range(40)], size=(300, 300))
 
 
-def test_data_without_faults_are_told_that_priors_fit_and_nothing_else() -> None:
+def test_good_data_have_only_the_finding_that_priors_fit() -> None:
     found = findings(diagnose(easy(), easy(), DETECTOR))
     assert [(each.kind, each.severity) for each in found] == [("priors-fit", "fine")]
     assert found[0].sentence.startswith("The priors are not the problem: 100.0% of the 40 validation objects")
 
 
-def test_priors_that_fit_whole_images_and_miss_training_views_are_no_all_clear() -> None:
+def test_priors_that_miss_training_views_are_reported() -> None:
     diagnosis = diagnose(easy(), easy(), DETECTOR)
     for priors, share in (("given", 60), ("fitted", 66)):
         diagnosis.matchable[priors]["views"]["all"] |= {"objects": 100, "matched": share, "lone": 0}
@@ -139,13 +139,13 @@ def test_priors_that_fit_whole_images_and_miss_training_views_are_no_all_clear()
     assert [each.kind for each in findings(diagnosis)] == ["priors-fit"]
 
 
-def test_a_validation_without_objects_says_only_what_there_is() -> None:
+def test_a_validation_split_without_objects_has_few_findings() -> None:
     found = by_kind(diagnose(easy(), index_of([[]], size=(300, 300)), DETECTOR))
     assert set(found) == {"classes-without-validation"}
     assert found["classes-without-validation"].numbers["count"] == 2
 
 
-def test_a_diagnosis_is_json_and_the_same_every_time() -> None:
+def test_a_diagnosis_is_json_and_deterministic() -> None:
     first, second = (json.dumps(asdict(diagnose(easy(), easy(), DETECTOR)), allow_nan=False) for _ in range(2))
     assert first == second
     read_back = Diagnosis(**json.loads(first))

@@ -1,4 +1,4 @@
-"""Which objects priors match: the real matcher, against the grid's closed form and torchvision's matcher."""
+"""Matchable objects: the real matcher against the closed form of the grid and a plain loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DETECTOR = specification().detector
 
 
 def scattered(images: int, seed: int = 0) -> ImageIndex:
-    """Images with none to eight boxes of all sizes; some are crowds."""
+    """Images with zero to eight boxes of all sizes, some of them crowds."""
     generator = np.random.default_rng(seed)
     boxes: list[list[LabelledBox]] = []
     for _ in range(images):
@@ -39,7 +39,7 @@ def scattered(images: int, seed: int = 0) -> ImageIndex:
 
 
 @pytest.mark.parametrize("preset", ["coco", "voc"])
-def test_whole_images_are_matched_as_the_closed_form_of_the_grid_says(preset: str) -> None:
+def test_matching_whole_images_equals_the_closed_form_of_the_grid(preset: str) -> None:
     index = scattered(40)
     detector = replace(DETECTOR, priors=preset_shapes(preset))
     found = match_views(whole_views(index), detector)
@@ -50,7 +50,7 @@ def test_whole_images_are_matched_as_the_closed_form_of_the_grid_says(preset: st
     assert found.labels.tolist() == index.labels[~index.crowd].tolist()
 
 
-def test_priors_are_counted_object_by_object_as_a_plain_loop_does() -> None:
+def test_prior_counts_equal_a_plain_loop() -> None:
     index = scattered(12, seed=1)
     index = replace(index, crowd=np.zeros(len(index.boxes), bool))
     found = match_views(whole_views(index), DETECTOR)
@@ -74,7 +74,7 @@ def test_priors_are_counted_object_by_object_as_a_plain_loop_does() -> None:
         assert found.reached[own].tolist() == (overlap.amax(1) >= 0.5).tolist()
 
 
-def test_parts_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = whole_views(scattered(15, seed=2))
     whole = match_views(seen, DETECTOR)
     monkeypatch.setattr(matchable, "MAX_OVERLAPS", 10 * 8732)
@@ -83,7 +83,7 @@ def test_parts_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
         assert getattr(whole, name).tolist() == getattr(parts, name).tolist()
 
 
-def test_views_are_those_that_training_draws() -> None:
+def test_views_equal_those_of_training() -> None:
     index = scattered(5, seed=3)
     seen = training_views(index, AugmentSpec(), seed=4)
     assert len(seen.offsets) - 1 >= matchable.VIEWS
@@ -107,7 +107,7 @@ def test_large_sets_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(training_views(index, AugmentSpec(), seed=0).offsets) - 1 == 10
 
 
-def test_an_index_without_boxes_matches_nothing() -> None:
+def test_an_index_without_boxes_has_no_matches() -> None:
     empty = index_of([[], []])
     found = matchable.matchable_objects(empty, empty, DETECTOR, DETECTOR, augment=AugmentSpec(), seed=0)
     assert found["given"]["val"]["all"] == {
@@ -119,7 +119,7 @@ def test_an_index_without_boxes_matches_nothing() -> None:
     }
 
 
-def test_fitted_priors_are_counted_beside_the_given_ones() -> None:
+def test_given_and_fitted_priors_are_counted() -> None:
     # Of 9 x 9 at the network, centred in a cell of the finest map; and one that the given priors match
     index = index_of([[(0, 10.5, 8.4, 13.5, 10.8), (1, 20, 20, 70, 60)]] * 4)
     nine = replace(DETECTOR, priors=(((0.03, 0.03),) * 4, *DETECTOR.priors[1:]))

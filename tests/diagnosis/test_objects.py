@@ -1,4 +1,4 @@
-"""Sizes, classes and conditions against counts by hand."""
+"""Sizes, classes and conditions against hand counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.diagnosis.objects import SIDE_RANGES, class_counts, conditions, objec
 from tests.index_builders import index_of
 
 
-def test_sizes_are_counted_in_the_photographs_and_at_the_network() -> None:
+def test_sizes_are_counted_in_original_pixels_and_at_the_network() -> None:
     # 600 x 300 to 300 x 300: widths are halved, heights stay
     index = index_of(
         [
@@ -39,19 +39,19 @@ def test_sizes_are_counted_in_the_photographs_and_at_the_network() -> None:
     assert counts[(edges[:-1] <= 300) & (edges[1:] > 300)].tolist() == [1]
 
 
-def test_sizes_follow_the_area_that_the_evaluation_takes() -> None:
+def test_sizes_use_the_area_of_the_evaluation() -> None:
     index = index_of([[(0, 0, 0, 50, 50)]])
     assert object_sizes(index, 300)["coco"]["medium"] == 1
     assert object_sizes(replace(index, areas=np.array([1000.0])), 300)["coco"]["small"] == 1
 
 
-def test_nothing_is_counted_where_there_is_nothing() -> None:
+def test_an_empty_index_has_no_sizes() -> None:
     found = object_sizes(index_of([[]]), 300)
     assert (found["objects"], found["side"], found["shapes"]) == (0, None, [])
     assert conditions(index_of([[]]))["objects"] == 0
 
 
-def test_classes_are_counted_on_both_sides_without_crowds_and_in_validation_without_difficult_ones() -> None:
+def test_class_counts_exclude_crowds_and_difficult_validation_objects() -> None:
     train = index_of([[(0, 0, 0, 10, 10), (0, 0, 0, 20, 10), (1, 0, 0, 9, 9)], [(0, 0, 0, 10, 10)]], crowd=[2])
     val = index_of([[(1, 0, 0, 50, 40), (1, 5, 5, 55, 45), (0, 0, 0, 10, 10)]])
     val = replace(val, difficult=np.array([False, True, False]))
@@ -72,7 +72,7 @@ def test_a_class_without_objects_has_no_size() -> None:
     assert [row["side_network"] is None for row in class_counts(index, index, 300)] == [False, True, True]
 
 
-def test_what_is_stated_and_what_ends_at_the_border() -> None:
+def test_conditions_count_annotated_flags_and_boxes_at_the_border() -> None:
     index = index_of([[(0, 0, 5, 10, 10), (0, 5, 5, 10, 79.8), (0, 5, 5, 10, 79), (0, 90, 5, 100, 10)]])
     index = replace(index, truncated=np.array([1, 0, -1, 1], np.int8), occluded=np.full(4, -1, np.int8))
     assert conditions(index) == {

@@ -1,4 +1,4 @@
-"""Overlapping objects and what suppression must lose, against torchvision and plain loops."""
+"""Overlapping objects and losses to suppression, against torchvision and plain loops."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def boxes_of(images: list[list[tuple[int, int, int, int, int]]]) -> list[list[La
 
 @settings(deadline=None, max_examples=50)
 @given(IMAGES, st.integers(1, 5))
-def test_pairs_are_those_of_a_plain_loop_however_they_are_cut(
+def test_pairs_equal_a_plain_loop_for_any_part_size(
     images: list[list[tuple[int, int, int, int, int]]], part: int
 ) -> None:
     index = index_of(boxes_of(images))
@@ -55,7 +55,7 @@ def test_crowds_are_in_no_pair() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(IMAGES)
-def test_what_is_suppressed_is_what_torchvision_suppresses_in_that_order(
+def test_suppression_equals_torchvision_in_the_same_order(
     images: list[list[tuple[int, int, int, int, int]]],
 ) -> None:
     index = index_of(boxes_of(images))
@@ -84,7 +84,7 @@ def test_a_chain_loses_every_second_box_and_two_classes_lose_nothing() -> None:
     assert (found["suppressed"], found["crowded"], found["suppressed_by_class"]) == (0, 2, {})
 
 
-def test_what_is_not_scored_is_neither_lost_nor_counted() -> None:
+def test_objects_that_are_not_scored_are_not_counted() -> None:
     index = index_of([[(0, 0, 0, 30, 30), (0, 0, 0, 30, 30)], []])
     assert crowding(index, DETECTOR, overlapping(index, 0.3))["suppressed"] == 1
     easy = replace(index, difficult=np.array([False, True]))
@@ -93,7 +93,7 @@ def test_what_is_not_scored_is_neither_lost_nor_counted() -> None:
     assert found["objects_an_image"] == {"mean": 0.5, "median": 0.5, "most": 1}
 
 
-def test_more_objects_than_an_image_may_have_detections() -> None:
+def test_objects_beyond_the_detection_limits_are_counted() -> None:
     grid: list[LabelledBox] = [(place % 2, place, 0, place + 1, 1) for place in range(70)]
     index = index_of([grid, grid[:3]], classes=3)
     found = crowding(index, replace(DETECTOR, detections_per_image=50), overlapping(index, 0.3))

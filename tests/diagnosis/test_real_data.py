@@ -1,4 +1,4 @@
-"""Real annotations: what is counted from arrays equals plain counts over the files themselves."""
+"""Real annotations: counts from arrays equal plain counts over the files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DETECTOR = specification().detector
 
 @dataclass(frozen=True)
 class Plain:
-    """An object as its file has it: image, class, xyxy, size of the image, area, and whether it is truncated."""
+    """An object in its file: image, class, xyxy, image size, area, and whether it is truncated."""
 
     image: str
     name: str
@@ -81,7 +81,7 @@ def overlap(first: Plain, second: Plain) -> float:
 
 
 def lost(objects: list[Plain]) -> int:
-    """What suppression removes, box by box, those that overlap the fewest others first."""
+    """Number of suppressed boxes, one by one, with those that overlap the fewest others first."""
     of_image = defaultdict(list)
     for place, each in enumerate(objects):
         of_image[each.image, each.name].append(place)
@@ -101,7 +101,7 @@ def lost(objects: list[Plain]) -> int:
 
 
 def agree(index: ImageIndex, objects: list[Plain]) -> None:
-    """Every count of the diagnosis of an index is that of the plain objects."""
+    """Assert that all counts of an index equal those of the plain objects."""
     sizes = object_sizes(index, 300)
     assert sizes["objects"] == len(objects) > 0
     sides = [(each.network[0] * each.network[1]) ** 0.5 for each in objects]
@@ -144,7 +144,7 @@ def of_one_image(objects: Iterable[Plain]) -> Iterable[tuple[Plain, Plain]]:
 
 
 @pytest.mark.parametrize("name", ["bccd", "groceries"])
-def test_counts_of_voc_data_are_those_of_its_xml(shared_data: Path, tmp_path: Path, name: str) -> None:
+def test_counts_of_voc_data_equal_counts_over_the_xml(shared_data: Path, tmp_path: Path, name: str) -> None:
     reading = read_source(f"voc:{shared_data / name}", cache=tmp_path)
     lists = own_lists(reading, None)
     assert lists is not None
@@ -152,6 +152,6 @@ def test_counts_of_voc_data_are_those_of_its_xml(shared_data: Path, tmp_path: Pa
         agree(reading.index.take(rows), voc_objects(shared_data / name, side))
 
 
-def test_counts_of_coco_data_are_those_of_its_json(shared_data: Path, tmp_path: Path) -> None:
+def test_counts_of_coco_data_equal_counts_over_the_json(shared_data: Path, tmp_path: Path) -> None:
     index = read_source(f"coco:{shared_data / 'coco-mini'}", cache=tmp_path).index
     agree(index, coco_objects(shared_data / "coco-mini"))

@@ -1,4 +1,4 @@
-"""Detections of any detector from a file: scored as ours are, and refused with what is wrong."""
+"""Detection files of any detector are scored like ours, or rejected with the reason."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def perfect(**changes: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_perfect_detections_have_an_ap_of_one_by_id_and_by_file_name(tmp_path: Path) -> None:
+def test_perfect_detections_score_one_by_id_and_by_file_name(tmp_path: Path) -> None:
     for name in (1, "0.png"):
         scored = score(written(tmp_path, perfect(image_id=name)), VAL, DETECTOR)
         assert scored["accuracy"]["AP"] == scored["accuracy"]["AR_100"] == 1
         assert (scored["detections"], scored["elsewhere"], scored["file"]) == (3, 0, "detections.json")
 
 
-def test_a_file_of_ours_reads_back_to_the_same_figures(tmp_path: Path) -> None:
+def test_our_own_files_give_the_same_figures(tmp_path: Path) -> None:
     path = written(tmp_path, perfect(bbox=[12, 10, 20, 20]) * 2)
     detections, _ = read_detections(path, VAL)
     again = written(tmp_path, detections_coco(detections, VAL))
@@ -51,7 +51,7 @@ def test_a_file_of_ours_reads_back_to_the_same_figures(tmp_path: Path) -> None:
     assert 0 < accuracy["AP"] < 1
 
 
-def test_found_objects_are_told_by_size_and_by_whether_a_prior_matches_them(tmp_path: Path) -> None:
+def test_found_objects_are_counted_by_size_and_matching_prior(tmp_path: Path) -> None:
     # In images of 300 x 300 two of 8 x 8, which no prior matches, one of 90 x 90, and a difficult one
     val = index_of(
         [[(0, 0, 0, 8, 8), (0, 50, 50, 58, 58), (1, 105, 105, 195, 195), (1, 200, 200, 290, 290)]], size=(300, 300)
@@ -69,7 +69,7 @@ def test_found_objects_are_told_by_size_and_by_whether_a_prior_matches_them(tmp_
     assert scored["16 to 32"]["objects"] == scored["96 and more"]["objects"] == 0
 
 
-def test_errors_are_told_by_type_with_what_they_cost(tmp_path: Path) -> None:
+def test_errors_are_counted_by_type_with_their_cost(tmp_path: Path) -> None:
     # The first object under the wrong name, the second found; the third is not: one error each, of two classes
     errors = score(written(tmp_path, perfect(category_id=2, score=0.7)[:2]), VAL, DETECTOR)["errors"]
     assert {kind: own["count"] for kind, own in errors.items() if own["count"]} == {"classification": 1, "missed": 1}
@@ -79,12 +79,12 @@ def test_errors_are_told_by_type_with_what_they_cost(tmp_path: Path) -> None:
     assert all(own["dAP50"] == 0 for own in score(written(tmp_path, perfect()), VAL, DETECTOR)["errors"].values())
 
 
-def test_detections_on_other_images_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_detections_on_other_images_are_skipped_and_counted(tmp_path: Path) -> None:
     scored = score(written(tmp_path, [*perfect(), *perfect(image_id=77)[:1]]), VAL, DETECTOR)
     assert (scored["detections"], scored["elsewhere"]) == (3, 1)
 
 
-def test_no_detections_at_all_are_an_ap_of_nought(tmp_path: Path) -> None:
+def test_empty_detections_score_zero(tmp_path: Path) -> None:
     assert score(written(tmp_path, []), VAL, DETECTOR)["accuracy"]["AP"] == 0
 
 
@@ -101,7 +101,7 @@ def test_no_detections_at_all_are_an_ap_of_nought(tmp_path: Path) -> None:
         (perfect(image_id="other.png")[:1], "none of its images .*for example 1 or 0.png"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_with_the_reason(tmp_path: Path, content: Any, says: str) -> None:
+def test_invalid_files_are_rejected_with_the_reason(tmp_path: Path, content: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
         read_detections(written(tmp_path, content), VAL)
 

@@ -1,4 +1,4 @@
-"""Suspicious annotations: each kind from one that is and one that is not quite."""
+"""Suspicious annotations: an example and a near miss for each kind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def found_in(boxes: list[list[LabelledBox]], **about: Any) -> dict[str, Any]:
         ("very-long", [(0, 0, 0, 10, 101)], [(0, 0, 0, 10, 99)]),
     ],
 )
-def test_each_kind_is_found_and_what_is_almost_it_is_not(
+def test_each_kind_is_found_but_near_misses_are_not(
     kind: str, boxes: list[LabelledBox], almost: list[LabelledBox]
 ) -> None:
     found = found_in([[], boxes])
@@ -40,19 +40,19 @@ def test_each_kind_is_found_and_what_is_almost_it_is_not(
     assert found_in([[], almost])["boxes"] == 0
 
 
-def test_images_without_boxes_are_named_and_crowds_are_no_suspects() -> None:
+def test_empty_images_are_named_and_crowds_are_not_suspects() -> None:
     found = found_in([[(0, 0, 0, 600, 300), (0, 0, 0, 600, 300)], [], []], crowd=[0, 1])
     assert found["boxes"] == 0
     assert found["empty_images"] == {"count": 2, "listed": ["1.png", "2.png"]}
 
 
-def test_a_box_suspicious_in_two_ways_is_one_box_and_long_lists_end() -> None:
+def test_boxes_are_counted_once_and_long_lists_are_truncated() -> None:
     found = found_in([[(0, 0, 0, 0.5, 100)] * (LISTED + 2)])
     assert found["boxes"] == LISTED + 2
     assert found["kinds"]["unseen"]["count"] == found["kinds"]["very-long"]["count"] == LISTED + 2
     assert len(found["kinds"]["unseen"]["listed"]) == LISTED
 
 
-def test_spellings_of_one_class_are_found_and_different_classes_are_not() -> None:
+def test_only_spellings_of_one_class_are_similar_names() -> None:
     names = ("Car", "glass", "cars", "traffic light", "bus", "traffic-lights", "gas", "dog", "Dog", "buses", "+", "-")
     assert similar_names(names) == [["Car", "cars"], ["Dog", "dog"], ["traffic light", "traffic-lights"]]

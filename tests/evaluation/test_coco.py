@@ -1,4 +1,4 @@
-"""The figures of an evaluation are pycocotools' own, and the matches give them again."""
+"""The figures of an evaluation equal pycocotools', and the matches reproduce them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def none_for_missing(values: NDArray[np.float64]) -> list[float | None]:
 
 
 def assert_as_plain(index: ImageIndex, detections: Detections, folder: Path) -> None:
-    """Every figure equals, to the last bit, that of pycocotools on the saved files."""
+    """All figures are bit-identical to those of pycocotools on the saved files."""
     write_json(folder / "ground_truth.json", ground_truth_coco(index))
     write_json(folder / "detections.json", detections_coco(detections, index))
     truth = json.loads((folder / "ground_truth.json").read_text())
@@ -63,20 +63,20 @@ def assert_as_plain(index: ImageIndex, detections: Detections, folder: Path) -> 
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_every_figure_is_that_of_plain_pycocotools(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_all_figures_equal_plain_pycocotools(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng)
     assert_as_plain(index, jittered(rng, index), tmp_path_factory.mktemp("files"))
 
 
-def test_no_detections_at_all_score_as_in_plain_pycocotools(tmp_path: Path) -> None:
+def test_an_empty_detector_scores_as_in_plain_pycocotools(tmp_path: Path) -> None:
     index = random_index(np.random.default_rng(3))
     assert_as_plain(index, detections_of(), tmp_path)
     assert evaluate(index, detections_of()).accuracy["AP"] == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_any_number_of_detections_an_image_scores_as_in_plain_pycocotools(seed: int, tmp_path: Path) -> None:
+def test_any_number_of_detections_scores_as_in_plain_pycocotools(seed: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng, images=8)
     every = jittered(rng, index, each=4, wrong=300, ties=bool(seed % 2))
@@ -92,7 +92,7 @@ def test_any_number_of_detections_an_image_scores_as_in_plain_pycocotools(seed: 
     assert_as_plain(index, detections, tmp_path)
 
 
-def test_the_hundred_best_of_an_image_and_class_count_as_in_plain_pycocotools(tmp_path: Path) -> None:
+def test_only_the_best_hundred_per_image_and_class_count(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     index = random_index(rng, images=3, classes=2)
     detections = jittered(rng, index, each=40, wrong=150)
@@ -102,7 +102,7 @@ def test_the_hundred_best_of_an_image_and_class_count_as_in_plain_pycocotools(tm
     assert np.unique(pairs, axis=1, return_counts=True)[1].max() == 100
 
 
-def test_photographs_of_coco_score_as_in_plain_pycocotools(shared_data: Path, tmp_path: Path) -> None:
+def test_real_coco_data_score_as_in_plain_pycocotools(shared_data: Path, tmp_path: Path) -> None:
     source = json.loads((shared_data / "coco-mini" / "annotations.json").read_text())
     crowded = {note["image_id"] for note in source["annotations"] if note["iscrowd"]}
     images = sorted(source["images"], key=lambda image: image["id"] not in crowded)[:16]
@@ -129,7 +129,7 @@ def test_photographs_of_coco_score_as_in_plain_pycocotools(shared_data: Path, tm
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_network_sizes_are_those_of_the_boxes_at_the_network(seed: int) -> None:
+def test_network_sizes_use_boxes_at_the_network(seed: int) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng)
     detections = jittered(rng, index)
@@ -158,7 +158,7 @@ def test_network_sizes_are_those_of_the_boxes_at_the_network(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_difficult_is_ignored_and_not_a_crowd(seed: int) -> None:
+def test_difficult_objects_are_ignored_but_are_not_crowds(seed: int) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng, images=20)
     difficult = rng.random(len(index.boxes)) < 0.3
@@ -175,8 +175,8 @@ def test_difficult_is_ignored_and_not_a_crowd(seed: int) -> None:
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_conditions_are_plain_pycocotools_with_the_others_ignored(seed: int) -> None:
-    """Plain pycocotools can be made to ignore, without a crowd's overlap, what is outside every area range."""
+def test_conditions_equal_plain_pycocotools_with_other_objects_ignored(seed: int) -> None:
+    """Plain pycocotools ignores objects outside all area ranges without a crowd's overlap."""
     rng = np.random.default_rng(seed)
     index = random_index(rng, images=20)
     count = len(index.boxes)
@@ -201,7 +201,7 @@ def test_conditions_are_plain_pycocotools_with_the_others_ignored(seed: int) -> 
     print(f"largest difference to plain pycocotools: {max(differences)}")
 
 
-def test_what_matches_nothing_is_wrong_in_every_condition() -> None:
+def test_unmatched_detections_are_wrong_in_every_condition() -> None:
     boxes = [(0, 10.0, 10.0, 60.0, 60.0), (0, 100.0, 100.0, 160.0, 160.0)]
     index = replace(index_of([boxes]), occluded=np.array([1, 0], dtype=np.int8))
     right = [(0, 0, 0.7, *box[1:]) for box in boxes]
@@ -216,7 +216,7 @@ def test_what_matches_nothing_is_wrong_in_every_condition() -> None:
     assert alone["ground_truths"]["truncated"] is None
 
 
-def test_scenes_state_both_conditions(tmp_path: Path) -> None:
+def test_scenes_annotate_both_conditions(tmp_path: Path) -> None:
     index = read_scenes(SceneKnobs(images=8, occlusion=1.0, width=240, height=180), tmp_path, jobs=1).index
     whole = index.truncated == 0
     # All that is not cut by the border is found, and nothing else.
@@ -236,14 +236,14 @@ def test_scenes_state_both_conditions(tmp_path: Path) -> None:
     assert 0 < accuracy["AR_occluded"] < 1 and 0 < accuracy["AR_unoccluded"] < 1
 
 
-def test_a_condition_that_no_object_has_is_none_with_the_number_0() -> None:
+def test_a_condition_without_objects_has_no_ap_and_count_0() -> None:
     index = replace(index_of([[(0, 10, 10, 60, 60)]]), truncated=np.zeros(1, dtype=np.int8))
     accuracy = evaluate(index, detections_of()).accuracy
     assert (accuracy["AP_truncated"], accuracy["ground_truths"]["truncated"]) == (None, 0)
     assert (accuracy["AP_untruncated"], accuracy["ground_truths"]["untruncated"]) == (0, 1)
 
 
-def test_ap_of_a_curve_worked_by_hand() -> None:
+def test_ap_of_a_curve_computed_by_hand() -> None:
     index = index_of([[(0, 10, 10, 60, 60), (0, 100, 100, 160, 160)]])
     detections = detections_of(
         (0, 0, 0.9, 10, 10, 60, 60),
@@ -266,7 +266,7 @@ def test_iou_is_without_plus_one() -> None:
     assert accuracy["AP"] == pytest.approx(0.5)
 
 
-def test_what_does_not_exist_is_none() -> None:
+def test_missing_values_are_none() -> None:
     index = index_of([[], [(0, 10, 10, 100, 100)]])
     nothing = detections_of()
     accuracy = evaluate(index, nothing).accuracy
@@ -280,7 +280,7 @@ def test_what_does_not_exist_is_none() -> None:
 
 
 @pytest.mark.parametrize(("crowd", "difficult"), [(True, False), (False, True)])
-def test_only_ignored_ground_truths_leave_nothing_to_score(crowd: bool, difficult: bool) -> None:
+def test_ignored_ground_truths_alone_give_no_figures(crowd: bool, difficult: bool) -> None:
     index = replace(index_of([[(0, 10, 10, 100, 100)]]), crowd=np.array([crowd]), difficult=np.array([difficult]))
     for detections in (detections_of(), detections_of((0, 0, 0.9, 10, 10, 100, 100))):
         evaluation = evaluate(index, detections)
@@ -302,7 +302,7 @@ def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_detections_that_cannot_be_scored_are_refused() -> None:
+def test_invalid_detections_are_rejected() -> None:
     index = index_of([[(0, 10, 10, 100, 100)]])
     with pytest.raises(ValueError, match="not finite"):
         detections_of((0, 0, float("nan"), 0, 0, 1, 1))
@@ -314,7 +314,7 @@ def test_detections_that_cannot_be_scored_are_refused() -> None:
         detections_coco(detections_of((0, -1, 0.5, 0, 0, 1, 1)), index)
 
 
-def test_ground_truth_carries_what_the_source_knows() -> None:
+def test_ground_truth_json_has_all_fields_of_the_source() -> None:
     index = replace(
         index_of([[(1, 1.5, 2.25, 11, 12)], [(0, 0, 0, 5, 5)]]),
         image_ids=np.array([40, 7]),
@@ -344,7 +344,7 @@ def test_ground_truth_carries_what_the_source_knows() -> None:
     assert not {"truncated", "occluded"} & second.keys()
 
 
-def test_saved_detections_keep_every_bit() -> None:
+def test_saved_detections_are_bit_identical() -> None:
     rng = np.random.default_rng(0)
     index = random_index(rng)
     detections = jittered(rng, index, ties=False)

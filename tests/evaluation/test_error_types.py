@@ -1,4 +1,4 @@
-"""Error types are TIDE's, and what mending one gives back is what the sums by hand say."""
+"""Error types follow TIDE, and the gains from fixing errors equal hand computations."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def one_of_each(times: int) -> tuple[ImageIndex, Detections]:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_errors_of_each_kind_are_counted_and_mended_as_by_hand(times: int) -> None:
+def test_counts_and_gains_of_each_kind_equal_hand_computation(times: int) -> None:
     index, detections = one_of_each(times)
     matches, types = decomposed(index, detections)
     # Of class 1 the one ground truth is hit by an error of `both`, which mends nothing: it is missed too.
@@ -95,7 +95,7 @@ def test_errors_of_each_kind_are_counted_and_mended_as_by_hand(times: int) -> No
     )
 
 
-def test_a_ground_truth_is_mended_once_by_the_best_score() -> None:
+def test_only_the_best_error_recovers_a_ground_truth() -> None:
     index = index_of([[(0, *BOX)], [(0, *BOX)]])
     detections = detections_of(
         (0, 0, 0.6, *BESIDE),
@@ -113,7 +113,7 @@ def test_a_ground_truth_is_mended_once_by_the_best_score() -> None:
     assert gain(matches, types, "localisation") == 0
 
 
-def test_what_is_ignored_is_no_error_and_no_ground_truth() -> None:
+def test_ignored_objects_are_neither_errors_nor_ground_truths() -> None:
     index = replace(index_of([[(0, *BOX), (1, *FAR)]]), difficult=np.array([True, False]))
     detections = detections_of((0, 0, 0.9, *BOX), (0, 1, 0.8, *BOX), (0, 0, 0.7, *BESIDE))
     matches, types = decomposed(index, detections)
@@ -124,7 +124,7 @@ def test_what_is_ignored_is_no_error_and_no_ground_truth() -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(SEEDS)
-def test_before_mending_it_is_the_published_ap50(seed: int) -> None:
+def test_ap50_before_fixing_is_the_published_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng)
     index = replace(index, difficult=rng.random(len(index.boxes)) < 0.1)
@@ -139,8 +139,8 @@ def test_before_mending_it_is_the_published_ap50(seed: int) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(SEEDS, st.sampled_from([7, 250_000]))
-def test_verdicts_are_those_of_the_definition(seed: int, pairs_at_once: int) -> None:
-    """Detection by detection, as TIDE's section 2.2 has them. Chunks of any size give the same."""
+def test_verdicts_follow_the_definition(seed: int, pairs_at_once: int) -> None:
+    """One by one, as in section 2.2 of TIDE; the chunk size does not matter."""
     rng = np.random.default_rng(seed)
     index = random_index(rng)
     detections = jittered(rng, index)
@@ -179,7 +179,7 @@ def test_verdicts_are_those_of_the_definition(seed: int, pairs_at_once: int) -> 
 
 @settings(max_examples=10, deadline=None)
 @given(SEEDS)
-def test_mending_some_and_then_the_rest_is_mending_all(seed: int) -> None:
+def test_fixing_errors_in_two_parts_equals_fixing_all(seed: int) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng)
     matches, types = decomposed(index, jittered(rng, index))
@@ -198,7 +198,7 @@ def test_mending_some_and_then_the_rest_is_mending_all(seed: int) -> None:
 
 
 def _positives(after: Matches, before: Matches) -> tuple[int, int]:
-    """True detections gained, and ground truths that no longer count."""
+    """The number of true positives gained, and of ground truths that no longer count."""
     return int(after.matched.sum() - et.at_foreground(before).matched.sum()), int(
         after.truth_ignored.sum() - et.at_foreground(before).truth_ignored.sum()
     )
@@ -206,7 +206,7 @@ def _positives(after: Matches, before: Matches) -> tuple[int, int]:
 
 @settings(max_examples=12, deadline=None)
 @given(SEEDS)
-def test_without_false_positives_ap_is_recall(seed: int) -> None:
+def test_ap_without_false_positives_is_recall(seed: int) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng)
     matches, types = decomposed(index, jittered(rng, index))
@@ -219,7 +219,7 @@ def test_without_false_positives_ap_is_recall(seed: int) -> None:
         assert np.isnan(after[label]) if not total else after[label] == pytest.approx(points / 101, abs=1e-12)
 
 
-def test_nothing_found_and_nothing_to_find() -> None:
+def test_empty_detections_and_empty_ground_truths() -> None:
     for index, detections in (
         (index_of([[(0, *BOX)], []]), detections_of()),
         (index_of([[], []]), detections_of((0, 1, 0.5, *BOX))),
@@ -235,7 +235,7 @@ def test_nothing_found_and_nothing_to_find() -> None:
             assert np.nan_to_num(after).tolist() == [0.0, 0.0]
 
 
-def test_it_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+def test_error_types_round_trip_through_a_file(tmp_path: Path) -> None:
     _, types = decomposed(*one_of_each(2))
     types.save(tmp_path / "error_types.npz")
     again = ErrorTypes.load(tmp_path / "error_types.npz")
@@ -244,7 +244,7 @@ def test_it_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 @given(SEEDS)
-def test_iou_is_that_of_pycocotools_to_the_bit(seed: int) -> None:
+def test_iou_is_bit_identical_to_pycocotools(seed: int) -> None:
     rng = np.random.default_rng(seed)
     boxes, others = (rng.uniform(0, 60, (count, 4)).round(rng.integers(0, 3)) for count in (7, 5))
     expected = np.asarray(mask.iou(boxes, others, [0] * len(others)))

@@ -1,4 +1,4 @@
-"""AP whose value follows from a sentence: perfect, empty, and shifted detectors."""
+"""AP with a known value: perfect, empty and shifted detectors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIDE = 60.0
 
 
 def detections_at(index: ImageIndex, boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> Detections:
-    """One detection of each ground truth, of its own class, at `boxes`."""
+    """One detection for each ground truth, of the same class, at `boxes`."""
     return Detections(
         image=index.image_of_box,
         boxes=boxes.astype(np.float32),
@@ -28,13 +28,13 @@ def detections_at(index: ImageIndex, boxes: NDArray[np.float64], scores: NDArray
 
 
 def apart(index: ImageIndex) -> ImageIndex:
-    """Rounded to quarters, which float32 holds exactly, and none over another: each has one answer."""
+    """Boxes rounded to quarters, which float32 represents exactly, without overlaps."""
     boxes = np.round(index.boxes * 4) / 4 + np.arange(len(index.boxes))[:, None] * 2048
     return replace(index, boxes=boxes, crowd=np.zeros(len(boxes), dtype=bool))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_perfect_detector_scores_one_and_an_empty_one_zero_everywhere(seed: int) -> None:
+def test_a_perfect_detector_scores_one_and_an_empty_one_zero(seed: int) -> None:
     rng = np.random.default_rng(seed)
     index = apart(random_index(rng))
     perfect = detections_at(index, index.boxes, rng.random(len(index.boxes)))
@@ -58,7 +58,7 @@ def test_a_perfect_detector_scores_one_and_an_empty_one_zero_everywhere(seed: in
 
 @pytest.mark.parametrize("shift", [0, 2, 5, 10, 15, 20, 22])
 def test_shifted_boxes_have_the_ap_of_their_iou(shift: int) -> None:
-    """A square of side s moved by d keeps (s - d) / (s + d) of the union: right at every threshold up to that."""
+    """A square of side s moved by d has an IoU of (s - d) / (s + d): correct at all thresholds up to that."""
     index = index_of([[(0, 50.0, 50.0, 50 + SIDE, 50 + SIDE)]] * 12, classes=1)
     moved = index.boxes + np.array([shift, 0, shift, 0])
     accuracy = evaluate(index, detections_at(index, moved, np.linspace(1, 0.1, 12))).accuracy
@@ -70,7 +70,7 @@ def test_shifted_boxes_have_the_ap_of_their_iou(shift: int) -> None:
     assert accuracy["AP75"] == float(iou >= 0.75)
 
 
-def test_a_row_of_shifts_has_the_ap_of_its_recalls() -> None:
+def test_graded_shifts_have_the_ap_of_their_recalls() -> None:
     """The n-th best of 37 is moved by n / 2 pixels: at a threshold the first k are right, all before the wrong ones.
 
     So precision is 1 up to the recall of k / 37, and of the 101 recalls of COCO floor(100 k / 37) + 1 are reached.

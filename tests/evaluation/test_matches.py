@@ -1,4 +1,4 @@
-"""The stored matches give the figures of the evaluation again, also for images that count several times."""
+"""The stored matches reproduce the figures of the evaluation, also with weighted images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AREAS = ("all", "small", "medium", "large", "small_network", "medium_network", "
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), empty=st.booleans())
-def test_matches_give_the_evaluators_ap_again(seed: int, empty: bool) -> None:
+def test_matches_reproduce_the_evaluators_ap(seed: int, empty: bool) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng)
     detections = detections_of() if empty else jittered(rng, index)
@@ -42,7 +42,7 @@ def test_matches_give_the_evaluators_ap_again(seed: int, empty: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_weights_are_repetitions_of_images(seed: int) -> None:
+def test_weights_equal_repeated_images(seed: int) -> None:
     rng = np.random.default_rng(seed)
     index = random_index(rng, images=8)
     detections = jittered(rng, index, ties=False)
@@ -68,7 +68,7 @@ def test_weights_are_repetitions_of_images(seed: int) -> None:
 
 
 @pytest.mark.parametrize("empty", [False, True])
-def test_matches_survive_the_file(tmp_path: Path, empty: bool) -> None:
+def test_matches_round_trip_through_a_file(tmp_path: Path, empty: bool) -> None:
     rng = np.random.default_rng(1)
     index = random_index(rng)
     matches = evaluate(index, detections_of() if empty else jittered(rng, index)).matches
@@ -84,7 +84,7 @@ def test_matches_survive_the_file(tmp_path: Path, empty: bool) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["matches.npz"]
 
 
-def test_matches_point_at_detections_and_ground_truths() -> None:
+def test_matches_index_detections_and_ground_truths() -> None:
     rng = np.random.default_rng(2)
     index = random_index(rng)
     detections = jittered(rng, index)

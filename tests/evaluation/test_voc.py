@@ -1,4 +1,4 @@
-"""VOC's AP equals a slow reading of the devkit's rules, and what can be worked out by hand."""
+"""VOC's AP equals a literal implementation of the devkit's rules, and hand computations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLASSES = 4
 
 
 def devkit(index: ImageIndex, detections: Detections, label: int) -> tuple[float, float] | None:
-    """11-point and area AP of a class, step by step as VOCevaldet.m and VOCap.m; recall in whole fractions."""
+    """11-point and area AP of a class, step by step as in VOCevaldet.m and VOCap.m, with exact fractions for recall."""
     truths = [row for row in range(len(index.boxes)) if index.labels[row] == label]
     positives = sum(not index.difficult[row] for row in truths)
     if positives == 0:
@@ -74,7 +74,7 @@ def devkit(index: ImageIndex, detections: Detections, label: int) -> tuple[float
 
 
 def largest_difference(index: ImageIndex, detections: Detections) -> float:
-    """Between ours and the reference, over classes and measures; fails where only one of them is absent."""
+    """Between ours and the reference, over classes and measures; fails if only one of them is missing."""
     ours = voc_average_precision(index, detections)
     largest = 0.0
     for label in range(len(index.classes)):
@@ -125,13 +125,13 @@ def detections_at(index: ImageIndex, boxes: NDArray[np.float64], scores: NDArray
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(0, 6), per_image=st.integers(0, 12))
-def test_equal_to_the_devkits_rules(seed: int, images: int, per_image: int) -> None:
+def test_ap_equals_the_devkits_rules(seed: int, images: int, per_image: int) -> None:
     index, detections = crowded_set(np.random.default_rng(seed), images, per_image)
     print(f"largest difference to the devkit's rules: {largest_difference(index, detections)}")
 
 
-def test_the_random_sets_put_every_rule_to_the_test() -> None:
-    """Without `difficult`, or with COCO's matching to the best ground truth that is free, the figures are others."""
+def test_the_random_sets_exercise_every_rule() -> None:
+    """Without `difficult`, or with COCO's matching to the best free ground truth, the figures differ."""
     index, detections = crowded_set(np.random.default_rng(0), 6, 12)
     figures = voc_average_precision(index, detections).area[:-1]
     assert index.difficult.any() and np.isfinite(figures).all()
@@ -141,7 +141,7 @@ def test_the_random_sets_put_every_rule_to_the_test() -> None:
     assert any(abs(coco[name]["AP50"] - figure) > 0.02 for name, figure in zip(index.classes, figures, strict=False))
 
 
-def test_photographs_score_as_by_the_devkits_rules(shared_data: Path) -> None:
+def test_real_data_score_as_by_the_devkits_rules(shared_data: Path) -> None:
     index = read_voc(shared_data / "bccd").index.take(np.arange(40))
     rng = np.random.default_rng(0)
     index = replace(index, difficult=rng.random(len(index.boxes)) < 0.1)
@@ -156,7 +156,7 @@ def test_photographs_score_as_by_the_devkits_rules(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_perfect_detector_has_one_and_an_empty_one_zero(seed: int) -> None:
+def test_a_perfect_detector_scores_one_and_an_empty_one_zero(seed: int) -> None:
     index, _ = crowded_set(np.random.default_rng(seed), 6, 0)
     index = replace(index, boxes=index.boxes + np.arange(len(index.boxes))[:, None] * 100)  # none over another
     every = detections_at(index, index.boxes, np.linspace(0, 1, len(index.boxes)))
@@ -180,7 +180,7 @@ def test_shifted_boxes_have_the_iou_of_inclusive_pixels() -> None:
     assert found.eleven_points[0] == pytest.approx(6 / 11, abs=1e-12)
 
 
-def test_a_curve_worked_by_hand() -> None:
+def test_ap_of_a_curve_computed_by_hand() -> None:
     index = index_of([[(0, 10, 10, 40, 40), (0, 60, 10, 90, 40), (0, 10, 45, 40, 75)]], classes=1)
     index = replace(index, difficult=np.array([False, False, True]))
     boxes = [index.boxes[0], index.boxes[2], index.boxes[2], index.boxes[0], index.boxes[1]]
@@ -196,15 +196,15 @@ def test_a_curve_worked_by_hand() -> None:
     assert found.eleven_points[0] == pytest.approx((6 + 5 * 2 / 3) / 11, abs=1e-12)
 
 
-def test_no_rounding_decides_whether_a_recall_is_reached() -> None:
-    """3 of 10 are a recall of .3, whatever 3 * 0.1 is in binary."""
+def test_recalls_are_reached_without_rounding_errors() -> None:
+    """3 of 10 is a recall of .3, even if 3 * 0.1 is not in binary."""
     index = index_of([[(0, 0.0, 0.0, 29.0, 29.0)]] * 10, classes=1)
     first = detections_at(index, index.boxes, np.ones(10))
     three = Detections(image=first.image[:3], boxes=first.boxes[:3], scores=first.scores[:3], labels=first.labels[:3])
     assert voc_average_precision(index, three).eleven_points[0] == pytest.approx(4 / 11, abs=1e-12)
 
 
-def test_crowds_are_taken_for_difficult() -> None:
+def test_crowds_are_treated_as_difficult() -> None:
     rng = np.random.default_rng(4)
     index, detections = crowded_set(rng, 6, 6)
     crowds = replace(index, crowd=index.difficult, difficult=np.zeros_like(index.difficult))
@@ -213,7 +213,7 @@ def test_crowds_are_taken_for_difficult() -> None:
     np.testing.assert_array_equal(found.eleven_points, expected.eleven_points)
 
 
-def test_the_record_has_means_over_the_classes_that_exist() -> None:
+def test_the_record_averages_over_existing_classes() -> None:
     index, detections = crowded_set(np.random.default_rng(1), 6, 6)
     coco = evaluate(index, detections).accuracy
     accuracy = with_voc(coco, index, detections)
@@ -236,7 +236,7 @@ def test_the_record_has_means_over_the_classes_that_exist() -> None:
     assert without["voc_AP_11point"] is without["voc_AP_area"] is None
 
 
-def test_detections_of_what_is_not_there_are_refused() -> None:
+def test_detections_of_unknown_images_or_classes_are_rejected() -> None:
     index, detections = crowded_set(np.random.default_rng(1), 3, 3)
     with pytest.raises(ValueError, match="image rows"):
         voc_average_precision(index.take(np.arange(1)), detections)

@@ -1,4 +1,4 @@
-"""The profile `paper` is the paper's: every constant of SSD-300 on VOC (Liu et al. 2016; Caffe's ssd_pascal.py)."""
+"""The profile `paper` has all constants of SSD-300 on VOC (Liu et al. 2016; Caffe's ssd_pascal.py)."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def test_the_augmentation_of_the_paper() -> None:
     assert augment.mirror_probability == 0.5
 
 
-def test_short_profiles_keep_what_is_pretrained_low_in_the_network() -> None:
-    """conv1 and conv2 of VGG16, as Fast R-CNN leaves them; untrained weights are not held back."""
+def test_short_profiles_freeze_the_lowest_pretrained_stages() -> None:
+    """conv1 and conv2 of VGG16 as in Fast R-CNN; without pretrained weights the backbone has the full rate."""
     assert of_profile("quick").training.frozen_stride == 2
     assert of_profile("quick", backbone="efficientnet_lite0").training.frozen_stride == 4
     assert of_profile("quick").training.backbone_rate == 0.2
     assert of_profile("quick", weights="none").training.backbone_rate == 1
 
 
-def test_the_papers_backbone_is_the_default_where_there_is_a_gpu() -> None:
+def test_the_default_backbone_is_the_papers_on_a_gpu() -> None:
     assert default_backbone("cuda") == "vgg16"
     assert default_backbone("cpu") == "efficientnet_lite0"

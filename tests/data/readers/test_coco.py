@@ -18,7 +18,7 @@ def two_images() -> Document:
     return instances({"b.jpg": ((60, 40), boxes), "a.jpg": ((50, 50), [("cat", 0, 0, 50, 50)])}, ["cat", "dog"])
 
 
-def test_ids_need_not_be_contiguous_and_classes_follow_them(tmp_path: Path) -> None:
+def test_ids_may_have_gaps_and_order_the_classes(tmp_path: Path) -> None:
     document = two_images()
     document["categories"] = [{"id": 90, "name": "cat"}, {"id": 7, "name": "dog"}]
     for each in document["annotations"]:
@@ -55,7 +55,7 @@ def test_crowds_are_kept_and_missing_fields_filled(tmp_path: Path) -> None:
     assert (filled.kind, filled.what) == ("area-from-box", "2 of 3 annotations have no positive area")
 
 
-def test_segments_of_every_form_are_passed_over(tmp_path: Path) -> None:
+def test_segments_of_all_kinds_are_skipped(tmp_path: Path) -> None:
     document = two_images()
     tricky = 'a "segmentation": [1, 2] cat'
     document["categories"][0]["name"] = tricky
@@ -73,7 +73,7 @@ def test_segments_of_every_form_are_passed_over(tmp_path: Path) -> None:
     assert reading.index.areas.tolist() == expected.index.areas.tolist()
 
 
-def test_duplicate_and_unknown_ids_are_fatal_naming_both_places(tmp_path: Path) -> None:
+def test_duplicate_and_unknown_ids_are_fatal_and_located(tmp_path: Path) -> None:
     document = two_images()
     extra = {"bbox": [1, 1, 5, 5], "category_id": 1, "image_id": 1, "iscrowd": 0, "area": 25}
     document["annotations"] += [
@@ -94,7 +94,7 @@ def test_duplicate_and_unknown_ids_are_fatal_naming_both_places(tmp_path: Path) 
     assert "98" in found["unknown-class"].what
 
 
-def test_images_that_share_an_id_or_a_file_are_left_out_together(tmp_path: Path) -> None:
+def test_images_with_a_shared_id_or_file_are_all_removed(tmp_path: Path) -> None:
     document = two_images()
     document["images"] += [
         {"id": 1, "file_name": "c.jpg", "width": 9, "height": 9},
@@ -111,7 +111,7 @@ def test_images_that_share_an_id_or_a_file_are_left_out_together(tmp_path: Path)
 
 
 @pytest.mark.parametrize("bbox", [None, [1, 2, 3], "box", [1, 2, 3, None], [1, 2, float("nan"), 4], [10**400, 0, 1, 1]])
-def test_a_box_without_four_numbers_is_fatal_alone(tmp_path: Path, bbox: object) -> None:
+def test_a_box_without_four_numbers_does_not_affect_others(tmp_path: Path, bbox: object) -> None:
     document = two_images()
     document["annotations"][0]["bbox"] = bbox
     write_coco(tmp_path / "annotations.json", document, tmp_path / "images")
@@ -122,7 +122,7 @@ def test_a_box_without_four_numbers_is_fatal_alone(tmp_path: Path, bbox: object)
     assert reading.index.boxes.tolist() == [[0, 0, 50, 50], [5, 5, 15.5, 10]]
 
 
-def test_negative_extent_is_inverted(tmp_path: Path) -> None:
+def test_negative_width_is_an_inverted_box(tmp_path: Path) -> None:
     document = two_images()
     document["annotations"][0]["bbox"] = [20, 20, -10, 10]
     write_coco(tmp_path / "annotations.json", document, tmp_path / "images")
@@ -175,7 +175,7 @@ BREAKAGES: dict[str, tuple[Callable[[Document], object], str]] = {
 
 
 @pytest.mark.parametrize("case", BREAKAGES)
-def test_a_broken_document_is_the_users_error(tmp_path: Path, case: str) -> None:
+def test_a_malformed_document_is_a_user_error(tmp_path: Path, case: str) -> None:
     breakage, message = BREAKAGES[case]
     document = two_images()
     breakage(document)
@@ -184,7 +184,7 @@ def test_a_broken_document_is_the_users_error(tmp_path: Path, case: str) -> None
         read_coco(tmp_path)
 
 
-def test_files_that_are_not_there_or_ambiguous(tmp_path: Path) -> None:
+def test_missing_or_ambiguous_files_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"needs annotations\.json"):
         read_coco(tmp_path)
     (tmp_path / "annotations.json").write_text("{")
@@ -197,7 +197,7 @@ def test_files_that_are_not_there_or_ambiguous(tmp_path: Path) -> None:
         read_coco(tmp_path)
 
 
-def test_photographs_of_coco_are_read_whole(shared_data: Path) -> None:
+def test_real_coco_data_are_read_completely(shared_data: Path) -> None:
     reading = read_coco(shared_data / "coco-mini")
     document = json.loads((shared_data / "coco-mini" / "annotations.json").read_text())
     assert len(reading.index) == len(document["images"])

@@ -1,4 +1,4 @@
-"""What holds for boxes and images whatever format they came from."""
+"""Checks of boxes and images that are the same for all formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checked(boxes: list[tuple[float, ...]]) -> tuple[NDArray[np.float64], NDArra
 
 
 @given(boxes=BOXES)
-def test_usable_boxes_lie_inside_and_have_an_extent(boxes: list[tuple[float, ...]]) -> None:
+def test_usable_boxes_are_inside_with_positive_sides(boxes: list[tuple[float, ...]]) -> None:
     clamped, verdicts, _ = checked(boxes)
     usable = clamped[np.isin(verdicts, USABLE_VERDICTS)]
     assert np.all(usable >= 0)
@@ -34,7 +34,7 @@ def test_usable_boxes_lie_inside_and_have_an_extent(boxes: list[tuple[float, ...
 
 
 @given(boxes=BOXES)
-def test_boxes_inside_are_unchanged_and_only_they_have_no_verdict(boxes: list[tuple[float, ...]]) -> None:
+def test_only_boxes_inside_pass_unchanged(boxes: list[tuple[float, ...]]) -> None:
     clamped, verdicts, written = checked(boxes)
     with np.errstate(invalid="ignore"):  # infinity less infinity
         extent = written[:, 2:] - written[:, :2]
@@ -43,7 +43,7 @@ def test_boxes_inside_are_unchanged_and_only_they_have_no_verdict(boxes: list[tu
     assert np.array_equal(clamped[inside], written[inside])
 
 
-def test_each_verdict_has_its_case() -> None:
+def test_each_verdict_has_an_example() -> None:
     cases = {
         "": (0, 0, 60, 40),
         "non-finite-box": (0, float("nan"), 60, 40),
@@ -57,7 +57,7 @@ def test_each_verdict_has_its_case() -> None:
     assert verdicts.tolist() == list(range(len(cases)))
 
 
-def test_keeping_images_moves_lists_and_boxes_with_them() -> None:
+def test_keeping_images_updates_lists_and_boxes() -> None:
     reading = one_class_each(6)
     reading.lists.update(train=np.array([0, 2, 5]), val=np.array([1, 3]))
     kept = reading.keep(np.array([True, False, False, True, True, True]))

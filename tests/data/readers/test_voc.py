@@ -1,4 +1,4 @@
-"""Pascal VOC folders: what must come out of good ones, and what must be said about bad ones."""
+"""Pascal VOC folders: the index of valid ones and the problems of invalid ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.errors import UserError
 from tests.data.builders import Box, annotation, kinds, write_voc
 
 
-def test_boxes_flags_and_classes_are_as_written(tmp_path: Path) -> None:
+def test_boxes_flags_and_classes_are_read_as_written(tmp_path: Path) -> None:
     root = write_voc(tmp_path, {"a": ((60, 40), [("dog", 1, 2, 30.5, 40)]), "b": ((50, 50), [])}, {})
     extra = "<difficult>1</difficult><truncated>0</truncated>"
     text = annotation((60, 40), [("dog", 1, 2, 30.5, 40), ("cat", 0, 0, 5, 5)], extra)
@@ -81,14 +81,14 @@ def test_own_lists_are_rows_and_unlisted_annotations_are_counted(tmp_path: Path)
     assert any("val.txt, line 2" in each.where for each in reading.problems)
 
 
-def test_an_image_in_train_and_val_is_fatal_and_only_scored(tmp_path: Path) -> None:
+def test_an_image_in_train_and_val_is_fatal_and_stays_in_val(tmp_path: Path) -> None:
     images = {stem: ((20, 20), [("cat", 1, 1, 9, 9)]) for stem in "ab"}
     reading = read_voc(write_voc(tmp_path, images, {"train": ["a", "b"], "val": ["b"]}))
     assert kinds(reading.problems) == {"image-in-two-lists": 1}
     assert (reading.lists["train"].tolist(), reading.lists["val"].tolist()) == ([0], [1])
 
 
-def test_named_lists_stand_for_train_and_val(tmp_path: Path) -> None:
+def test_named_lists_replace_train_and_val(tmp_path: Path) -> None:
     images = {stem: ((20, 20), [("cat", 1, 1, 9, 9)]) for stem in "ab"}
     root = write_voc(tmp_path, images, {"trainval": ["a"], "test": ["b"]})
     own = read_voc(root)
@@ -99,7 +99,7 @@ def test_named_lists_stand_for_train_and_val(tmp_path: Path) -> None:
         read_voc(root, lists={"val": "minival"})
 
 
-def test_given_classes_fix_the_order_and_refuse_others(tmp_path: Path) -> None:
+def test_given_classes_set_the_order_and_exclude_others(tmp_path: Path) -> None:
     boxes: list[Box] = [("cat", 1, 1, 9, 9), ("dog", 1, 1, 9, 9), ("emu", 1, 1, 9, 9)]
     reading = read_voc(write_voc(tmp_path, {"a": ((20, 20), boxes)}, {}), classes=("emu", "cat"))
     assert reading.index.classes == ("emu", "cat")
@@ -123,7 +123,7 @@ def test_latin_1_is_read_whether_declared_or_not(tmp_path: Path) -> None:
     assert [each.where for each in reading.problems] == ["Annotations/a.xml", "Annotations/b.xml"]
 
 
-def test_entities_and_broken_files_are_fatal_and_leave_the_others(tmp_path: Path) -> None:
+def test_entities_and_broken_files_are_fatal_but_do_not_affect_others(tmp_path: Path) -> None:
     images = {stem: ((20, 20), [("cat", 1, 1, 9, 9)]) for stem in "abcd"}
     root = write_voc(tmp_path, images, {})
     good = annotation((20, 20), [("cat", 1, 1, 9, 9)])
@@ -161,12 +161,12 @@ def test_a_missing_size_is_read_from_the_image(tmp_path: Path) -> None:
     assert kinds(reading.problems) == {"size-from-header": 1, "box-out-of-bounds": 1}
 
 
-def test_a_folder_without_annotations_is_the_users_error(tmp_path: Path) -> None:
+def test_a_folder_without_annotations_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no \.xml files"):
         read_voc(tmp_path)
 
 
-def test_blood_cells_are_read_whole(shared_data: Path) -> None:
+def test_real_voc_data_are_read_completely(shared_data: Path) -> None:
     reading = read_voc(shared_data / "bccd")
     assert reading.index.classes == ("Platelets", "RBC", "WBC")
     assert {name: len(rows) for name, rows in reading.lists.items()} == {"train": 205, "val": 87, "test": 72}

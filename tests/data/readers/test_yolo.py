@@ -1,4 +1,4 @@
-"""YOLO data sets: where labels lie, what their lines mean, and what data.yaml may say."""
+"""YOLO data sets: label files, label lines, and data.yaml."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_polygons_become_their_bounding_boxes_and_are_counted(tmp_path: Path) ->
         ("0 1.5 0.5 0.2 0.2", "box-outside-image"),
     ],
 )
-def test_a_bad_line_is_named_and_the_others_stay(tmp_path: Path, line: str, kind: str) -> None:
+def test_a_bad_line_is_named_and_the_others_are_kept(tmp_path: Path, line: str, kind: str) -> None:
     reading = read_yolo(one_image(tmp_path, f"1 0.5 0.5 0.2 0.4\n{line}\n"))
     assert [(each.kind, each.where) for each in reading.problems] == [(kind, "labels/train/a.txt, line 2")]
     assert reading.index.boxes.tolist() == [[80, 30, 120, 70]]
@@ -81,7 +81,7 @@ def test_sizes_follow_exif_orientation(tmp_path: Path) -> None:
     assert index.boxes.tolist() == [[0, 0, 100, 200]]
 
 
-def test_an_unreadable_image_is_fatal_and_left_out_with_its_boxes(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_fatal_and_removed_with_its_boxes(tmp_path: Path) -> None:
     images: Images = {"a.jpg": ((20, 20), [("cat", 1, 1, 9, 9)]), "b.jpg": ((20, 20), [("cat", 2, 2, 8, 8)])}
     data = write_yolo(tmp_path, {"train": images}, ["cat"])
     (tmp_path / "images" / "train" / "a.jpg").write_text("no image")
@@ -127,13 +127,13 @@ def test_lists_may_be_folders_lists_of_folders_or_text_files(tmp_path: Path) -> 
         ("train: labels\nnames: [a]", "which has no images"),
     ],
 )
-def test_a_wrong_data_yaml_is_the_users_error(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_data_yaml_is_a_user_error(tmp_path: Path, text: str, message: str) -> None:
     data = one_image(tmp_path, "")
     data.write_text(text)
     with pytest.raises(UserError, match=message):
         read_yolo(data)
 
 
-def test_a_data_yaml_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_data_yaml_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no file"):
         read_yolo(tmp_path / "data.yaml")
