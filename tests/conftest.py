@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share."""
+"""Fixtures that several rooms share, the marker `fast`, and settings of the test processes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bench.device.process_settings import limit_openmp_spin
 
 
 def keep_to_own_cores() -> None:
-    """Deal the cores out to the suite's workers, and to what their tests start.
+    """Give each worker of pytest-xdist its own cores, which the processes of its tests inherit.
 
-    Else two runs at a time have a thread for every core each, and wait for one another at each layer.
+    Otherwise every worker starts one thread per core, and they wait for each other at each layer.
     """
     worker, workers = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if worker is None:
@@ -28,7 +28,7 @@ def keep_to_own_cores() -> None:
 
 
 def keep_bytecode() -> None:
-    """Hundreds of processes are started, and each would compile torch anew, for ten seconds, where that is set."""
+    """Ignore PYTHONDONTWRITEBYTECODE: hundreds of processes would each compile torch again, for ten seconds."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
 
@@ -42,7 +42,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real photographs (`bccd`, `groceries`, `coco-mini`); skipped where it is not there."""
+    """Folder of real photographs (`bccd`, `groceries`, `coco-mini`); skips if it does not exist."""
     folder = Path(os.environ.get("SSD_ABLATION_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real photographs are not at {folder} (set SSD_ABLATION_DATA)")
@@ -51,7 +51,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of timm's smallest network in a file: to the suite they are pretrained."""
+    """A file with random weights of timm's smallest network, which the suite takes for pretrained."""
     from tests.tiny import weights_file  # noqa: PLC0415
 
     return weights_file(tmp_path_factory.mktemp("weights") / "tiny.pth")
@@ -59,7 +59,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VOC folder of ten pictures with lists of six and four."""
+    """A VOC folder of ten images with lists of six and four."""
     from tests.dataset_builders import voc_folder  # noqa: PLC0415
 
     return voc_folder(tmp_path_factory.mktemp("voc"))
@@ -67,7 +67,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports in this process have no plots: drawing them takes longer than the smallest cells."""
+    """No plots in reports of this process: drawing them takes longer than the smallest cells."""
     monkeypatch.setattr("bench.report.plots.write_plots", lambda analysis: [])
 
 
