@@ -1,8 +1,9 @@
-"""The command that measures speed alone: what it writes, and what it refuses."""
+"""``throughput``: the files that it writes, and the requests that it refuses."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def words(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr("bench.speed.measurements.HEADS_BATCH", 2)  # 91 classes of many images take torchvision long
+    monkeypatch.setattr("bench.speed.measurements.HEADS_BATCH", 2)  # torchvision is slow with 91 classes
     # No worker processes, and no threads beside those of the other tests
     for module in ("bench.run.data", "bench.run.commands.throughput"):
         monkeypatch.setattr(f"{module}.available_cores", lambda: 1)
@@ -99,7 +100,7 @@ def test_stages_and_steps_are_measured_and_written(
     assert {path.name for path in (out / "tables").iterdir()} > FORMS
     stages = pd.read_csv(out / "tables/throughput.csv")
     assert set(zip(stages["stage"], stages["batch"], strict=True)) == {(s, b) for s in STAGES for b in (1, 2)}
-    assert (stages["samples"] >= 3).all()
+    assert (stages["samples"] >= 5).all()
     boxes = stages[stages["stage"] == "tensors to final boxes"]
     assert (boxes["peak_memory_MiB"] > boxes["idle_memory_MiB"]).all()
     speed = content["speed"]["float32"]
@@ -119,19 +120,24 @@ def test_stages_and_steps_are_measured_and_written(
     cells = pd.read_csv(out / "tables/cells.csv")
     assert list(cells["contender"]) == ["as shipped", "in our process", "at its best", "ours"]
     assert cells["times_as_fast"].iloc[0] == 1.0
+    for table in (comparison, preparation, cells):
+        assert (table["rounds"] >= 5).all()
+        assert (table["times_as_fast_low"] <= table["times_as_fast"]).all()
+        assert (table["times_as_fast"] <= table["times_as_fast_high"]).all()
     assert (cells["steps"] == STEPS).all()
-    assert (cells["scored_images"] == content["images"]).all()  # fewer than are scored of larger data
+    assert (cells["scored_images"] == content["images"]).all()  # fewer than the limit
     assert content["numerics"]["threads"] == content["environment"]["device"]["threads"]
     assert content["environment"]["packages"]["torch"]
     printed = capsys.readouterr().out
     assert "untrained" in printed
+    assert re.search(r"\d \([\d.]+ to [\d.]+, n = \d+\)", printed)
     for stage in STAGES:
         assert stage in printed
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_trained_weights_of_a_run(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data, split, weights and what its backbone leaves frozen are the run's; nothing in the run is touched."""
+    """Data, split, weights and frozen parts are those of the run, whose files are not touched."""
     run, out = tmp_path / "run", tmp_path / "speed"
     training = ["--profile", "smoke", "--steps", "2", "--batch", "2", "--axes", "none", "--out", str(run)]
     assert run_all.main([*words, *training]) == 0
@@ -170,7 +176,7 @@ def test_trained_weights_of_a_run(words: list[str], tmp_path: Path, monkeypatch:
         (["--priors", "nowhere.json"], "no such file"),
     ],
 )
-def test_a_wrong_request_is_told_in_words(
+def test_a_wrong_request_exits_with_a_message(
     words: list[str], extra: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_all.main([*speed_only(words, tmp_path / "speed"), *extra]) == 2
@@ -180,7 +186,7 @@ def test_a_wrong_request_is_told_in_words(
     assert not (tmp_path / "speed").exists()
 
 
-def test_precisions_are_those_asked_for_or_those_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precisions_are_the_requested_ones_or_those_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     for has, expected in ((True, ["float32", "bfloat16"]), (False, ["float32"])):
         monkeypatch.setattr("bench.speed.measurements.computes_bfloat16", lambda device, has=has: has)
         assert chosen_precisions(None, "cpu") == expected
@@ -188,8 +194,8 @@ def test_precisions_are_those_asked_for_or_those_of_the_device(monkeypatch: pyte
         assert chosen_precisions("bfloat16", "cpu") == ["bfloat16"]
 
 
-def test_an_untrained_detector_finds_nothing_once_told_to() -> None:
-    """With two classes every prior would be a candidate."""
+def test_find_nothing_silences_an_untrained_detector() -> None:
+    """With two classes every prior would be a candidate otherwise."""
     model = SSD(specification().detector, seed=0).eval()
     images = torch.randint(0, 256, (1, 3, 300, 300), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -198,8 +204,8 @@ def test_an_untrained_detector_finds_nothing_once_told_to() -> None:
         assert len(model.detect(images).scores) == 0
 
 
-def test_memory_of_a_process_of_its_own() -> None:
-    """What this process holds is not counted, and more images need more."""
+def test_memory_is_that_of_a_fresh_process() -> None:
+    """The memory of the parent does not count, and more images need more."""
     held = torch.ones(2**28)  # 1 GiB
     model = SSD(specification().detector, seed=0).eval()
     numerics = Numerics(device="cpu", precision="float32", threads=1)

@@ -1,4 +1,4 @@
-"""torchvision's detector beside ours is the same detector: then a difference in time is one of the code."""
+"""torchvision's detector is the same detector as ours, so that a difference in time is one of the code."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def images(count: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, 300, 300), dtype=torch.uint8, generator=generator)
 
 
-def test_the_two_find_the_same_boxes(ours: SSD) -> None:
+def test_both_detect_the_same_boxes(ours: SSD) -> None:
     theirs = torchvision_ssd(ours)
     with torch.inference_mode():
         found = ours.detect(images())
@@ -57,7 +57,7 @@ def test_the_two_find_the_same_boxes(ours: SSD) -> None:
         torch.testing.assert_close(found.scores[own], each["scores"], atol=1e-5, rtol=1e-4)
 
 
-def test_the_two_cost_the_same_operations(ours: SSD) -> None:
+def test_both_have_the_same_number_of_operations(ours: SSD) -> None:
     theirs = torchvision_ssd(ours)
     assert count_flops(theirs, images(1) / 255) == count_flops(ours, images(1))
 
@@ -82,7 +82,7 @@ def test_a_light_backbone_is_timms_own_network_with_our_weights() -> None:
 
 
 @pytest.mark.parametrize("preset", ["coco", "voc"])
-def test_the_two_have_the_same_priors(ours: SSD, preset: str) -> None:
+def test_both_have_the_same_priors(ours: SSD, preset: str) -> None:
     from torchvision.models.detection.image_list import ImageList  # noqa: PLC0415
 
     from bench.detector.priors import preset_shapes, prior_boxes  # noqa: PLC0415
@@ -126,7 +126,7 @@ def test_with_a_neck_torchvisions_contender_runs_no_kernels(monkeypatch: pytest.
         fast_paths.enable(False)
 
 
-def test_loss_and_boxes_alone_are_those_of_the_whole(ours: SSD) -> None:
+def test_loss_and_boxes_alone_equal_those_of_the_whole_detector(ours: SSD) -> None:
     theirs = torchvision_ssd(ours)
     sources, anchors = list(images() / 255), [to_corners(ours.priors) * 300] * 2
     with torch.no_grad():
@@ -171,7 +171,10 @@ def test_every_contender_does_every_task(ours: SSD) -> None:
         assert row["samples"] >= 2
         assert row["p25_ms"] <= row["p50_ms"] <= row["p75_ms"]
         shipped = rows[task, batch, "as shipped"]
-        assert row["times_as_fast"] == pytest.approx(shipped["p50_ms"] / row["p50_ms"])
+        assert row["rounds"] == 2
+        assert row["times_as_fast_low"] <= row["times_as_fast"] <= row["times_as_fast_high"]
+        if row is shipped:
+            assert row["times_as_fast_low"] == row["times_as_fast_high"] == 1.0
         if row["GFLOP"] is not None:
             expected = row["GFLOP"] / (row["p50_ms"] / 1000) / ceiling[row["precision"]]
             assert row["share_of_ceiling"] == pytest.approx(expected)
