@@ -134,7 +134,7 @@ def check(
 def _with_near_duplicates(report: Report, reading: Reading, thumbnails: NDArray[np.uint8]) -> Report:
     """The report with the near-duplicates of its usable images. thumbnails: of all images of `reading`."""
     usable = np.isin(np.array(reading.index.files), np.array(report.reading.index.files))
-    return replace(report, alike=near_duplicates(thumbnails[usable]))
+    return replace(report, duplicates=near_duplicates(thumbnails[usable]))
 
 
 def _thumbnails(reading: Reading, usable: ImageIndex, pixels: Path | None, *, workers: int) -> NDArray[np.uint8]:

@@ -53,18 +53,18 @@ def near_duplicates(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
     """
     views = _views(thumbnails)
     groups = np.arange(len(thumbnails))
-    found: NDArray[np.int64] = np.zeros((0, 2), dtype=np.int64)
+    pairs: NDArray[np.int64] = np.zeros((0, 2), dtype=np.int64)
     for near in candidates(_codes(views)):
         entries = near[groups[near[:, 0] // VIEWS] != groups[near[:, 1] // VIEWS]]
-        alike = np.zeros(len(entries), dtype=np.bool_)
+        similar = np.zeros(len(entries), dtype=np.bool_)
         for start in range(0, len(entries), CHUNK):
             first, second = (views[entries[start : start + CHUNK, column]] for column in (0, 1))
-            alike[start : start + CHUNK] = _alike(first, second)
-        if alike.any():
-            pictures = np.sort(entries[alike] // VIEWS, axis=1)
-            found = np.unique(np.concatenate((found, pictures)), axis=0)
-            groups = groups_of(found, len(thumbnails))
-    return found
+            similar[start : start + CHUNK] = _are_similar(first, second)
+        if similar.any():
+            pictures = np.sort(entries[similar] // VIEWS, axis=1)
+            pairs = np.unique(np.concatenate((pairs, pictures)), axis=0)
+            groups = groups_of(pairs, len(thumbnails))
+    return pairs
 
 
 def candidates(codes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
@@ -73,9 +73,9 @@ def candidates(codes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
     codes: (M,). There are M * WINDOW * 8 comparisons. For each order of the codes, direct neighbours come first, then
     the rest of the window.
     """
-    for turn in range(0, CODE_BITS, BYTE_BITS):
-        turned = codes << np.uint64(turn) | codes >> np.uint64((CODE_BITS - turn) % CODE_BITS)
-        order = np.argsort(turned, kind="stable")  # the same order of equal codes on every machine
+    for shift in range(0, CODE_BITS, BYTE_BITS):
+        rotated = codes << np.uint64(shift) | codes >> np.uint64((CODE_BITS - shift) % CODE_BITS)
+        order = np.argsort(rotated, kind="stable")  # the same order of equal codes on every machine
         in_order = codes[order]
         for steps in (range(1, 2), range(2, WINDOW + 1)):
             near = []
@@ -118,10 +118,10 @@ def across(pairs: NDArray[np.int64], train: NDArray[np.int64], val: NDArray[np.i
 
 def _views(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(N * 8, 256): each thumbnail and its mirror image in four rotations; row // 8 is the image."""
-    turned = [
-        np.rot90(upright, turn, axes=(1, 2)) for upright in (thumbnails, thumbnails[:, :, ::-1]) for turn in range(4)
+    rotated = [
+        np.rot90(upright, turns, axes=(1, 2)) for upright in (thumbnails, thumbnails[:, :, ::-1]) for turns in range(4)
     ]
-    return np.stack(turned, axis=1).reshape(-1, SIDE * SIDE)
+    return np.stack(rotated, axis=1).reshape(-1, SIDE * SIDE)
 
 
 def _differences(views: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -145,7 +145,7 @@ def _codes(views: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return codes
 
 
-def _alike(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _are_similar(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """(P,) whether two thumbnails (P, 256) are near-duplicates."""
     one, other = _differences(first), _differences(second)
     inner = np.einsum("pd,pd->p", one, other)

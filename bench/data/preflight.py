@@ -53,20 +53,20 @@ class Report:
     """Result of the preflight.
 
     reading: the usable images, with all problems. images_checked: number of decoded files.
-    alike: (P, 2) rows of `reading.index`, pairs of near-duplicates (near_duplicates.near_duplicates).
+    duplicates: (P, 2) rows of `reading.index`, pairs of near-duplicates (near_duplicates.near_duplicates).
     leaking: (K, 2) rows of validation images, each with a training image that it duplicates
         (near_duplicates.across); empty until the split is known (`warn_of_leaks`).
     """
 
     reading: Reading
     images_checked: int
-    alike: NDArray[np.int64] = field(default_factory=_no_pairs)
+    duplicates: NDArray[np.int64] = field(default_factory=_no_pairs)
     leaking: NDArray[np.int64] = field(default_factory=_no_pairs)
 
     @property
     def groups(self) -> NDArray[np.int64]:
         """(N,) group of near-duplicates of each usable image."""
-        return groups_of(self.alike, len(self.reading.index))
+        return groups_of(self.duplicates, len(self.reading.index))
 
 
 def preflight(
@@ -156,7 +156,7 @@ def warn_of_leaks(report: Report, train: NDArray[np.int64], val: NDArray[np.int6
 
     train, val: rows of `report.reading.index`. The split itself is not changed.
     """
-    leaking = across(report.alike, train, val)
+    leaking = across(report.duplicates, train, val)
     if not len(leaking):
         return report
     files = report.reading.index.files

@@ -82,9 +82,9 @@ def error_types(matches: Matches, boxes: NDArray[np.float64], truth_boxes: NDArr
     Ignored ground truths (crowd, difficult) are treated as absent.
     """
     half = at_foreground(matches)
-    counted = ~half.truth_ignored[0]
+    scored = ~half.truth_ignored[0]
     right = half.matched[0, 0] & ~half.ignored[0, 0]
-    used = np.zeros(len(counted), dtype=np.bool_)
+    used = np.zeros(len(scored), dtype=np.bool_)
     used[half.truth[0, right]] = True
 
     verdict = np.full(len(right), IGNORED, dtype=np.int8)
@@ -99,7 +99,7 @@ def error_types(matches: Matches, boxes: NDArray[np.float64], truth_boxes: NDArr
     targets, first = np.unique(truth[order], return_index=True)
     mends = np.zeros(len(right), dtype=np.bool_)
     mends[order[first]] = True
-    missed = counted & ~used
+    missed = scored & ~used
     missed[targets] = False
     return ErrorTypes(verdict=verdict, truth=truth, mends=mends, missed=missed)
 

@@ -37,10 +37,10 @@ def detect_all(
             alive()
             rows = range(start, min(start + BATCH, len(index)))
             images = whole_images(pixels, rows, model.spec.size, workers=numerics.threads)
-            found = model.detect(images.to(numerics.device))
-            image = found.image.cpu().numpy() + start
-            boxes = found.boxes.cpu().numpy() * np.tile(index.sizes, 2)[image]
-            parts.append((image, boxes, found.scores.cpu().numpy(), found.labels.cpu().numpy()))
+            detections = model.detect(images.to(numerics.device))
+            image = detections.image.cpu().numpy() + start
+            boxes = detections.boxes.cpu().numpy() * np.tile(index.sizes, 2)[image]
+            parts.append((image, boxes, detections.scores.cpu().numpy(), detections.labels.cpu().numpy()))
     image, boxes, scores, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Detections(
         image=image.astype(np.int64),

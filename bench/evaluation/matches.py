@@ -86,8 +86,8 @@ class Matches:
 
     def ground_truths(self, area: str = "all") -> NDArray[np.int64]:
         """(C,) number of ground truths of each class that count in a subset."""
-        counted = ~self.truth_ignored[self.areas.index(area)]
-        return np.bincount(self.truth_label[counted], minlength=len(self.classes)).astype(np.int64)
+        scored = ~self.truth_ignored[self.areas.index(area)]
+        return np.bincount(self.truth_label[scored], minlength=len(self.classes)).astype(np.int64)
 
 
 PACKED = ("matched", "ignored", "truth_ignored")
@@ -112,10 +112,10 @@ def average_precision(
     w = w.reshape(-1, w.shape[-1])
     row = matches.areas.index(area)
     starts = np.searchsorted(matches.label, np.arange(len(matches.classes) + 1))
-    counted = ~matches.truth_ignored[row]
+    scored = ~matches.truth_ignored[row]
     result = np.full((len(w), len(matches.classes), len(matches.thresholds)), np.nan)
     for label in range(len(matches.classes)):
-        truths = matches.truth_image[counted & (matches.truth_label == label)]
+        truths = matches.truth_image[scored & (matches.truth_label == label)]
         if not len(truths):
             continue
         images = np.bincount(truths, minlength=w.shape[1]).astype(np.float64)

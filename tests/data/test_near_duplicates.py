@@ -100,13 +100,13 @@ def test_frames_of_a_recording_form_one_group() -> None:
 def test_identical_images_cost_no_more_than_others(shade: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     one = thumbnail(pictures(1)[0]) if shade is None else np.full((16, 16), shade, dtype=np.uint8)
     counted: list[int] = []
-    alike = duplicates._alike
+    alike = duplicates._are_similar
 
     def counting(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
         counted.append(len(first))
         return alike(first, second)
 
-    monkeypatch.setattr(duplicates, "_alike", counting)
+    monkeypatch.setattr(duplicates, "_are_similar", counting)
     for count in (1000, 3000):
         counted.clear()
         pairs = near_duplicates(np.tile(one, (count, 1, 1)))
@@ -164,7 +164,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_stratified_split_does_not_leak(folder: Path) -> None:
     data = open_dataset(f"voc:{folder}", cache=folder.parent / "cache", workers=2)
-    assert len(data.report.alike) == 10
+    assert len(data.report.duplicates) == 10
     assert not len(data.report.leaking)
     assert data.report.reading.problems == []
     sides = [{int(Path(name).stem) for name in side.files} for side in (data.train, data.val)]
@@ -230,7 +230,10 @@ def test_thumbnails_are_made_once_and_rebuilt_if_missing(folder: Path, monkeypat
     [kept] = cache.glob("pixels-*.thumbnails.npy")
     stored = kept.read_bytes()
     kept.unlink()  # as an earlier version left it
-    assert open_dataset(f"voc:{folder}", cache=cache, workers=2).report.alike.tolist() == first.report.alike.tolist()
+    assert (
+        open_dataset(f"voc:{folder}", cache=cache, workers=2).report.duplicates.tolist()
+        == first.report.duplicates.tolist()
+    )
     assert kept.read_bytes() == stored
     monkeypatch.setattr(opened, "thumbnail", lambda _: pytest.fail("made again"))
     again = open_dataset(f"voc:{folder}", cache=cache, workers=2)
