@@ -23,7 +23,7 @@ from bench.speed.cost import count_flops, count_parameters
 from bench.speed.inference import batches_of
 from bench.speed.interleaved import RATIO_PRECISION, Budget
 from bench.speed.memory import measure_memory
-from bench.speed.stages import END_TO_END, TENSORS_TO_BOXES, Pictures, made_outputs, measure_stages, own_outputs
+from bench.speed.stages import END_TO_END, TENSORS_TO_BOXES, Pictures, measure_stages, own_outputs, synthetic_outputs
 from bench.speed.training_steps import measure_training_steps
 from bench.storage.provenance import environment
 from bench.storage.records import SCHEMA
@@ -89,7 +89,7 @@ def measure_speed(plan: SpeedPlan, data: Dataset) -> dict[str, Any]:
     model = place(plan.model.eval(), numerics)
     shown = data.val.take(np.arange(min(SPEED_IMAGES, len(data.val))))
     if not plan.trained:
-        find_nothing(model)
+        suppress_detections(model)
     pictures = Pictures(
         files=DecodedOnDemand(shown),
         tensors=whole_images(
@@ -102,7 +102,7 @@ def measure_speed(plan: SpeedPlan, data: Dataset) -> dict[str, Any]:
         pictures,
         numerics=plan.variants,
         batches=plan.batches,
-        made=not plan.trained,
+        synthetic=not plan.trained,
         budget=budget,
     )
     _add_memory(stages, measure_memory(model, pictures.tensors, numerics=plan.variants, batches=plan.batches))
@@ -144,14 +144,14 @@ def _comparison(plan: SpeedPlan, data: Dataset, model: SSD, shown: Tensor, image
     from bench.speed.preparation import measure_preparation  # noqa: PLC0415
 
     spec, training = model.spec, plan.schedules["baseline"].training
-    many = max(HEADS_BATCH, len(images))
+    heads_batch = max(HEADS_BATCH, len(images))
     own, *further = (
-        made_outputs(replace(spec, classes=classes), model.priors, many)
+        synthetic_outputs(replace(spec, classes=classes), model.priors, heads_batch)
         for classes in dict.fromkeys((spec.classes, *COMPARED_CLASSES))
     )
     if plan.trained:
-        own = own_outputs(model, next(batches_of(shown, many)), plan.numerics)
-    _, targets = training_batch(data, plan, model, batch=many)
+        own = own_outputs(model, next(batches_of(shown, heads_batch)), plan.numerics)
+    _, targets = training_batch(data, plan, model, batch=heads_batch)
     budget = Budget(seconds=plan.seconds)
     comparison = measure_comparison(
         model,
@@ -182,11 +182,11 @@ def _comparison(plan: SpeedPlan, data: Dataset, model: SSD, shown: Tensor, image
     return comparison | {
         "preparation": preparation,
         "cells": cells,
-        "notes": _notes_on(made=not plan.trained, device=plan.numerics.device),
+        "notes": _notes_on(synthetic=not plan.trained, device=plan.numerics.device),
     }
 
 
-def find_nothing(model: SSD) -> None:
+def suppress_detections(model: SSD) -> None:
     """Raise the background's bias, in place, so that no box passes the score threshold.
 
     The scores of an untrained classifier lie near the threshold: with few classes all boxes would pass, with many none,
@@ -273,7 +273,7 @@ def _notes(plan: SpeedPlan) -> list[str]:
     return notes
 
 
-def _notes_on(*, made: bool, device: str) -> list[str]:
+def _notes_on(*, synthetic: bool, device: str) -> list[str]:
     notes = [
         "Comparison with torchvision: all contenders get the same tensors, of the network's input size. Training is "
         "SGD with momentum on every weight. Matching and loss include the gradients of logits and offsets.",
@@ -293,6 +293,6 @@ def _notes_on(*, made: bool, device: str) -> list[str]:
             "GFLOP are those of direct convolution. Winograd convolutions (bench/cpu/winograd.py) need fewer "
             "multiplications and can exceed the ceiling, which is that of a direct convolution."
         )
-    if made:
+    if synthetic:
         notes.insert(2, "So do loss and post-processing with the detector's own number.")
     return notes

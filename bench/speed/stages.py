@@ -62,20 +62,20 @@ def measure_stages(
     *,
     numerics: Sequence[Numerics],
     batches: Sequence[int],
-    made: bool,
+    synthetic: bool,
     budget: Budget,
 ) -> list[dict[str, Any]]:
     """A row for each stage, precision and batch size, interleaved, with the same number of images of each a round.
 
-    numerics: differ only in their precision. made: see `stage_calls`. Decoding has no precision. A row that ran out of
-    memory has `samples` 0 and no times.
+    numerics: differ only in their precision. synthetic: see `stage_calls`. Decoding has no precision. A row that ran
+    out of memory has `samples` 0 and no times.
     """
     contenders: dict[tuple[str, str | None, int], Contender] = {}
     # CPU kernels cache the layout of the weights for one precision, so each precision needs its own model
     models = [copy.deepcopy(model) for _ in numerics]
     for batch in batches:
         for own, each in zip(models, numerics, strict=True):
-            for stage, call in stage_calls(own, pictures, numerics=each, batch=batch, made=made).items():
+            for stage, call in stage_calls(own, pictures, numerics=each, batch=batch, synthetic=synthetic).items():
                 precision = None if stage == DECODE else each.precision
                 contender = Contender(call=call, batch=batch, calls_per_round=max(1, max(batches) // batch))
                 contenders.setdefault((stage, precision, batch), contender)
@@ -93,18 +93,18 @@ def measure_stages(
 
 
 def stage_calls(
-    model: Detecting, pictures: Pictures, *, numerics: Numerics, batch: int, made: bool
+    model: Detecting, pictures: Pictures, *, numerics: Numerics, batch: int, synthetic: bool
 ) -> dict[str, Callable[[], object]]:
     """Calls of the stages by name, each on the next `batch` images, in cycles.
 
-    made: whether box decoding and NMS work on `made_outputs` instead of the model's own outputs; an untrained model
-        detects next to nothing.
+    synthetic: whether box decoding and NMS work on `synthetic_outputs` instead of the model's own outputs; an untrained
+        model detects next to nothing.
     """
     spec, device = model.spec, pictures.tensors.device
     rows = batches_of(torch.arange(len(pictures.tensors)), batch)
     images = batches_of(pictures.tensors, batch)
-    if made:
-        outputs = made_outputs(spec, model.priors, len(pictures.tensors))
+    if synthetic:
+        outputs = synthetic_outputs(spec, model.priors, len(pictures.tensors))
     else:
         outputs = own_outputs(model, pictures.tensors, numerics)
     logits, offsets = (batches_of(part, batch) for part in outputs)
@@ -136,7 +136,7 @@ def own_outputs(model: Detecting, images: Tensor, numerics: Numerics) -> Outputs
     return torch.cat([logits for logits, _ in parts]), torch.cat([offsets for _, offsets in parts])
 
 
-def made_outputs(spec: DetectorSpec, priors: Tensor, images: int) -> Outputs:
+def synthetic_outputs(spec: DetectorSpec, priors: Tensor, images: int) -> Outputs:
     """Random outputs like those of a trained network: one prior in a hundred is an object, offsets are small."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(images, len(priors), spec.classes + 1, generator=generator)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -31,7 +31,7 @@ from bench.device.hardware import available_cores, computes_bfloat16
 from bench.device.precision import autocast
 from bench.spec import Numerics, Specification
 from bench.speed.interleaved import Budget, Contender, measure_interleaved, paired_ratio
-from bench.speed.stages import made_outputs
+from bench.speed.stages import synthetic_outputs
 from bench.training.setup import build, configure
 from bench.training.trainer import Trainer
 from tests import tiny
@@ -124,7 +124,7 @@ def inference(backbone: str, batch: int) -> Callable[[], object]:
 
 def postprocessing(images: int) -> Callable[[], object]:
     model = SSD(specification("efficientnet_lite0").detector, seed=0)
-    outputs = made_outputs(model.spec, model.priors, images)
+    outputs = synthetic_outputs(model.spec, model.priors, images)
 
     def call() -> object:
         with torch.inference_mode():

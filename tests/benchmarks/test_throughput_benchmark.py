@@ -34,8 +34,8 @@ from bench.spec import Numerics
 from bench.speed.comparison import Work, measure_comparison
 from bench.speed.inference import SpeedSettings, measure_inference
 from bench.speed.interleaved import Budget
-from bench.speed.measurements import find_nothing
-from bench.speed.stages import STAGES, Pictures, made_outputs, measure_stages, stage_calls
+from bench.speed.measurements import suppress_detections
+from bench.speed.stages import STAGES, Pictures, measure_stages, stage_calls, synthetic_outputs
 from bench.training.setup import build, configure
 from tests.index_builders import index_of
 from variants.baseline import baseline, training_of
@@ -119,7 +119,7 @@ def test_stage(
     batch: int,
 ) -> None:
     """As in `run_all.py throughput`, with synthetic outputs for box decoding and NMS."""
-    calls = stage_calls(detector, pictures, numerics=numerics, batch=batch, made=True)
+    calls = stage_calls(detector, pictures, numerics=numerics, batch=batch, synthetic=True)
     benchmark.extra_info |= device_description(device) | {"batch": batch}
     benchmark.pedantic(timed_call(calls[stage], device), rounds=ROUNDS, warmup_rounds=2, iterations=1)
 
@@ -132,7 +132,7 @@ def test_all_stages_interleaved(
     rows = benchmark.pedantic(
         measure_stages,
         args=(detector, pictures),
-        kwargs={"numerics": [numerics], "batches": BATCHES, "made": True, "budget": budget},
+        kwargs={"numerics": [numerics], "batches": BATCHES, "synthetic": True, "budget": budget},
         rounds=1,
         warmup_rounds=0,
         iterations=1,
@@ -149,9 +149,9 @@ def test_comparison_with_torchvision(
     boxes = torch.tensor([0.2, 0.2, 0.6, 0.6], device=device).expand(count, 1, 4).contiguous()
     labels = torch.ones(count, 1, dtype=torch.long, device=device)
     targets = Targets(boxes, labels, torch.zeros_like(labels, dtype=torch.bool))
-    outputs = made_outputs(detector.spec, detector.priors, count)
+    outputs = synthetic_outputs(detector.spec, detector.priors, count)
     detector = copy.deepcopy(detector)
-    find_nothing(detector)
+    suppress_detections(detector)
     comparison = benchmark.pedantic(
         measure_comparison,
         args=(

@@ -22,10 +22,10 @@ from bench.speed.stages import (
     STAGES,
     TENSORS_TO_BOXES,
     Pictures,
-    made_outputs,
     measure_stages,
     own_outputs,
     stage_calls,
+    synthetic_outputs,
 )
 from tests.tiny import Pixels, rectangles, specification
 
@@ -68,7 +68,12 @@ def test_each_stage_takes_what_its_parts_take() -> None:
     """A sleep is a lower bound: a stage that skipped its part would be faster."""
     budget = Budget(seconds=0.0, warmup=0)
     rows = measure_stages(
-        Sleeper(specification().detector), pictures(), numerics=[NUMERICS], batches=(1, 2), made=False, budget=budget
+        Sleeper(specification().detector),
+        pictures(),
+        numerics=[NUMERICS],
+        batches=(1, 2),
+        synthetic=False,
+        budget=budget,
     )
     assert [(row["stage"], row["batch"]) for row in rows] == [(stage, batch) for stage in STAGES for batch in (1, 2)]
     least = {
@@ -92,7 +97,7 @@ def test_files_reach_the_network_as_in_evaluation() -> None:
 
     model = Sleeper(specification().detector)
     shown = pictures()
-    calls = stage_calls(model, shown, numerics=NUMERICS, batch=2, made=True)
+    calls = stage_calls(model, shown, numerics=NUMERICS, batch=2, synthetic=True)
     calls[END_TO_END]()
     calls[END_TO_END]()
     expected = whole_images(shown.files, [0, 1, 2, 0], 300, workers=1)
@@ -107,7 +112,7 @@ def test_stages_of_the_detector_in_both_precisions() -> None:
         Pictures(files=rectangles(2)[1], tensors=torch.zeros(2, 3, 300, 300, dtype=torch.uint8)),
         numerics=[NUMERICS, lower],
         batches=(1,),
-        made=True,
+        synthetic=True,
         budget=Budget(seconds=0.0, warmup=1, fewest=1),
     )
     assert {(row["stage"], row["precision"]) for row in rows} == {(DECODE, None)} | {
@@ -118,10 +123,10 @@ def test_stages_of_the_detector_in_both_precisions() -> None:
     assert torch.equal(logits, logits.bfloat16().float())
 
 
-def test_in_made_outputs_about_one_prior_in_a_hundred_is_an_object() -> None:
+def test_in_synthetic_outputs_about_one_prior_in_a_hundred_is_an_object() -> None:
     spec = specification(classes=20).detector
     priors = prior_boxes(spec)
-    logits, offsets = made_outputs(spec, priors, 2)
+    logits, offsets = synthetic_outputs(spec, priors, 2)
     assert logits.shape == (2, len(priors), 21)
     assert offsets.shape == (2, len(priors), 4)
     objects = (logits.softmax(dim=-1)[..., 1:].amax(dim=-1) > 0.1).float().mean()

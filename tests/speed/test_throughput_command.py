@@ -17,7 +17,7 @@ from bench.detector.ssd import SSD
 from bench.options import BaselineOptions
 from bench.run.specification import base_specification
 from bench.spec import Numerics, Specification
-from bench.speed.measurements import chosen_precisions, find_nothing
+from bench.speed.measurements import chosen_precisions, suppress_detections
 from bench.speed.memory import measure_memory
 from bench.speed.miniature_cell import STEPS
 from bench.speed.stages import STAGES
@@ -194,13 +194,13 @@ def test_precisions_are_the_requested_ones_or_those_of_the_device(monkeypatch: p
         assert chosen_precisions("bfloat16", "cpu") == ["bfloat16"]
 
 
-def test_find_nothing_silences_an_untrained_detector() -> None:
+def test_suppress_detections_silences_an_untrained_detector() -> None:
     """With two classes every prior would be a candidate otherwise."""
     model = SSD(specification().detector, seed=0).eval()
     images = torch.randint(0, 256, (1, 3, 300, 300), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert len(model.detect(images).scores) == model.spec.detections_per_image
-        find_nothing(model)
+        suppress_detections(model)
         assert len(model.detect(images).scores) == 0
 
 

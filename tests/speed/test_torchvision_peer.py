@@ -21,7 +21,7 @@ from bench.spec import NeckSpec, Numerics
 from bench.speed.comparison import TASKS, Work, measure_comparison
 from bench.speed.cost import count_flops
 from bench.speed.interleaved import Budget
-from bench.speed.stages import made_outputs
+from bench.speed.stages import synthetic_outputs
 from bench.speed.torchvision_peer import (
     prior_generator,
     torchvision_boxes,
@@ -145,7 +145,7 @@ def test_loss_and_boxes_alone_equal_those_of_the_whole_detector(ours: SSD) -> No
 
 def test_every_contender_does_every_task(ours: SSD) -> None:
     before = [value.clone() for value in ours.parameters()]
-    logits, offsets = made_outputs(ours.spec, ours.priors, 2)
+    logits, offsets = synthetic_outputs(ours.spec, ours.priors, 2)
     found = measure_comparison(
         ours,
         Work(
@@ -153,7 +153,7 @@ def test_every_contender_does_every_task(ours: SSD) -> None:
             train_images=images().float(),
             targets=TARGETS,
             outputs=(logits, offsets),
-            further=[made_outputs(replace(ours.spec, classes=4), ours.priors, 2)],
+            further=[synthetic_outputs(replace(ours.spec, classes=4), ours.priors, 2)],
         ),
         specification().training,
         numerics=[Numerics(device="cpu", precision="float32", threads=2)],
