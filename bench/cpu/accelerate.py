@@ -1,7 +1,7 @@
-"""The one door to the CPU kernels: `accelerate` a detector. Importing this module registers the kernels of functions.
+"""The only entry to the CPU kernels: `accelerate` a detector. Importing this module registers kernels for functions.
 
 An accelerated detector has the outputs and the state-dict names of the plain one, and trains, freezes, saves and loads
-as it does. Every replacement is checked: if the network gives other feature maps with it, the plain layers stay.
+in the same way. If kernels would change the feature maps of a network, it keeps its plain layers.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from bench.device.private_interfaces import inverted_residual_blocks
 
 
 def accelerate(model: SSD) -> SSD:
-    """Replace layers of the detector's backbone by kernels, in place; returns the detector.
+    """Replace layers of the detector's backbone by kernels, in place, and return the detector.
 
-    Kernels run only on CPU tensors and while `fast_paths.enabled()`.
+    Kernels run only on CPU tensors, and only if `fast_paths.enabled()`.
     """
     backbone = model.backbone
     if isinstance(backbone.features, AcceleratedVGG16):
@@ -47,32 +47,32 @@ def has_kernels_for_grouped(model: SSD) -> bool:
 
 
 class AcceleratedVGG16(VGG16):
-    """VGG16 with Winograd convolutions, which apply their own ReLU or leave it until after the pooling."""
+    """VGG16 with Winograd convolutions, which apply the ReLU themselves or leave it until after the pooling."""
 
     def __init__(self, plain: VGG16) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(plain.__dict__)
-        self.order: list[int] = []  # of the layers to run
-        for place, layer in enumerate(self.features):
+        self.order: list[int] = []  # indices of the layers to run
+        for index, layer in enumerate(self.features):
             if isinstance(layer, nn.Conv2d):
-                after = self.features[place + 2]
-                pooling = [place + 2] if isinstance(after, nn.MaxPool2d) else []
+                after = self.features[index + 2]
+                pooling = [index + 2] if isinstance(after, nn.MaxPool2d) else []
                 # A ReLU after a pooling of stride 2 gives the same numbers and gradients from a quarter of the inputs
-                late = isinstance(after, nn.MaxPool2d) and after.stride == 2 and place + 1 != RELU4_3
-                self.features[place] = WinogradConvolution(layer, relu=not late)
-                self.order += [place, *pooling, *([place + 1] if late else [])]
+                late = isinstance(after, nn.MaxPool2d) and after.stride == 2 and index + 1 != RELU4_3
+                self.features[index] = WinogradConvolution(layer, relu=not late)
+                self.order += [index, *pooling, *([index + 1] if late else [])]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
-        for place in self.order:
-            x = self.features[place](x)
-            if place + 1 == RELU4_3:
+        for index in self.order:
+            x = self.features[index](x)
+            if index + 1 == RELU4_3:
                 maps.append(x)
         return [*maps, self.fc7(self.fc6(x).relu_()).relu_()]
 
 
 def with_kernels(network: Any) -> Any:
-    """A copy of a folded network with kernels, or the network itself if its feature maps would differ."""
+    """A copy of a folded network with kernels, or the network itself if its feature maps would change."""
     accelerated = copy.deepcopy(network)
     for name, module in list(accelerated.named_modules()):
         if type(module) is FoldedConvolution:
@@ -104,7 +104,7 @@ def _join_activations(network: Any, image: Tensor) -> None:
 
 
 def _fuse_blocks(network: Any) -> None:
-    """Replace inverted residual blocks that the operator takes."""
+    """Replace the inverted residual blocks that the operator supports."""
     for name, module in list(network.named_modules()):
         if type(module) in inverted_residual_blocks():
             block = FusedBlock(module)

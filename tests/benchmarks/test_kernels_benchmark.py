@@ -53,9 +53,9 @@ NO_OVERRIDES: Mapping[str, str] = {
     "photometric": "bench.data.augment.photometric",
 }
 PATCHES: Mapping[str, Sequence[Patch]] = {
-    "depthwise": [("bench.cpu.layers", "computable", lambda *_: False)],
+    "depthwise": [("bench.cpu.layers", "kernel_applies", lambda *_: False)],
     "inverted residual block": [(FusedBlock, "fused", lambda *_: None)],
-    "Winograd": [(WinogradConvolution, "_computable", lambda *_: False)],
+    "Winograd": [(WinogradConvolution, "_kernel_applies", lambda *_: False)],
     "layout cache": [(LayoutCache, "get", lambda _, build, *__: build())],
     "OpenMP threads": [("bench.cpu.threads", "openmp_library", lambda: None)],
 }
