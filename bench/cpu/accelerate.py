@@ -73,10 +73,12 @@ class AcceleratedVGG16(VGG16):
 
 def with_kernels(network: Any) -> Any:
     """A copy of a folded network with kernels, or the network itself if its feature maps would change."""
+    folded = [name for name, module in network.named_modules() if type(module) is FoldedConvolution]
+    if not folded:
+        return network
     accelerated = copy.deepcopy(network)
-    for name, module in list(accelerated.named_modules()):
-        if type(module) is FoldedConvolution:
-            accelerated.set_submodule(name, KernelConvolution(module))
+    for name in folded:
+        accelerated.set_submodule(name, KernelConvolution(accelerated.get_submodule(name)))
     with torch.no_grad(), fast_paths.disabled():
         image = probe(-1, 1).to(next(network.parameters()).device)
         _join_activations(accelerated, image)

@@ -185,13 +185,7 @@ def test_kernel(row: str, kernel: str, benchmark: BenchmarkFixture) -> None:
     def measure() -> dict[str, Any]:
         timings = measure_interleaved(contenders, device=torch.device("cpu"), budget=BUDGET, reference=lambda _: "off")
         ratio = paired_ratio(timings["off"], timings["on"])
-        milliseconds = {name: 1000 * timing.p50 for name, timing in timings.items()}
-        return {
-            "times_as_fast": ratio.value,
-            "low": ratio.low,
-            "high": ratio.high,
-            "rounds": ratio.rounds,
-        } | milliseconds
+        return {**asdict(ratio), **{name: 1000 * timing.p50 for name, timing in timings.items()}}
 
     found = benchmark.pedantic(measure, rounds=1, iterations=1)
     benchmark.extra_info.update(found)
