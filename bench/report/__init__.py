@@ -1,4 +1,4 @@
-"""From figures to files: tables, plots, verdict, page, and what the terminal shows. Nothing in here imports torch."""
+"""From analysis to files: tables, plots, verdict, page, and terminal output. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was read, what it shows, and the files that were written of it."""
+    """The run, its verdict, and the files written."""
 
     run: Run
     verdict: list[Sentence]
@@ -23,16 +23,17 @@ class Report:
 
 
 def build_report(folder: Path) -> Report:
-    """Write ``tables/``, ``plots/`` and ``report.html`` of the run in `folder` from what it has stored so far.
+    """Write ``tables/``, ``plots/`` and ``report.html`` of the run in `folder` from the records so far.
 
-    Raises UserError when the folder is not a run.
+    Raises UserError if the folder is not a run or a file in it is damaged.
     """
-    # The live display is in this package too, and should not wait seconds for matplotlib.
+    # Lazy imports: the live display is in this package and must not wait seconds for matplotlib.
     from bench.analysis.results import analyse  # noqa: PLC0415
     from bench.analysis.run_records import load_run  # noqa: PLC0415
     from bench.report.page.page import write_page  # noqa: PLC0415
     from bench.report.plots import write_plots  # noqa: PLC0415
-    from bench.report.tables.ablation import all_tables, write_tables  # noqa: PLC0415
+    from bench.report.tables import all_tables  # noqa: PLC0415
+    from bench.report.tables.saving import write_tables  # noqa: PLC0415
     from bench.report.verdict import verdict, write_verdict  # noqa: PLC0415
 
     run = load_run(folder)

@@ -1,4 +1,4 @@
-"""What tables, plots and the terminal say of a run in words: its subject, its state, how it was measured."""
+"""Captions and notes of tables and plots: what a run is about, what is unfinished, how it was measured."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pandas as pd
 
 from bench.analysis.run_records import Run
 
-STEADY = 1.25  # times between the latencies of equal networks that a quiet machine stays within
+MAX_LATENCY_RATIO = 1.25  # between equal networks on an otherwise idle machine
 
 
 def status(run: Run, variant: str) -> str:
-    """ "done", "failed", "pending", or how many of the variant's seeds are done."""
+    """ "done", "failed", "pending", or how many seeds of the variant are done."""
     states = [run.status(cell) for cell in run.cells if cell.variant == variant]
     if len(set(states)) == 1:
         return states[0]
@@ -20,9 +20,9 @@ def status(run: Run, variant: str) -> str:
 
 
 def subject(run: Run) -> str:
-    """What the figures are about, for captions: data, backbone, profile, validation images, seeds."""
+    """The run in a caption: data, backbone, profile, validation images, seeds."""
     images = [(record.get("accuracy") or {}).get("images") for _, record in run.done()]
-    count = common(pd.Series([number for number in images if number is not None], dtype=float))
+    count = common_value(pd.Series([number for number in images if number is not None], dtype=float))
     data, backbone, profile = (text_of(run.plan.get(name)) for name in ("data", "backbone", "profile"))
     parts = [data or "unnamed data", backbone and f"backbone {backbone}", profile and f"profile {profile}"]
     parts.append(f"{count} validation images" if count is not None else "")
@@ -31,8 +31,8 @@ def subject(run: Run) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def unfinished(run: Run) -> tuple[str, ...]:
-    """A sentence for each failed cell, and one that names what is pending."""
+def unfinished_cells(run: Run) -> tuple[str, ...]:
+    """A note per failed cell, and one that lists the pending cells."""
     notes = [
         f"Failed: {cell.variant}, seed {cell.seed} ({one_line(failure.get('cause'))})"
         for cell, failure in run.failures()
@@ -42,40 +42,34 @@ def unfinished(run: Run) -> tuple[str, ...]:
 
 
 def one_line(cause: object, length: int = 160) -> str:
-    """A cause of failure without line feeds, shortened to `length` characters."""
+    """The cause of a failure without line breaks, shortened to `length` characters."""
     text = " ".join(str(cause or "no cause was recorded").split())
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def samples(figures: pd.DataFrame) -> str:
-    counts = figures["latency_samples"].dropna()
+def latency_samples(metrics: pd.DataFrame) -> str:
+    """The number of latency samples, as the end of a sentence."""
+    counts = metrics["latency_samples"].dropna()
     if not len(counts):
         return ""
     low, high = min(counts), max(counts)
     return f", {low} samples" if low == high else f", {low} to {high} samples"
 
 
-def machine(run: Run) -> str:
+def measured_on(run: Run) -> str:
     """Device, threads and precision of the speed measurements, as a sentence."""
-    found = []
+    devices = []
     for _, record in run.done():
         speed = record.get("speed") or {}
-        text = ", ".join(
-            part
-            for part in (
-                text_of(speed.get("device")),
-                f"{speed['threads']} threads" if speed.get("threads") else "",
-                text_of(speed.get("precision")),
-            )
-            if part
-        )
-        if text and text not in found:
-            found.append(text)
-    return f"Measured on {'; '.join(found)}." if found else ""
+        threads = f"{speed['threads']} threads" if speed.get("threads") else ""
+        parts = (text_of(speed.get("device")), threads, text_of(speed.get("precision")))
+        devices.append(", ".join(part for part in parts if part))
+    distinct = [text for text in dict.fromkeys(devices) if text]
+    return f"Measured on {'; '.join(distinct)}." if distinct else ""
 
 
-def machines(run: Run) -> tuple[str, ...]:
-    """A sentence that says which rows were measured where, if that was not one machine; else nothing."""
+def machine_differences(run: Run) -> tuple[str, ...]:
+    """A note that lists the machine of each row; empty if all cells ran on one machine."""
     rows: dict[str, list[str]] = {}
     for cell, record in run.done():
         device = (record.get("environment") or {}).get("device") or {}
@@ -84,41 +78,44 @@ def machines(run: Run) -> tuple[str, ...]:
         rows.setdefault(text or "an unnamed machine", []).append(f"{cell.variant}{seed}")
     if len(rows) < 2:
         return ()
-    said = "; ".join(f"{', '.join(names)}: {name}" for name, names in rows.items())
-    return (f"Speeds and times are of different machines (name, threads), and cannot be compared across them: {said}",)
+    listed = "; ".join(f"{', '.join(names)}: {machine}" for machine, names in rows.items())
+    return (f"Speeds and times come from different machines (name, threads) and are not comparable: {listed}",)
 
 
-def unsteady(run: Run) -> tuple[str, ...]:
-    """A sentence where the clock contradicts itself: one network, measured in several cells, at different speeds."""
-    times: dict[tuple[object, object], dict[str, float]] = {}
+def timing_noise(run: Run) -> tuple[str, ...]:
+    """A note if the same network was measured at clearly different speeds in several cells."""
+    latencies: dict[tuple[object, object], dict[str, float]] = {}
     for cell, record in run.done():
         cost, latency = record.get("cost") or {}, (record.get("speed") or {}).get("latency_p50_ms")
         network = cost.get("parameters_M"), cost.get("forward_GFLOP")
         if latency and None not in network:
             seed = f" (seed {cell.seed})" if len(run.seeds) > 1 else ""
-            times.setdefault(network, {})[f"{cell.variant}{seed}"] = latency
-    worst = max(times.values(), key=lambda each: max(each.values()) / min(each.values()), default={})
-    if not worst or max(worst.values()) <= STEADY * min(worst.values()):
+            latencies.setdefault(network, {})[f"{cell.variant}{seed}"] = latency
+    worst = max(latencies.values(), key=lambda each: max(each.values()) / min(each.values()), default={})
+    if not worst or max(worst.values()) <= MAX_LATENCY_RATIO * min(worst.values()):
         return ()
     fastest, slowest = min(worst, key=worst.__getitem__), max(worst, key=worst.__getitem__)
     return (
-        f"Speeds and times are rough: {fastest} and {slowest} are networks of one size, and took "
-        f"{worst[fastest]:.3g} and {worst[slowest]:.3g} ms an image; other work ran on the machine",
+        f"Speeds and times are unreliable: {fastest} and {slowest} are networks of equal size but took "
+        f"{worst[fastest]:.3g} and {worst[slowest]:.3g} ms per image; other processes used the machine",
     )
 
 
 def gradient_accumulation(run: Run) -> tuple[str, ...]:
-    """A note if memory did not hold a training batch. Older versions call micro-batches pieces."""
-    numerics = [record.get("numerics") or {} for _, record in run.done()]
-    counts = {each.get("micro_batches", each.get("pieces", 1)) for each in numerics} - {1}
+    """A note if training split its batches to fit into memory."""
+    counts = {_micro_batches(record.get("numerics") or {}) for _, record in run.done()} - {1}
     if not counts:
         return ()
-    number = " or ".join(map(str, sorted(counts)))
-    return (f"Memory did not hold a training batch, so it was split into {number} micro-batches (all arms)",)
+    listed = " or ".join(map(str, sorted(counts)))
+    return (f"Training used gradient accumulation to fit into memory: {listed} micro-batches per step",)
 
 
-def common(values: pd.Series) -> int | None:
-    """The whole number that all values are, None where there is none or they differ."""
+def _micro_batches(numerics: dict[str, Any]) -> int:
+    return int(numerics.get("micro_batches", numerics.get("pieces", 1)))  # "pieces" until November 2026
+
+
+def common_value(values: pd.Series) -> int | None:
+    """The integer that all values share; None if there are none or they differ."""
     distinct = set(values.dropna())
     return int(distinct.pop()) if len(distinct) == 1 else None
 

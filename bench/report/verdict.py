@@ -1,8 +1,8 @@
-"""The verdict of a run: a few sentences, and for each figure in them the table and the cell that it stands in.
+"""The verdict of a run: a few sentences, with the source table and cell of every number in them.
 
-A sentence is put together from plain words, names that the run brought along, and figures cited from tables.
-The words hold no number (but for the 95% of the intervals), so no figure can be said that no table has. That AP is
-"higher" or "lower" is said of an effect alone whose interval, and adjusted p where there is one, leave zero out.
+A sentence consists of words, names from the run, and values cited from tables. Words contain no numbers (except the
+95% of intervals), so every number has a source. A sentence calls AP "higher" or "lower" only for an effect whose
+interval, and adjusted p value if there is one, exclude zero.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis.effects import NO_CLAIM, THESE_MODELS
+from bench.analysis.effects import FRACTION, NO_CLAIM, THESE_MODELS
 from bench.analysis.results import Analysis
 from bench.analysis.run_records import Run
 from bench.analysis.statistics import LEVEL, STUDENT
 from bench.data.subsets import SIZES
 from bench.evaluation.error_types import KINDS
 from bench.report.sentences import one_line
-from bench.report.tables.ablation import ablation
-from bench.report.tables.columns import COLUMNS, per_cent, three_digits, whole
-from bench.report.tables.effects import probability, signed
-from bench.report.tables.entries import absent
+from bench.report.tables.ablation import ablation_table
+from bench.report.tables.columns import COLUMNS
+from bench.report.tables.formats import integer, is_missing, p_value, percent, signed, three_digits
 from bench.report.tables.typeset import escape_markdown
 from bench.storage.atomic import write_text
 
-SECOND_LOOK = {
-    "small": "what could be tried next is more input pixels for each object (tiles, a larger input)",
-    "medium": "what to look at next is the plot of priors over ground truths and the learning curves",
-    "large": "what to look at next is the plot of priors over ground truths and the learning curves",
+# What to look at next, by the size with the lowest AP.
+SIZE_HINTS = {
+    "small": "next, try more input pixels per object (tiles, a larger input)",
+    "medium": "next, check the plot of priors over ground truths and the learning curves",
+    "large": "next, check the plot of priors over ground truths and the learning curves",
 }
-# By the type of error that costs most. What is said is where to look, not what would help: that is not measured.
-MENDING = {
-    "classification": "objects are found and called by other names: see the confusion matrix and the labels",
-    "localisation": "objects are found and boxed badly: see AP against the IoU threshold",
-    "both": "boxes are neither named nor placed well: see the learning curves",
-    "duplicate": "objects are boxed twice: see the threshold of non-maximum suppression",
-    "background": "boxes stand where nothing is annotated: see whether objects lack their annotation",
-    "missed": "objects are not found at all: see which sizes they have, and the priors over ground truths",
+# Where to look, by the costliest error type. Not what would help, because that was not measured.
+ERROR_HINTS = {
+    "classification": "objects are found but misclassified: check the confusion matrix and the labels",
+    "localisation": "objects are found but poorly localised: check AP over the IoU threshold",
+    "both": "boxes have the wrong class and the wrong position: check the learning curves",
+    "duplicate": "objects are detected more than once: check the threshold of non-maximum suppression",
+    "background": "detections lie where nothing is annotated: check for missing annotations",
+    "missed": "objects are not found at all: check their sizes and the priors over ground truths",
 }
-FEW_OBJECTS = 30  # of a size: below, a single object moves the recall by more than three points
+FEW_OBJECTS = 30  # below this, a single object changes recall by more than three points
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cited:
-    """A figure of a table. row: its key, of "effects" figure and contrast; "" where it is counted over the column."""
+class CitedValue:
+    """A value from a table. row: its key ("effects": metric and contrast); "" for a count over the column."""
 
     text: str
     value: float
@@ -63,17 +63,17 @@ class Cited:
 
 @dataclass(frozen=True)
 class Name:
-    """Of a variant, an axis or a cause: the user's word, which may have digits in it."""
+    """The name of a variant or axis, or a cause of failure, which may contain digits."""
 
     text: str
 
 
-Part = str | Name | Cited
+Part = str | Name | CitedValue
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """What the run has shown, in words, names and cited figures."""
+    """A result of the run as words, names and cited values."""
 
     parts: tuple[Part, ...]
 
@@ -82,40 +82,40 @@ class Sentence:
         return "".join(part if isinstance(part, str) else part.text for part in self.parts)
 
     @property
-    def figures(self) -> tuple[Cited, ...]:
-        return tuple(part for part in self.parts if isinstance(part, Cited))
+    def citations(self) -> tuple[CitedValue, ...]:
+        return tuple(part for part in self.parts if isinstance(part, CitedValue))
 
 
 def verdict(analysis: Analysis) -> list[Sentence]:
-    """What is missing, the best row, effects on AP, cost, Pareto set, errors, sizes, seeds."""
+    """Unfinished cells, best variant, effects on AP, cost, Pareto front, errors, sizes, seeds."""
     run, effects = analysis.run, analysis.effects
-    rows = _Rows(frame=ablation(run).frame.set_index("variant"))
+    rows = _Rows(frame=ablation_table(run).frame.set_index("variant"))
     best = rows.best()
     if best is None:
         return [_state(run)]
-    said = [] if all(run.status(cell) == "done" for cell in run.cells) else [_state(run)]
+    sentences = [] if all(run.status(cell) == "done" for cell in run.cells) else [_state(run)]
     on_ap = effects[(effects["measure"] == "AP") & (effects["class"] == "")]
     main = on_ap[on_ap["kind"] == "main effect"]
-    said += _best_row(run, rows, best)
-    said += _main_effects(main)
-    said += _further_effects(on_ap[on_ap["kind"] != "main effect"])
-    said += _cost(run, rows, effects)
-    said += _pareto(rows)
-    said += _costliest_errors(analysis.errors, best)
-    said += _weakest_size(rows, best)
-    said += _seeds(run, main)
-    return said
+    sentences += _best_variant(run, rows, best)
+    sentences += _main_effects(main)
+    sentences += _further_effects(on_ap[on_ap["kind"] != "main effect"])
+    sentences += _cost(run, rows, effects)
+    sentences += _pareto(rows)
+    sentences += _costliest_errors(analysis.errors, best)
+    sentences += _weakest_size(rows, best)
+    sentences += _seeds(run, main)
+    return sentences
 
 
 def write_verdict(sentences: Sequence[Sentence], folder: Path) -> Path:
-    """``verdict.md`` in `folder`: the sentences, and beneath them where each figure stands."""
+    """Write ``verdict.md`` to `folder`: the sentences, then the source of each number."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{number}. {escape_markdown(sentence.text)}" for number, sentence in enumerate(sentences, 1)]
-    lines += ["", "| sentence | figure | where it stands |", "| ---: | ---: | :--- |"]
+    lines += ["", "| sentence | value | source |", "| ---: | ---: | :--- |"]
     lines += [
-        f"| {number} | {escape_markdown(figure.text)} | {escape_markdown(figure.source)} |"
+        f"| {number} | {escape_markdown(cited.text)} | {escape_markdown(cited.source)} |"
         for number, sentence in enumerate(sentences, 1)
-        for figure in sentence.figures
+        for cited in sentence.citations
     ]
     path = folder / "verdict.md"
     write_text(path, "\n".join(lines) + "\n")
@@ -124,28 +124,28 @@ def write_verdict(sentences: Sequence[Sentence], folder: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Rows:
-    """The ablation table. frame: by variant."""
+    """The ablation table. frame: indexed by variant."""
 
     frame: pd.DataFrame
 
     def has(self, variant: str | None, *columns: str) -> bool:
-        return variant in self.frame.index and not any(absent(self.value(str(variant), name)) for name in columns)
+        return variant in self.frame.index and not any(is_missing(self.value(str(variant), name)) for name in columns)
 
     def value(self, variant: str, column: str) -> Any:
         return self.frame.loc[variant, column]
 
-    def cite(self, variant: str, column: str) -> Cited:
+    def cite(self, variant: str, column: str) -> CitedValue:
         value = float(self.value(variant, column))
         text = COLUMNS[column].show(value) + ("%" if column.startswith("AP") else "")
-        return Cited(text=text, value=value, table="ablation", row=variant, column=column)
+        return CitedValue(text=text, value=value, table="ablation", row=variant, column=column)
 
     def numbers(self, column: str) -> pd.Series:
-        """A column as floats, in the order of the table, without rows that have none."""
+        """A column as floats in table order, without missing values."""
         return pd.to_numeric(self.frame[column]).dropna()
 
     def best(self) -> str | None:
-        found = self.numbers("AP")
-        return None if found.empty else str(found.idxmax())
+        aps = self.numbers("AP")
+        return None if aps.empty else str(aps.idxmax())
 
 
 def _state(run: Run) -> Sentence:
@@ -157,41 +157,39 @@ def _state(run: Run) -> Sentence:
         parts += [", ", _count(len(failures), "status"), " failed (", Name(cell.variant), ": "]
         parts += [
             Name(one_line(failure.get("cause"))),
-            "; the others stand beneath the tables" if failures[1:] else "",
+            "; the tables list the others" if failures[1:] else "",
             ")",
         ]
     if "pending" in states:
         parts += [", ", _count(states.count("pending"), "status"), " pending"]
     if "done" not in states:
-        parts.append("; nothing can be said yet")
+        parts.append("; no results yet")
     return _sentence(parts)
 
 
-def _best_row(run: Run, rows: _Rows, best: str) -> list[Sentence]:
+def _best_variant(run: Run, rows: _Rows, best: str) -> list[Sentence]:
     if len(rows.numbers("AP")) < 2:
-        return [_sentence([Name(best), " has an AP of ", rows.cite(best, "AP"), ", with nothing to compare it with"])]
+        alone = "; there is nothing to compare it with"
+        return [_sentence([Name(best), " has an AP of ", rows.cite(best, "AP"), alone])]
     if best == run.baseline:
-        return [_sentence(["The highest AP measured is that of the baseline itself, ", rows.cite(best, "AP")])]
-    parts: list[Part] = ["The highest AP measured is that of ", Name(best), ", ", rows.cite(best, "AP")]
+        return [_sentence(["The baseline itself has the highest measured AP, ", rows.cite(best, "AP")])]
+    parts: list[Part] = ["The highest measured AP is that of ", Name(best), ", ", rows.cite(best, "AP")]
     if run.baseline is not None and rows.has(run.baseline, "AP"):
         parts += ["; the baseline has ", rows.cite(run.baseline, "AP")]
-    return [_sentence([*parts, " (the best of several rows is in part the luckiest: judge by the effects)"])]
+    return [_sentence([*parts, " (the maximum of several variants is biased upward: judge by the effects)"])]
 
 
 def _main_effects(main: pd.DataFrame) -> list[Sentence]:
-    """A sentence for each axis with a clear effect, and one for all others."""
+    """One sentence per axis with a clear effect, and one for all others."""
     clear = [row for _, row in main.iterrows() if _is_clear(row)]
     unclear = [row for _, row in main.iterrows() if not _is_clear(row)]
-    said = []
+    sentences = []
     for row in clear:
         contrast, direction = Name(str(row["contrast"])), _direction(row)
-        opening: list[Part] = (
-            ["These trained models have a ", direction, " AP with ", contrast]
-            if str(row["verdict"]).startswith(THESE_MODELS)
-            else ["On this data AP is ", direction, " with ", contrast]
+        comparison = " than without it, averaged over the other axes: "
+        sentences.append(
+            _sentence([_scope(row), ", AP is ", direction, " with ", contrast, comparison, *_interval(row)])
         )
-        middle: list[Part] = [" than without it, averaged over the other axes: ", *_interval(row)]
-        said.append(_sentence([*opening, *middle]))
     if unclear:
         measured = [row for row in unclear if not pd.isna(row["effect"])]
         items = [[Name(str(row["contrast"])), " ", *_not_clear(row)] for row in measured]
@@ -199,31 +197,35 @@ def _main_effects(main: pd.DataFrame) -> list[Sentence]:
         for reason in dict.fromkeys(method for _, method in absences):
             names = ", ".join(contrast for contrast, method in absences if method == reason)
             items.append([Name(names), " (", Name(reason.removeprefix("none: ")), ")"])
-        said.append(_sentence(["Not clear, so no claim: ", *_joined(items)]))
-    return said
+        sentences.append(_sentence(["Inconclusive, so no claim: ", *_joined(items)]))
+    return sentences
 
 
 def _not_clear(row: pd.Series) -> list[Part]:
     if pd.isna(row["low"]):
         return [_effect(row, "effect"), " points (no interval: ", Name(str(row["method"]).removeprefix("none: ")), ")"]
     interval = _interval(row)
-    return interval if row["p"] >= LEVEL else [*interval, ", which is not enough among all main effects"]
+    return interval if row["p"] >= LEVEL else [*interval, ", not significant among all main effects"]
 
 
 def _further_effects(rows: pd.DataFrame) -> list[Sentence]:
-    """Interactions and controls, where they are clear."""
-    said = []
+    """Clear interactions and controls."""
+    sentences = []
     for kind, words in (
-        ("interaction", ", effects on AP depend on each other (exploratory, each interval for itself): "),
-        ("control", ", controls differ from the baseline (exploratory, each interval for itself): AP "),
+        ("interaction", ", effects on AP depend on each other (exploratory, unadjusted intervals): "),
+        ("control", ", controls differ from the baseline (exploratory, unadjusted intervals): AP "),
     ):
         clear = [row for _, row in rows[rows["kind"] == kind].iterrows() if _is_clear(row)]
         if not clear:
             continue
-        alone = any(str(row["verdict"]).startswith(THESE_MODELS) for row in clear)
-        listed = _joined([_further(row) for row in clear])
-        said.append(_sentence(["In these trained models" if alone else "On this data", words, *listed]))
-    return said
+        scope = next((_scope(row) for row in clear if str(row["verdict"]).startswith(THESE_MODELS)), _scope(clear[0]))
+        sentences.append(_sentence([scope, words, *_joined([_further(row) for row in clear])]))
+    return sentences
+
+
+def _scope(row: pd.Series) -> str:
+    """What the effect is claimed for: one seed covers these models only."""
+    return "In these trained models" if str(row["verdict"]).startswith(THESE_MODELS) else "On this dataset"
 
 
 def _further(row: pd.Series) -> list[Part]:
@@ -232,7 +234,7 @@ def _further(row: pd.Series) -> list[Part]:
 
 
 def _cost(run: Run, rows: _Rows, effects: pd.DataFrame) -> list[Sentence]:
-    """Speed, parameters and training time of each axis alone beside the baseline's; clear effects of several seeds."""
+    """Speed, parameters and training time of each axis alone and of the baseline; clear effects of several seeds."""
     needed = ("images_per_second", "parameters_M", "train_seconds")
     baseline = run.baseline
     alone = [cell.variant for cell in run.cells if cell.control is None and [*cell.factors.values()].count(True) == 1]
@@ -240,16 +242,16 @@ def _cost(run: Run, rows: _Rows, effects: pd.DataFrame) -> list[Sentence]:
     if baseline is None or not alone or not rows.has(baseline, *needed):
         return []
     listed = _joined([[Name(variant), " ", *_costs_of(rows, variant)] for variant in alone])
-    parts: list[Part] = ["Cost as measured, each axis alone: ", *listed, "; baseline ", *_costs_of(rows, baseline)]
-    clock = effects[(effects["unit"] != "fraction of 1") & (effects["kind"] == "main effect")]
-    if (clock["method"] != STUDENT).all():
-        parts.append("; times were taken once and have no interval")
-    said = [_sentence(parts)]
-    clear = [row for _, row in clock.iterrows() if _is_clear(row)]
+    parts: list[Part] = ["Measured cost of each axis alone: ", *listed, "; baseline ", *_costs_of(rows, baseline)]
+    timed = effects[(effects["unit"] != FRACTION) & (effects["kind"] == "main effect")]
+    if (timed["method"] != STUDENT).all():
+        parts.append("; times were measured once and have no interval")
+    sentences = [_sentence(parts)]
+    clear = [row for _, row in timed.iterrows() if _is_clear(row)]
     if clear:
-        of_clear = _joined([_clock_effect(row) for row in clear])
-        said.append(_sentence(["Of the clock's figures these are clear (exploratory): ", *of_clear]))
-    return said
+        listed = _joined([_timed_effect(row) for row in clear])
+        sentences.append(_sentence(["Clear effects on speed and training time (exploratory): ", *listed]))
+    return sentences
 
 
 def _costs_of(rows: _Rows, variant: str) -> list[Part]:
@@ -257,20 +259,20 @@ def _costs_of(rows: _Rows, variant: str) -> list[Part]:
     return [speed, " images/s, ", size, " M parameters, ", seconds, " s of training"]
 
 
-def _clock_effect(row: pd.Series) -> list[Part]:
-    what = {"images_per_second": "images/s", "train_seconds": "s of training"}[str(row["measure"])]
+def _timed_effect(row: pd.Series) -> list[Part]:
+    unit = {"images_per_second": "images/s", "train_seconds": "s of training"}[str(row["measure"])]
     numbers = [_effect(row, name) for name in ("effect", "low", "high")]
-    opening: list[Part] = [_direction(row), " with ", Name(str(row["contrast"])), ", ", numbers[0], f" {what}"]
+    opening: list[Part] = [_direction(row), " with ", Name(str(row["contrast"])), ", ", numbers[0], f" {unit}"]
     return [*opening, " (95% interval ", numbers[1], " to ", numbers[2], ")"]
 
 
 def _pareto(rows: _Rows) -> list[Sentence]:
-    """The rows that no other one beats by AP and median latency at once, fastest first."""
-    figures = pd.DataFrame({name: rows.numbers(name) for name in ("latency_p50_ms", "AP")}).dropna()
-    if len(figures) < 2:
+    """The variants that no other beats in AP and median latency together, fastest first."""
+    values = pd.DataFrame({name: rows.numbers(name) for name in ("latency_p50_ms", "AP")}).dropna()
+    if len(values) < 2:
         return []
-    # Fastest first, of equals the more accurate one: what follows must have a higher AP than all before it.
-    ordered = figures.sort_values(["latency_p50_ms", "AP"], ascending=[True, False], kind="stable")
+    # Fastest first, ties by AP: a variant is on the front if its AP exceeds that of all before it.
+    ordered = values.sort_values(["latency_p50_ms", "AP"], ascending=[True, False], kind="stable")
     beaten = ordered["AP"].le(ordered["AP"].cummax().shift())
     listed = _joined(
         [
@@ -278,77 +280,77 @@ def _pareto(rows: _Rows) -> list[Sentence]:
             for variant in map(str, ordered.index[~beaten])
         ]
     )
-    opening = "Under a latency budget, take the last of these that fits; by median latency at a batch of one and AP, "
-    return [_sentence([opening, "as measured, no row surpasses them in both: ", *listed])]
+    opening = "For a latency budget, choose the last of these that fits; in measured median latency at batch size one "
+    return [_sentence([opening, "and AP, no variant beats them in both: ", *listed])]
 
 
 def _costliest_errors(errors: pd.DataFrame, best: str) -> list[Sentence]:
-    """The two types of error that cost the best row most, where its error types are known."""
+    """The two costliest error types of the best variant, if its error types are known."""
     rows = errors[(errors["variant"] == best) & (errors["scope"] == "all") & errors["kind"].isin(KINDS)]
     rows = rows[rows["dAP50"] > 0].nlargest(2, "dAP50")
     if rows.empty:
         return []
     listed = _joined([[Name(str(row["kind"])), " ", *_cost_of_errors(row)] for _, row in rows.iterrows()])
-    remedy = MENDING[str(rows["kind"].iloc[0])]
-    opening = "What mending all errors of one type, and nothing else, would give back to "
-    return [_sentence([opening, Name(best), " is most for ", *listed, f"; {remedy}"])]
+    hint = ERROR_HINTS[str(rows["kind"].iloc[0])]
+    opening = ", by the AP50 that fixing only that type would recover: "
+    return [_sentence(["Costliest error types of ", Name(best), opening, *listed, f"; {hint}"])]
 
 
 def _cost_of_errors(row: pd.Series) -> list[Part]:
-    def cite(column: str, show: Callable[[float], str]) -> Cited:
+    def cite(column: str, show: Callable[[float], str]) -> CitedValue:
         value = float(row[column])
-        place = f"{row['variant']}, {row['kind']}"
-        return Cited(text=show(value), value=value, table="errors", row=place, column=column)
+        key = f"{row['variant']}, {row['kind']}"
+        return CitedValue(text=show(value), value=value, table="errors", row=key, column=column)
 
-    return [cite("dAP50", per_cent), " points of AP50 (", cite("count", whole), " errors)"]
+    return [cite("dAP50", percent), " points (", cite("count", integer), " errors)"]
 
 
 def _weakest_size(rows: _Rows, best: str) -> list[Sentence]:
-    found = [size for size in SIZES if rows.has(best, f"AP_{size}", f"ground_truths_{size}")]
-    if len(found) < 2:
+    sizes = [size for size in SIZES if rows.has(best, f"AP_{size}", f"ground_truths_{size}")]
+    if len(sizes) < 2:
         return []
-    weakest = min(found, key=lambda size: float(rows.value(best, f"AP_{size}")))
-    parts: list[Part] = ["Of the sizes, in ", Name(best), " the lowest AP is that of ", weakest, " objects"]
-    for place, size in enumerate(sorted(found, key=lambda size: size != weakest)):
-        parts += [", " if place else f" (AP of {size} ", "" if not place else f"{size} "]
+    weakest = min(sizes, key=lambda size: float(rows.value(best, f"AP_{size}")))
+    parts: list[Part] = ["By object size, the lowest AP of ", Name(best), f" is that of {weakest} objects ("]
+    for place, size in enumerate(sorted(sizes, key=lambda size: size != weakest)):
+        parts += [f", {size} " if place else f"AP of {size} "]
         parts += [rows.cite(best, f"AP_{size}"), " on ", rows.cite(best, f"ground_truths_{size}"), " ground truths"]
     few = rows.value(best, f"ground_truths_{weakest}") < FEW_OBJECTS
-    return [_sentence([*parts, "); ", "so few objects say little of it" if few else SECOND_LOOK[weakest]])]
+    return [_sentence([*parts, "); ", "too few objects to say much" if few else SIZE_HINTS[weakest]])]
 
 
 def _seeds(run: Run, main: pd.DataFrame) -> list[Sentence]:
-    """What the seeds cannot tell, and how many could."""
+    """What the seeds cannot show, and how many seeds could."""
     if main.empty:
         return []
     if len(run.seeds) == 1:
         return [
             _sentence(
                 [
-                    "One seed says nothing about other trainings: how many a difference of this size needs "
-                    "follows from the spread of several, so train again with three seeds (--seeds)"
+                    "One seed says nothing about retraining; how many seeds a difference of this size needs follows "
+                    "from the spread of several, so train with three seeds (--seeds)"
                 ]
             )
         ]
-    open_questions = main[(main["method"] == STUDENT) & (main["verdict"] == NO_CLAIM)]
-    if open_questions.empty:
+    unclear = main[(main["method"] == STUDENT) & (main["verdict"] == NO_CLAIM)]
+    if unclear.empty:
         return []
-    listed = _joined([[Name(str(row["contrast"])), " ", *_seeds_of(row)] for _, row in open_questions.iterrows()])
-    return [_sentence(["Seeds that would show a difference of the size seen, in four runs of five: ", *listed])]
+    listed = _joined([[Name(str(row["contrast"])), " ", *_seeds_of(row)] for _, row in unclear.iterrows()])
+    return [_sentence(["Seeds needed to detect the observed difference in four of five runs: ", *listed])]
 
 
 def _seeds_of(row: pd.Series) -> list[Part]:
     if pd.isna(row["seeds_needed"]):
-        return ["beyond a thousand (trained: ", _effect(row, "n"), ")"]
+        return ["more than a thousand (trained: ", _effect(row, "n"), ")"]
     return [_effect(row, "seeds_needed"), " (trained: ", _effect(row, "n"), ")"]
 
 
 def _is_clear(row: pd.Series) -> bool:
-    """Whether the effect may be called higher or lower: its verdict says so, and its interval bears it out."""
+    """Whether the effect may be called higher or lower: its verdict says so and its interval agrees."""
     return _direction(row) != "" and str(row["verdict"]).removeprefix(THESE_MODELS) == _direction(row)
 
 
 def _direction(row: pd.Series) -> str:
-    """The side of zero that the whole interval lies on."""
+    """The side of zero on which the whole interval lies."""
     return "higher" if row["low"] > 0 else "lower" if row["high"] < 0 else ""
 
 
@@ -357,23 +359,22 @@ def _interval(row: pd.Series) -> list[Part]:
     parts: list[Part] = [numbers[0], " points (95% interval ", numbers[1], " to ", numbers[2]]
     parts += [", ", _effect(row, "n"), f" {row['n_of']}"]
     if not pd.isna(row["p_holm"]):
-        parts += [", p Holm ", _effect(row, "p_holm")]
+        parts += [", Holm-adjusted p ", _effect(row, "p_holm")]
     return [*parts, ")"]
 
 
-def _effect(row: pd.Series, column: str) -> Cited:
-    """A cell of the table of effects."""
-    clock = row["unit"] != "fraction of 1"
-    points: Callable[[float], str] = partial(signed, show=three_digits if clock else per_cent)
-    show = {"n": whole, "seeds_needed": whole, "p_holm": probability}.get(column, points)
+def _effect(row: pd.Series, column: str) -> CitedValue:
+    """A value from the table of effects."""
+    difference: Callable[[float], str] = partial(signed, show=percent if row["unit"] == FRACTION else three_digits)
+    show = {"n": integer, "seeds_needed": integer, "p_holm": p_value}.get(column, difference)
     value = float(row[column])
-    return Cited(
+    return CitedValue(
         text=show(value), value=value, table="effects", row=f"{row['measure']}, {row['contrast']}", column=column
     )
 
 
-def _count(number: int, column: str) -> Cited:
-    return Cited(text=str(number), value=number, table="ablation", row="", column=column)
+def _count(number: int, column: str) -> CitedValue:
+    return CitedValue(text=str(number), value=number, table="ablation", row="", column=column)
 
 
 def _sentence(parts: Iterable[Part]) -> Sentence:
@@ -381,5 +382,5 @@ def _sentence(parts: Iterable[Part]) -> Sentence:
 
 
 def _joined(items: Sequence[Sequence[Part]]) -> list[Part]:
-    """The items with semicolons between them."""
+    """Join the items with semicolons."""
     return [part for place, item in enumerate(items) for part in (*(["; "] if place else []), *item)]

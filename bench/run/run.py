@@ -18,7 +18,9 @@ from bench.device.hardware import available_cores, device_description
 from bench.evaluation.coco_format import ground_truth_coco
 from bench.options import RunOptions
 from bench.report import build_report
-from bench.report.terminal.display import CellLine, LiveDisplay, print_ablation, print_verdict
+from bench.report.terminal.ablation import print_ablation
+from bench.report.terminal.display import CellLabel, LiveDisplay
+from bench.report.terminal.verdict import print_verdict
 from bench.run.cell import CellJob
 from bench.run.compile_kernels import compile_kernels
 from bench.run.plan import Request, pending, plan_cells, with_more_micro_batches
@@ -145,7 +147,7 @@ def _run_jobs(out: Path, cells: Sequence[Cell], jobs: Sequence[CellJob], options
     """Run the jobs and show the progress of all cells. Raises _OutOfMemory if more micro-batches may help."""
     kept = {cell.id for cell in cells} - {job.cell.id for job in jobs}
     progress = ProgressReader(out, cells, kept)
-    lines = [CellLine(id=cell.id, variant=cell.variant, seed=cell.seed) for cell in cells]
+    lines = [CellLabel(id=cell.id, variant=cell.variant, seed=cell.seed) for cell in cells]
     with LiveDisplay(lines, console) as display:
 
         def watch() -> None:

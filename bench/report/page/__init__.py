@@ -1,1 +1,1 @@
-"""The page: one HTML file with tables, plots and example images."""
+"""The report page: one HTML file with tables, plots and example images."""

@@ -1,6 +1,6 @@
-"""What the baseline and the best variant find on the images that the run kept: hits, false alarms and misses.
+"""Detections of the baseline and the best variant on example images: true positives, false positives and misses.
 
-The matching is that of the evaluator, read from ``matches.npz``: nothing is matched a second time here.
+The matches are those of the evaluator, read from ``matches.npz``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from bench.errors import UserError
 from bench.evaluation.matches import Matches
 from bench.storage.run_folder import DETECTIONS, GROUND_TRUTH, MATCHES, THUMBNAILS
 
-SCORE = 0.4  # lowest that is drawn, as in `run_all.py predict`
-IOU = 0.5  # of a hit
+SCORE = 0.4  # score threshold, the same as in `run_all.py predict`
+IOU = 0.5  # of a true positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A box [x, y, width, height] in pixels of the original image. kind: "hit", "alarm" or "miss"."""
+    """A drawn box. kind: "hit", "alarm" (false positive) or "miss".
+
+    box: x, y, width, height in pixels of the original image.
+    """
 
     box: tuple[float, float, float, float]
     kind: str
@@ -34,20 +37,20 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """An image with the marks of each arm. size: of the original image. picture: data URI."""
+    """An image with the marks of each variant. size: of the original image. picture: data URI."""
 
     image_id: int
     file_name: str
     size: tuple[int, int]
     picture: str
-    arms: tuple[tuple[str, tuple[Mark, ...]], ...]
+    variants: tuple[tuple[str, tuple[Mark, ...]], ...]
 
 
 def examples(run: Run) -> list[Example]:
-    """The kept images with what two variants found on them; none where the run kept none, or no cell is finished.
+    """The example images of the run with the marks of two variants; empty without images or finished cells.
 
-    The variants: the baseline and the highest AP, or, where that is the baseline, the next; the first finished
-    seed of each that has its matches. Raises UserError where a file of theirs is damaged.
+    The variants are the baseline and the best other one by AP, each with its first finished seed that has matches.
+    Raises UserError if one of their files is damaged.
     """
     listing = run.folder / THUMBNAILS / "thumbnails.json"
     truth_file = run.folder / GROUND_TRUTH
@@ -59,35 +62,35 @@ def examples(run: Run) -> list[Example]:
     kept = [entry for entry in _read(listing)["thumbnails"] if (listing.parent / entry["file"]).is_file()]
     ids = [entry["image_id"] for entry in kept if entry["image_id"] in images]
     marks = {cell.variant: _marks(run.folder_of(cell.id), truth, ids) for cell in cells}
-    found = []
+    result = []
     for entry in kept:
         image = images.get(entry["image_id"])
         if image is None:
             continue
         encoded = base64.b64encode((listing.parent / entry["file"]).read_bytes()).decode("ascii")
-        found.append(
+        result.append(
             Example(
                 image_id=image["id"],
                 file_name=str(image["file_name"]),
                 size=(int(image["width"]), int(image["height"])),
                 picture=f"data:image/jpeg;base64,{encoded}",
-                arms=tuple((variant, tuple(by_image[image["id"]])) for variant, by_image in marks.items()),
+                variants=tuple((variant, tuple(by_image[image["id"]])) for variant, by_image in marks.items()),
             )
         )
-    return found
+    return result
 
 
 def _compared(run: Run) -> list[PlannedCell]:
-    """A finished cell of the baseline and one of the best other variant, as far as there are."""
+    """A finished cell of the baseline and one of the best other variant, if they exist."""
     first: dict[str, PlannedCell] = {}
     for cell, _ in run.done():
         folder = run.folder_of(cell.id)
         if (folder / MATCHES).is_file() and (folder / DETECTIONS).is_file():
             first.setdefault(cell.variant, cell)
-    figures = cells_frame(run)
-    if not first or "accuracy.AP" not in figures:
+    metrics = cells_frame(run)
+    if not first or "accuracy.AP" not in metrics:
         return []
-    means = figures.groupby("variant")["accuracy.AP"].mean().dropna()
+    means = metrics.groupby("variant")["accuracy.AP"].mean().dropna()
     others = means[[name for name in means.index if name in first and name != run.baseline]]
     names = [run.baseline] if run.baseline in first else []
     names += [str(others.idxmax())] if len(others) else []
@@ -95,7 +98,7 @@ def _compared(run: Run) -> list[PlannedCell]:
 
 
 def _marks(folder: Path, truth: dict[str, Any], ids: Iterable[int]) -> dict[int, list[Mark]]:
-    """By image id: misses, false alarms and hits of a cell, hits last so that they are drawn on top."""
+    """Marks of a cell by image id: misses, false positives, then true positives, which are drawn on top."""
     matches = Matches.load(folder / MATCHES)
     detections = _read(folder / DETECTIONS)
     row, level = matches.areas.index("all"), int(np.argmin(np.abs(matches.thresholds - IOU)))
@@ -112,7 +115,10 @@ def _marks(folder: Path, truth: dict[str, Any], ids: Iterable[int]) -> dict[int,
         for which in np.flatnonzero(missed & (matches.truth_image == place)).tolist():
             name = matches.classes[int(matches.truth_label[which])]
             own.append(_mark(truth["annotations"][which], "miss", f"missed: {name}"))
-        for kind, words, chosen in (("alarm", "false alarm", shown & ~matched), ("hit", "hit", shown & matched)):
+        for kind, words, chosen in (
+            ("alarm", "false positive", shown & ~matched),
+            ("hit", "true positive", shown & matched),
+        ):
             for which in np.flatnonzero(chosen & (matches.image == place)).tolist():
                 name = matches.classes[int(matches.label[which])]
                 text = f"{words}: {name}, score {matches.score[which]:.2f}"
@@ -129,4 +135,4 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it and start the run again") from error
+        raise UserError(f"{path} cannot be read ({error}); delete it and repeat the command") from error

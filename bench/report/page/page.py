@@ -1,7 +1,7 @@
-"""report.html: the whole report as one file that needs no other, and nothing from the network.
+"""report.html: the whole report as one self-contained file without network access.
 
-The verdict comes first, then the tables and plots that `bench.report` has made already, what failed, and what
-the run was made with. The template is ``page.html.j2``; it escapes everything that it is given.
+The verdict comes first, then the tables and plots, the failed cells, and the provenance of the run. The template is
+``page.html.j2``; it escapes all values.
 """
 
 from __future__ import annotations
@@ -18,48 +18,43 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bench.analysis.run_records import Run
 from bench.report.page.examples import IOU, SCORE, examples
 from bench.report.sentences import subject
-from bench.report.tables.ablation import flat
+from bench.report.tables.environment import flatten
 from bench.report.tables.typeset import Table
-from bench.report.verdict import Cited, Sentence
+from bench.report.verdict import CitedValue, Sentence
 from bench.storage.atomic import replacing
 from bench.storage.run_folder import ENVIRONMENT, PAGE, PLOTS
 
-# Beneath which table a plot stands, and what it is for those who do not see it: its figures are those of the table.
+# Plots by the table above them, with their alternative text.
 TABLE_PLOTS = {
     "ablation": (
-        ("ap_by_variant", "AP of every variant as points on one axis; the figures are those of the ablation table."),
-        ("ap_against_throughput", "AP of every variant over its images per second; figures in the ablation table."),
+        ("ap_by_variant", "AP of every variant as points on one axis; values in the ablation table."),
+        ("ap_against_throughput", "AP of every variant over its images per second; values in the ablation table."),
     ),
     "effects": (
-        ("effects", "The effect of every axis on AP with its 95% interval; figures in the table of effects."),
-        ("interactions", "Mean AP with each axis off and on, for a second axis off and on; a panel for every pair."),
+        ("effects", "The effect of every axis on AP with its 95% interval; values in the table of effects."),
+        ("interactions", "Mean AP with each axis off and on, for a second axis off and on; one panel per pair."),
     ),
     "errors": (
-        (
-            "errors",
-            "What each type of error costs every variant in AP50; the figures are those of the table of errors.",
-        ),
+        ("errors", "Cost of each error type in AP50 for every variant; values in the table of errors."),
         ("ap_against_iou", "AP of every variant at each IoU threshold."),
         ("precision_recall", "Precision over recall of every variant at an IoU of .5."),
-        ("calibration", "How often a detection of a score is right, for every variant."),
-        ("confusion", "Classes detected over classes annotated, for the baseline and the best variant."),
+        ("calibration", "Precision over score of every variant."),
+        ("confusion", "Predicted class over ground-truth class, for the baseline and the best variant."),
     ),
     "sizes": (
-        ("ap_by_size", "AP of every variant for small, medium and large objects; figures in the table of sizes."),
+        ("ap_by_size", "AP of every variant for small, medium and large objects; values in the table of sizes."),
     ),
     "learning_curves": (("learning_curves", "Training loss of every variant over the steps."),),
-    "priors": (
-        ("priors_over_ground_truths", "Shapes of the priors drawn over the shapes of the ground truths, by variant."),
-    ),
+    "priors": (("priors_over_ground_truths", "Prior shapes over ground-truth shapes, by variant."),),
 }
-LARGEST_SVG = 400_000  # bytes: a plot of more points than that is smaller, and drawn sooner, as PNG
-MANY_ROWS = 12  # a longer table is folded
+MAX_SVG = 400_000  # bytes; larger plots are smaller and faster as PNG
+MAX_ROWS = 12  # longer tables are collapsed
 
 
 def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -> Path:
-    """``report.html`` in the run's folder, from the tables given and the files in its folder ``plots``.
+    """Write ``report.html`` to the run's folder from `tables` and the files in its folder ``plots``.
 
-    tables: by their names, those that the page has a place for; a missing one is left out, as is a missing plot.
+    Tables are placed by name. Missing tables and plots are skipped.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -77,7 +72,7 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
             place: [plot for name, alt in named if (plot := _plot(run.folder / PLOTS, name, alt)) is not None]
             for place, named in TABLE_PLOTS.items()
         },
-        many_rows=MANY_ROWS,
+        max_rows=MAX_ROWS,
         examples=examples(run),
         example_score=SCORE,
         example_iou=IOU,
@@ -106,7 +101,7 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
 
 
 def request_command(run: Run) -> str:
-    """The command line that asks for what the plan describes, as far as the plan's description goes."""
+    """The command line of the run, as far as the plan records it."""
     words = ["python", "run_all.py"]
     for option, name in (("--data", "source"), ("--backbone", "backbone"), ("--profile", "profile")):
         if run.plan.get(name):
@@ -121,15 +116,15 @@ def request_command(run: Run) -> str:
 
 
 def _part(part: object) -> Mapping[str, str]:
-    """A part of a sentence: its text and, of a cited figure, where it stands."""
-    if isinstance(part, Cited):
+    """Text of a sentence part and, for a cited value, its source."""
+    if isinstance(part, CitedValue):
         return {"text": part.text, "source": part.source}
     return {"text": part if isinstance(part, str) else str(getattr(part, "text", part)), "source": ""}
 
 
 def _plot(folder: Path, name: str, alt: str) -> Mapping[str, str] | None:
-    """A plot as data URI with its alternative text, None where it was not drawn."""
-    for ending, kind, largest in (("svg", "image/svg+xml", LARGEST_SVG), ("png", "image/png", None)):
+    """A plot as data URI with its alternative text; None if the file does not exist."""
+    for ending, kind, largest in (("svg", "image/svg+xml", MAX_SVG), ("png", "image/png", None)):
         path = folder / f"{name}.{ending}"
         if path.is_file() and (largest is None or path.stat().st_size <= largest):
             encoded = base64.b64encode(path.read_bytes()).decode("ascii")
@@ -138,15 +133,15 @@ def _plot(folder: Path, name: str, alt: str) -> Mapping[str, str] | None:
 
 
 def _plan_lines(run: Run) -> list[tuple[str, str]]:
-    """What the plan says of the run, the specifications of the cells left out: their hashes stand below."""
-    said = {name: value for name, value in run.plan.items() if name not in ("base", "cells", "variants", "schema")}
-    return [(f"plan.{name}", text) for name, text in flat(said) if text]
+    """The plan without the specifications of the cells, whose hashes are listed separately."""
+    shown = {name: value for name, value in run.plan.items() if name not in ("base", "cells", "variants", "schema")}
+    return [(f"plan.{name}", text) for name, text in flatten(shown) if text]
 
 
 def _environment_lines(run: Run) -> list[tuple[str, str]]:
     path = run.folder / ENVIRONMENT
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # of a run that was copied in part, or killed before it was written
+    except (OSError, ValueError):  # a partial copy, or a run killed early
         return []
-    return flat(content) if isinstance(content, dict) else []
+    return flatten(content) if isinstance(content, dict) else []

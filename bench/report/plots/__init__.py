@@ -1,47 +1,51 @@
-"""The plots of a run as PNG and SVG: AP by variant, size and speed, curves, effects, interactions, errors, priors.
+"""The plots of a run as PNG and SVG: one plot per file, listed in `PLOTS`.
 
-A variant has the same marker and colour in every plot. Markers and dashes tell the variants apart in
-grey; the colours are seaborn's "colorblind". Figures are made without pyplot, so no global state is
-touched, and drawing the same run twice gives the same bytes.
+A variant has the same marker and colour in every plot. Markers and dashes distinguish variants in greyscale; the
+colours are seaborn's "colorblind". Plots do not use pyplot and so touch no global state, and drawing the same run twice
+gives identical files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from bench.analysis.results import Analysis
-from bench.analysis.run_records import Run
-from bench.report.plots.ablation import ap_against_throughput, ap_by_size, ap_by_variant
+from bench.report.plots.ap_against_iou import ap_against_iou
+from bench.report.plots.ap_against_throughput import ap_against_throughput
+from bench.report.plots.ap_by_size import ap_by_size
+from bench.report.plots.ap_by_variant import ap_by_variant
+from bench.report.plots.calibration import calibration
 from bench.report.plots.confusion import confusion_matrices
-from bench.report.plots.curves import learning_curves
-from bench.report.plots.detections import ap_against_iou, calibration, precision_recall
 from bench.report.plots.effects import effect_intervals
-from bench.report.plots.error_costs import ap50_given_back
+from bench.report.plots.errors import error_costs
 from bench.report.plots.interactions import interaction_lines
+from bench.report.plots.learning_curves import learning_curves
+from bench.report.plots.precision_recall import precision_recall
 from bench.report.plots.priors import priors_over_ground_truths
 from bench.report.plots.saving import draw_into
-from bench.storage.run_folder import PLOTS
+from bench.storage.run_folder import PLOTS as FOLDER
+
+# By file name, in the order of the report.
+PLOTS: Mapping[str, Callable[[Analysis], Figure]] = {
+    "ap_by_variant": lambda analysis: ap_by_variant(analysis.run),
+    "ap_by_size": lambda analysis: ap_by_size(analysis.run),
+    "ap_against_throughput": lambda analysis: ap_against_throughput(analysis.run),
+    "learning_curves": lambda analysis: learning_curves(analysis.run),
+    "effects": lambda analysis: effect_intervals(analysis.run, analysis.effects),
+    "interactions": lambda analysis: interaction_lines(analysis.run, analysis.effects),
+    "errors": lambda analysis: error_costs(analysis.run, analysis.cell_errors, analysis.errors),
+    "ap_against_iou": lambda analysis: ap_against_iou(analysis.run, analysis.cell_errors),
+    "precision_recall": lambda analysis: precision_recall(analysis.run, analysis.cell_errors),
+    "calibration": lambda analysis: calibration(analysis.run, analysis.cell_errors),
+    "confusion": lambda analysis: confusion_matrices(analysis.run, analysis.cell_errors),
+    "priors_over_ground_truths": lambda analysis: priors_over_ground_truths(analysis.run),
+}
 
 
 def write_plots(analysis: Analysis) -> list[Path]:
-    """Every plot as PNG (200 dpi) and SVG in the run's folder ``plots``; the files, in order."""
-    run, found = analysis.run, analysis.cell_errors
-    plots: dict[str, Callable[[Run], Figure]] = {
-        "ap_by_variant": ap_by_variant,
-        "ap_by_size": ap_by_size,
-        "ap_against_throughput": ap_against_throughput,
-        "learning_curves": learning_curves,
-        "effects": partial(effect_intervals, effects=analysis.effects),
-        "interactions": partial(interaction_lines, effects=analysis.effects),
-        "errors": partial(ap50_given_back, cell_errors=found, errors=analysis.errors),
-        "ap_against_iou": partial(ap_against_iou, cell_errors=found),
-        "precision_recall": partial(precision_recall, cell_errors=found),
-        "calibration": partial(calibration, cell_errors=found),
-        "confusion": partial(confusion_matrices, cell_errors=found),
-        "priors_over_ground_truths": priors_over_ground_truths,
-    }
-    return draw_into(run.folder / PLOTS, {name: partial(draw, run) for name, draw in plots.items()})
+    """Write every plot as PNG (200 dpi) and SVG to the run's folder ``plots``; returns the files in order."""
+    return draw_into(analysis.run.folder / FOLDER, {name: partial(draw, analysis) for name, draw in PLOTS.items()})

@@ -1,10 +1,10 @@
-"""What all plots share: the look of a variant, a figure with its title and notes, labels that cover nothing."""
+"""Shared by all plots: the style of a variant, a figure with title and notes, labels without overlap."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -21,25 +21,28 @@ from bench.report.sentences import one_line, status, subject
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 3)))
-# The palette's yellow is left out: on white it is not seen.
+# Without the palette's yellow, which is invisible on white.
 COLOURS = [colour for place, colour in enumerate(sns.color_palette("colorblind")) if place != 8]
 GREY = "0.45"
-WIDTH = 7.0  # inches: a text width, so that 8 pt in the figure is 8 pt in the paper
+WIDTH = 7.0  # inches; the text width of a paper, so fonts keep their size
+
+
+Stems = tuple[NDArray[np.float64], NDArray[np.float64]]  # heights and standard deviations
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """How a variant is drawn."""
+class Style:
+    """Marker, colour and dash pattern of a variant."""
 
     marker: str
     colour: tuple[float, float, float]
     dash: str | tuple[int, tuple[float, ...]]
 
 
-def looks(run: Run) -> dict[str, Look]:
-    """Marker, colour and dash of each variant, by its place in the plan."""
+def variant_styles(run: Run) -> dict[str, Style]:
+    """The style of each variant, by its position in the plan."""
     return {
-        variant: Look(
+        variant: Style(
             marker=MARKERS[place % len(MARKERS)],
             colour=COLOURS[place % len(COLOURS)],
             dash=DASHES[place % len(DASHES)],
@@ -51,7 +54,7 @@ def looks(run: Run) -> dict[str, Look]:
 def new_figure(
     run: Run, *, height: float, rows: int = 1, columns: int = 1, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `height` inches, with room for what is to be said of the run, and its panels row by row."""
+    """A figure of `height` inches plus room for title and notes, and its panels row by row."""
     unfinished = sum(run.status(cell) != "done" for cell in run.cells)
     figure = Figure(figsize=(WIDTH, height + 0.6 + 0.12 * min(unfinished, 12)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -59,19 +62,14 @@ def new_figure(
 
 
 def annotate(figure: Figure, run: Run, legend: str = "") -> None:
-    """What the figure is about above it; beneath it what the marks mean and what failed or is pending."""
+    """Add the subject as title, and below the figure the legend and the failed and pending cells."""
     lines = [legend] if legend else []
     for cell, failure in run.failures():
         seed = f" (seed {cell.seed})" if len(run.seeds) > 1 else ""
         lines.append(f"failed: {cell.variant}{seed} ({one_line(failure.get('cause'), 110)})")
-    pending = [variant for variant in run.variants if status(run, variant) != "done"]
-    pending = [
-        variant
-        for variant in pending
-        if any(cell.variant == variant and run.status(cell) == "pending" for cell in run.cells)
-    ]
+    pending = {cell.variant for cell in run.cells if run.status(cell) == "pending"}
     if pending:
-        lines.append(f"pending: {', '.join(pending)}")
+        lines.append(f"pending: {', '.join(variant for variant in run.variants if variant in pending)}")
     title = figure.suptitle(textwrap.fill(subject(run), 105), fontsize="medium")
     texts = [title]
     if lines:
@@ -79,30 +77,30 @@ def annotate(figure: Figure, run: Run, legend: str = "") -> None:
         more = f"\nand {len(lines) - 12} more" if len(lines) > 12 else ""
         texts.append(figure.supxlabel(wrapped + more, x=0.01, ha="left", fontsize="small", color="0.25"))
     for text in texts:
-        text.set_parse_math(False)  # a dollar sign in a path or a message is no formula
+        text.set_parse_math(False)  # dollar signs in paths and messages are not formulas
 
 
 def legend_beside(figure: Figure, axes: Axes) -> None:
-    """The legend of `axes` to the right of all panels."""
+    """Put the legend of `axes` to the right of all panels."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="small", markerscale=1.1)
 
 
-def named(run: Run, variant: str) -> str:
-    """For a legend: the variant, with its state unless that is done."""
+def legend_label(run: Run, variant: str) -> str:
+    """The variant, with its status unless it is done."""
     state = status(run, variant)
     return variant if state == "done" else f"{variant}\n({state})"
 
 
-def nothing(axes: Axes, why: str) -> None:
-    """Say in an empty panel why it is empty."""
+def show_empty(axes: Axes, why: str) -> None:
+    """Write into an empty panel why it is empty."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=GREY, style="italic")
 
 
-def limits_around(values: Iterable[float]) -> tuple[float, float]:
-    """Limits of an axis that shows `values` without touching its edges, also for one value or none."""
+def padded_limits(values: Iterable[float]) -> tuple[float, float]:
+    """Axis limits around `values` with a margin; also defined for one value or none."""
     finite = [float(value) for value in values if math.isfinite(value)]
     if not finite:
         return 0.0, 1.0
@@ -111,27 +109,56 @@ def limits_around(values: Iterable[float]) -> tuple[float, float]:
     return max(0.0, low - margin), high + margin
 
 
-def wider(limits: tuple[float, float], share: float) -> tuple[float, float]:
-    """Limits moved apart by a share of their distance, each way."""
+def widened(limits: tuple[float, float], share: float) -> tuple[float, float]:
+    """Limits extended on each side by a share of their distance."""
     low, high = limits
     return low - share * (high - low), high + share * (high - low)
 
 
-def value_of(figure: object) -> float:
-    """The figure as a number, NaN for None."""
-    return math.nan if figure is None else float(figure)  # type: ignore[arg-type]
+def as_float(value: object) -> float:
+    """The value as float; NaN for None."""
+    return math.nan if value is None else float(value)  # type: ignore[arg-type]
+
+
+def draw_stems(axes: Axes, run: Run, names: Sequence[str], values: Mapping[str, Stems]) -> None:
+    """Draw one group of stems per name, with one stem per variant side by side.
+
+    values: heights and standard deviations of each variant, one per name; deviations may be NaN.
+    """
+    offsets = np.linspace(-0.36, 0.36, len(run.variants)) if len(run.variants) > 1 else np.zeros(1)
+    for offset, (variant, style) in zip(offsets, variant_styles(run).items(), strict=True):
+        heights, deviations = values[variant]
+        places = np.arange(len(names)) + offset
+        axes.vlines(places, 0, heights, color="0.75", linewidth=0.9, zorder=2)
+        axes.plot(
+            places,
+            heights,
+            style.marker,
+            color=style.colour,
+            markersize=5.5,
+            mec="black",
+            mew=0.6,
+            label=legend_label(run, variant),
+        )
+        if np.isfinite(deviations).any():
+            axes.errorbar(places, heights, deviations, fmt="none", ecolor="black", elinewidth=0.8, zorder=3)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    for edge in range(1, len(names)):
+        axes.axvline(edge - 0.5, color="0.8", linewidth=0.8)
+    axes.grid(axis="x", visible=False)
 
 
 def label_points(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], names: Sequence[str]) -> None:
-    """Write each point's name near it so that no name covers another name, a point, a line or the frame.
+    """Label each point without covering another label, a point, a line or the frame.
 
-    Places are tried on growing rings around the point, and the first free one is taken; from the second
-    ring on a thin line leads to the point.
+    Tries positions on growing rings around the point and takes the first free one. From the second ring on, a thin
+    line connects label and point.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    scale = figure.dpi / 72  # pixels a point
+    scale = figure.dpi / 72  # pixels per point
     frame = axes.get_window_extent(renderer)
     legend = axes.get_legend()
     points = axes.transData.transform(np.column_stack((x, y)))
@@ -151,7 +178,7 @@ def label_points(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], nam
         size = text.get_window_extent(renderer)
         for radius, angle in rings:
             reach = radius * scale
-            # The centre of the label: the ring is around the label's box, not around its middle.
+            # The ring gives the distance to the edge of the label's box, not to its centre.
             cx = px + math.cos(math.radians(angle)) * (reach + size.width / 2)
             cy = py + math.sin(math.radians(angle)) * (reach + size.height / 2)
             box = Bbox.from_bounds(cx - size.width / 2, cy - size.height / 2, size.width, size.height)
@@ -160,7 +187,7 @@ def label_points(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], nam
                 break
         taken.append(box)
         text.remove()
-        # In data coordinates, so that the label stays where it is at any resolution of the file.
+        # Data coordinates keep the position at any output resolution.
         place, point = axes.transData.inverted().transform([(cx, cy), (px, py)])
         label = axes.annotate(
             name,

@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""Confusion matrices."""
 
 from __future__ import annotations
 
@@ -10,46 +10,48 @@ from numpy.typing import NDArray
 from bench.analysis.cell_errors import RunErrors
 from bench.analysis.confusion import THRESHOLD, confusion_matrix
 from bench.analysis.run_records import Run
-from bench.report.plots.canvas import annotate, new_figure, nothing, value_of
-from bench.report.tables.entries import summary
+from bench.report.plots.canvas import annotate, as_float, new_figure, show_empty
+from bench.report.tables.entries import metrics_by_variant
 
-MOST_CLASSES = 30  # that a page can show
-LONGEST_NAME = 18  # characters
+MAX_CLASSES = 30  # that fit on a page
+MAX_NAME_LENGTH = 18
 
 
 def confusion_matrices(run: Run, cell_errors: RunErrors) -> Figure:
-    """The confusion matrix of the baseline and of the best other variant by AP, seeds together.
+    """The confusion matrices of the baseline and of the best other variant by AP, summed over seeds.
 
-    Shades are shares of a row. With more than `MOST_CLASSES` classes those with the most ground truths are shown.
+    Shades are shares of a row. With more than `MAX_CLASSES` classes, shows those with the most ground truths.
     """
     shown = _shown(run, cell_errors)
     tables = {variant: _table(cell_errors, variant) for variant in shown}
     classes = next((cell.matches.classes for cell in cell_errors.cells.values()), ())
-    number = min(len(classes), MOST_CLASSES)
+    number = min(len(classes), MAX_CLASSES)
     height = 1.6 + 0.19 * (number + 1)
     figure, panels = new_figure(run, rows=max(1, len(shown)), height=max(1, len(shown)) * max(3.0, height))
     for axes, (variant, table) in zip(panels, tables.items(), strict=False):
-        kept = np.sort(np.argsort(-table[:-1].sum(axis=1), kind="stable")[:MOST_CLASSES])
+        kept = np.sort(np.argsort(-table[:-1].sum(axis=1), kind="stable")[:MAX_CLASSES])
         rows = [*kept.tolist(), len(classes)]
         names = [_short(classes[label]) for label in kept]
         _draw(axes, table[np.ix_(rows, rows)], names)
         axes.set_title(variant, fontsize="small").set_parse_math(False)
-    said = ""
+    legend = ""
     if shown:
-        said = f"detections of a score of at least {THRESHOLD:g}, IoU .50; numbers: objects; shades: share of the row"
+        legend = (
+            f"detections with a score of at least {THRESHOLD:g}, IoU .50; numbers: objects; shades: share of the row"
+        )
         if len(classes) > number:
-            said += f"; the {number} of {len(classes)} classes with the most ground truths"
+            legend += f"; the {number} of {len(classes)} classes with the most ground truths"
     else:
-        nothing(panels[0], "no cell has kept its error types")
-    annotate(figure, run, said)
+        show_empty(panels[0], "no cell has error types")
+    annotate(figure, run, legend)
     return figure
 
 
 def _shown(run: Run, cell_errors: RunErrors) -> list[str]:
-    """The baseline and the best other variant, of those with error types."""
-    ap = summary(run, ("AP",))["AP"]
+    """The baseline and the best other variant, among variants with error types."""
+    ap = metrics_by_variant(run, ("AP",))["AP"]
     known = [v for v in run.variants if any(cell.types is not None for cell in cell_errors.of_variant(v).values())]
-    others = sorted((v for v in known if v != run.baseline), key=lambda v: -np.nan_to_num(value_of(ap[v])))
+    others = sorted((v for v in known if v != run.baseline), key=lambda v: -np.nan_to_num(as_float(ap[v])))
     return [v for v in known if v == run.baseline] + others[:1]
 
 
@@ -63,7 +65,7 @@ def _table(cell_errors: RunErrors, variant: str) -> NDArray[np.int64]:
 
 
 def _draw(axes: Axes, table: NDArray[np.int64], names: list[str]) -> None:
-    """Shades and numbers; what is 0 stays empty."""
+    """Draw shades and numbers; zeros stay empty."""
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     size = 7.0 if len(table) <= 14 else 5.0
@@ -82,14 +84,14 @@ def _draw(axes: Axes, table: NDArray[np.int64], names: list[str]) -> None:
     axes.set_yticks(range(len(table)), [*names, "no object"], fontsize=size + 1)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         label.set_parse_math(False)
-    axes.set_xlabel("claimed class")
-    axes.set_ylabel("class of the ground truth")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("ground-truth class")
     axes.grid(visible=False)
-    # Apart from the classes: what was missed, and what was claimed of nothing.
+    # Separate the classes from missed objects and from detections without an object.
     axes.axhline(len(names) - 0.5, color="0.3", linewidth=0.8)
     axes.axvline(len(names) - 0.5, color="0.3", linewidth=0.8)
 
 
 def _short(name: str) -> str:
-    """Cut in the middle: names of one family often differ at the end."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 8]}…{name[-7:]}"
+    """Shorten in the middle, because related names often differ at the end."""
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 8]}…{name[-7:]}"

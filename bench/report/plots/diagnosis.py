@@ -1,4 +1,4 @@
-"""The plots of a diagnosis.json: sizes of objects in both scales, and their shapes under both sets of priors."""
+"""The plots of diagnosis.json: object sizes at both resolutions, and object shapes under both sets of priors."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bench.analysis.prior_shapes import PriorSet, shapes_frame
-from bench.report.plots.canvas import COLOURS, GREY, WIDTH, legend_beside, nothing
+from bench.data.subsets import SIZE_SIDES
+from bench.report.plots.canvas import COLOURS, GREY, WIDTH, legend_beside, show_empty
 from bench.report.plots.priors import draw_priors, logarithmic
 from bench.report.plots.saving import draw_into
 
-COCO_LIMITS = (32, 96)  # pixels of a side
-
 
 def write_diagnosis_plots(content: Mapping[str, Any], folder: Path) -> list[Path]:
-    """object_sizes and object_shapes as PNG (200 dpi) and SVG in `folder`; the files, in order."""
+    """Write object_sizes and object_shapes to `folder` as PNG (200 dpi) and SVG; returns the files in order."""
     return draw_into(
         folder, {"object_sizes": partial(object_sizes, content), "object_shapes": partial(object_shapes, content)}
     )
 
 
 def object_sizes(content: Mapping[str, Any]) -> Figure:
-    """Histogram of the objects' sides (of a square of equal area), in the photographs and at the network.
+    """Histograms of object sides (of a square of equal area), in the original images and at the network input.
 
     Shares of each split on a logarithmic axis; dashed: COCO's limits of small and large.
     """
@@ -38,9 +37,8 @@ def object_sizes(content: Mapping[str, Any]) -> Figure:
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 1, sharex=True, sharey=True)
     used: list[float] = []
-    for axes, (key, where) in zip(
-        panels, (("original", "in the photographs"), ("network", f"at the network's {size} × {size}")), strict=True
-    ):
+    titles = {"original": "in the original images", "network": f"at the network input, {size} × {size}"}
+    for axes, (key, title) in zip(panels, titles.items(), strict=True):
         for place, (side, words) in enumerate((("train", "training"), ("val", "validation"))):
             own = content["sizes"][side]
             if not own["objects"]:
@@ -55,26 +53,26 @@ def object_sizes(content: Mapping[str, Any]) -> Figure:
                 label=f"{words}, n = {own['objects']}",
             )
             used += [*edges[:-1][counts > 0], *edges[1:][counts > 0]]
-        for limit in COCO_LIMITS:
+        for limit in SIZE_SIDES:
             axes.axvline(limit, color=GREY, linestyle="--", linewidth=0.9)
-        axes.set_title(where, fontsize="small")
+        axes.set_title(title, fontsize="small")
         axes.set_ylabel("% of objects")
     panels[0].set_xscale("log")
     if used:
         panels[0].set_xlim(min(used) / 1.1, max(used) * 1.1)
         legend_beside(figure, panels[0])
     else:
-        nothing(panels[0], "no objects")
+        show_empty(panels[0], "no objects")
     panels[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panels[1].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panels[1].xaxis.set_minor_formatter(NullFormatter())
-    panels[1].set_xlabel("side of a square of equal area, pixels; dashed: 32 and 96, COCO's limits")
-    figure.suptitle(f"{content['data']}: sizes of objects", fontsize="medium").set_parse_math(False)
+    panels[1].set_xlabel("side of a square of equal area, pixels; dashed: COCO's size limits")
+    figure.suptitle(f"{content['data']}: object sizes", fontsize="medium").set_parse_math(False)
     return figure
 
 
 def object_shapes(content: Mapping[str, Any]) -> Figure:
-    """Width and height of validation objects at the network under the given priors and those fitted to training."""
+    """Width and height of validation objects at the network input, with the given priors and the tuned ones."""
     detector, matchable = content["detector"], content["matchable"]
     truth = pd.DataFrame(np.array(content["sizes"]["val"]["shapes"]).reshape(-1, 2), columns=["width", "height"])
     figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
@@ -86,7 +84,7 @@ def object_shapes(content: Mapping[str, Any]) -> Figure:
         shapes = shapes_frame(detector[priors], detector["feature_maps"], detector["size"])
         sets.append(
             PriorSet(
-                variant=f"priors {content['priors']}" if key == "given" else "fitted to training",
+                variant=f"priors {content['priors']}" if key == "given" else "tuned to the training split",
                 size=detector["size"],
                 shapes=shapes,
                 threshold=matchable["threshold"],
@@ -98,7 +96,7 @@ def object_shapes(content: Mapping[str, Any]) -> Figure:
     limits = sides[sides > 0].min() / 1.25, sides.max() * 1.25
     for axes, each in zip(panels, sets, strict=True):
         draw_priors(axes, each, truth)
-        logarithmic(axes, limits, each, named=each.variant)
+        logarithmic(axes, limits, each, title=each.variant)
         axes.tick_params(labelsize="x-small")
     panels[0].set_ylabel(f"height at {detector['size']} × {detector['size']}, pixels")
     legend_beside(figure, panels[0])

@@ -1,4 +1,4 @@
-"""Effects with their intervals."""
+"""Effects with their confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.analysis.run_records import Run
 from bench.analysis.statistics import BOOTSTRAP, STUDENT
-from bench.report.plots.canvas import GREY, Look, annotate, new_figure, nothing
-from bench.report.tables.effects import points
+from bench.report.plots.canvas import GREY, Style, annotate, new_figure, show_empty
+from bench.report.tables.formats import points
 
-# Blue, orange and green of the "colorblind" palette: of three kinds of contrast.
+# One colour of the "colorblind" palette per kind of contrast: blue, orange, green.
 KINDS = {
-    kind: Look(marker=marker, colour=sns.color_palette("colorblind")[place], dash="-")
+    kind: Style(marker=marker, colour=sns.color_palette("colorblind")[place], dash="-")
     for place, (kind, marker) in enumerate((("main effect", "o"), ("interaction", "s"), ("control", "D")))
 }
 NAMES_OF_MARKERS = {"o": "circle", "s": "square", "D": "diamond"}
@@ -26,26 +26,26 @@ NAMES_OF_MARKERS = {"o": "circle", "s": "square", "D": "diamond"}
 def effect_intervals(run: Run, effects: pd.DataFrame) -> Figure:
     """Effect of each contrast on AP in points, with its 95% interval: main effects, interactions, controls.
 
-    effects: what `effects_frame(run)` gives.
+    effects: result of `effects_frame(run)`.
     """
     rows = effects[(effects["measure"] == "AP") & (effects["class"] == "")].reset_index(drop=True)
     figure, panels = new_figure(run, height=1.2 + 0.32 * max(1, len(rows)))
     axes = panels[0]
     axes.axvline(0, color=GREY, linestyle="--", linewidth=0.9, zorder=1)
     for place, (_, row) in enumerate(rows.iterrows()):
-        look = KINDS[row["kind"]]
+        style = KINDS[row["kind"]]
         low, effect, high = (100 * float(row[name]) for name in ("low", "effect", "high"))
         if math.isnan(effect):
-            said = "n/a"
+            text = "n/a"
         elif math.isnan(low):
-            axes.plot(effect, place, look.marker, mfc="white", mec=look.colour, markersize=7, mew=1.2, zorder=3)
-            said = f"{points(effect / 100)}  no interval"
+            axes.plot(effect, place, style.marker, mfc="white", mec=style.colour, markersize=7, mew=1.2, zorder=3)
+            text = f"{points(effect / 100)}  no interval"
         else:
-            axes.plot([low, high], [place, place], color=look.colour, linewidth=2.2, solid_capstyle="butt", zorder=2)
-            axes.plot(effect, place, look.marker, color=look.colour, markersize=7, mec="black", mew=0.6, zorder=3)
-            said = f"{points(effect / 100)}  [{points(low / 100)}, {points(high / 100)}]"
+            axes.plot([low, high], [place, place], color=style.colour, linewidth=2.2, solid_capstyle="butt", zorder=2)
+            axes.plot(effect, place, style.marker, color=style.colour, markersize=7, mec="black", mew=0.6, zorder=3)
+            text = f"{points(effect / 100)}  [{points(low / 100)}, {points(high / 100)}]"
         axes.annotate(
-            said,
+            text,
             (1.01, place),
             xycoords=axes.get_yaxis_transform(),
             va="center",
@@ -59,28 +59,28 @@ def effect_intervals(run: Run, effects: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(rows)), rows["contrast"].tolist())
     axes.set_ylim(max(1, len(rows)) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("effect on AP, points (1/100)")
+    axes.set_xlabel("effect on AP, percentage points")
     ends = [100 * float(value) for name in ("low", "effect", "high") for value in rows[name].dropna()]
     reach = 1.08 * max((abs(end) for end in ends), default=1.0) or 1.0
     axes.set_xlim(-reach, reach)
     axes.xaxis.set_major_locator(MaxNLocator(8))
     if not len(rows):
-        nothing(axes, "one variant alone has no effects")
-    annotate(figure, run, _meaning(rows))
+        show_empty(axes, "a single variant has no effects")
+    annotate(figure, run, _legend(rows))
     return figure
 
 
-def _meaning(effects: pd.DataFrame) -> str:
-    """What bars and points stand for."""
+def _legend(effects: pd.DataFrame) -> str:
+    """The meaning of bars and markers."""
     kinds = [kind for kind in KINDS if kind in set(effects["kind"])]
-    said = []
+    sources = []
     for method, what in (
-        (BOOTSTRAP, "over {} images, of these trained models alone"),
+        (BOOTSTRAP, "over {} images, these trained models only"),
         (STUDENT, "over {} seeds"),
     ):
         counts = sorted(set(effects.loc[effects["method"] == method, "n"]))
         if counts:
-            said.append(f"{method.split(' over ')[0]} {what.format(' or '.join(map(str, counts)))}")
-    bars = f"bars: 95% intervals, each for itself ({'; '.join(said)})" if said else ""
+            sources.append(f"{method.split(' over ')[0]} {what.format(' or '.join(map(str, counts)))}")
+    bars = f"bars: unadjusted 95% intervals ({'; '.join(sources)})" if sources else ""
     shapes = ", ".join(f"{NAMES_OF_MARKERS[KINDS[kind].marker]}: {kind}" for kind in kinds)
     return "; ".join(part for part in (shapes, bars) if part)

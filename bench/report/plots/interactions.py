@@ -1,4 +1,4 @@
-"""How the effect of one axis depends on another: a panel for each pair."""
+"""Interactions between axes: one panel per pair."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.run_records import Run, cells_frame
-from bench.report.plots.canvas import COLOURS, annotate, limits_around, new_figure, nothing
-from bench.report.tables.effects import points
+from bench.report.plots.canvas import COLOURS, annotate, new_figure, padded_limits, show_empty
+from bench.report.tables.formats import points
 
-PANELS_A_ROW = 3
+PANELS_PER_ROW = 3
 LINES = (("off", "o", "-", COLOURS[0]), ("on", "s", "--", COLOURS[1]))
 
-Means = Mapping[tuple[bool, bool], float]  # by whether the first and the second axis of a pair are on
+Means = Mapping[tuple[bool, bool], float]  # keys: whether the first and the second axis are on
 
 
 def interaction_lines(run: Run, effects: pd.DataFrame) -> Figure:
-    """Mean AP with an axis off and on, a line for a second axis off and one for it on; parallel lines: no interaction.
+    """Mean AP with one axis off and on, with one line for a second axis off and one for on. Parallel: no interaction.
 
-    effects: what `effects_frame(run)` gives; a panel's title holds its interaction with the 95% interval. A
-    pair is shown where every combination of all axes is done in at least one seed.
+    effects: result of `effects_frame(run)`; the title of a panel gives the interaction with its 95% interval. A pair is
+    shown if every combination of all axes is done in at least one seed.
     """
     pairs = list(combinations(run.axes, 2))
-    columns = min(PANELS_A_ROW, max(1, len(pairs)))
+    columns = min(PANELS_PER_ROW, max(1, len(pairs)))
     rows = max(1, -(-len(pairs) // columns))
     figure, panels = new_figure(run, height=2.3 * rows, rows=rows, columns=columns, sharey=True)
     means = {pair: means_of(run, *pair) for pair in pairs}
     for panel, pair in zip(panels, pairs, strict=False):
-        _draw(panel, pair, means[pair], _said(effects, " × ".join(pair)))
+        _draw(panel, pair, means[pair], _title(effects, " × ".join(pair)))
     for panel in panels[len(pairs) :]:
         panel.set_axis_off()
     if not pairs:
-        nothing(panels[0], "interactions need two axes")
-    elif any(found is not None for found in means.values()):
-        values = [100 * value for found in means.values() if found for value in found.values()]
-        panels[0].set_ylim(*limits_around(values))
+        show_empty(panels[0], "interactions need two axes")
+    elif any(pair_means is not None for pair_means in means.values()):
+        values = [100 * value for pair_means in means.values() if pair_means for value in pair_means.values()]
+        panels[0].set_ylim(*padded_limits(values))
     for panel in panels[::columns]:
         panel.set_ylabel("mean AP, %" if pairs else "")
     annotate(
-        figure, run, "parallel lines: no interaction; in brackets its 95% interval, in points of AP" if pairs else ""
+        figure,
+        run,
+        "parallel lines: no interaction; titles: interaction with 95% interval, points of AP" if pairs else "",
     )
     return figure
 
 
 def means_of(run: Run, first: str, second: str) -> Means | None:
-    """AP by whether the two axes are on, averaged over all combinations of the others; None where one is missing."""
+    """AP with each of the two axes off and on, averaged over the other axes; None if a combination is missing."""
     cells = cells_frame(run)
     cells = cells[cells["control"].isna()]
     if "accuracy.AP" not in cells:
@@ -67,11 +69,11 @@ def means_of(run: Run, first: str, second: str) -> Means | None:
     }
 
 
-def _draw(panel: Axes, pair: tuple[str, str], means: Means | None, said: str) -> None:
+def _draw(panel: Axes, pair: tuple[str, str], means: Means | None, title: str) -> None:
     first, second = pair
-    panel.set_title(said, fontsize="small").set_parse_math(False)
+    panel.set_title(title, fontsize="small").set_parse_math(False)
     if means is None:
-        nothing(panel, "not every combination is done")
+        show_empty(panel, "not all combinations are done")
         return
     for on, (state, marker, dash, colour) in zip((False, True), LINES, strict=True):
         panel.plot(
@@ -91,8 +93,8 @@ def _draw(panel: Axes, pair: tuple[str, str], means: Means | None, said: str) ->
         text.set_parse_math(False)
 
 
-def _said(effects: pd.DataFrame, contrast: str) -> str:
-    """The contrast with its effect on AP and the interval, in points."""
+def _title(effects: pd.DataFrame, contrast: str) -> str:
+    """The contrast, its effect on AP in points, and the interval."""
     rows = effects[(effects["measure"] == "AP") & (effects["class"] == "") & (effects["contrast"] == contrast)]
     if rows.empty or math.isnan(rows["effect"].iloc[0]):
         return contrast

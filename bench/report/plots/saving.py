@@ -1,4 +1,4 @@
-"""Figures as files, in one look."""
+"""Figures as files, in one style."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bench.storage.atomic import replacing
 
 
 def draw_into(folder: Path, figures: Mapping[str, Callable[[], Figure]]) -> list[Path]:
-    """Each figure as PNG (200 dpi) and SVG in `folder`, under its name; the files, in order."""
+    """Write each figure to `folder` as PNG (200 dpi) and SVG under its name; returns the files in order."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    # The salt and the missing date make equal figures equal files.
+    # A fixed salt and no date make files reproducible.
     with (
         sns.axes_style("whitegrid"),
         sns.plotting_context("paper"),
@@ -28,6 +28,6 @@ def draw_into(folder: Path, figures: Mapping[str, Callable[[], Figure]]) -> list
                 path = folder / f"{name}.{ending}"
                 with replacing(path) as file:
                     figure.savefig(file, format=ending, dpi=200, metadata=metadata)
-                figure.set_layout_engine("none")  # found for the first file; finding it is half of the work
+                figure.set_layout_engine("none")  # reuse the layout of the first file; computing it takes half the time
                 written.append(path)
     return written

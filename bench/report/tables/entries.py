@@ -1,4 +1,4 @@
-"""Figures of a run by variant, in full for CSV and as the entries of printed tables."""
+"""Metrics by variant: full precision for CSV, and formatted entries for printed tables."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.run_records import Run, cells_frame
-from bench.report.sentences import common
+from bench.report.sentences import common_value, unfinished_cells
 from bench.report.tables.columns import COLUMNS, Column
-from bench.report.tables.typeset import MISSING, Entry, Heading
+from bench.report.tables.formats import MISSING, formatted, is_missing
+from bench.report.tables.typeset import Entry, Heading, Table
 
 
-def summary(run: Run, names: Sequence[str]) -> pd.DataFrame:
-    """Figures of `COLUMNS` by variant (index, order of the plan) over the finished seeds; None where there is none.
+def metrics_by_variant(run: Run, names: Sequence[str]) -> pd.DataFrame:
+    """Metrics of `COLUMNS` by variant (index, plan order), combined over finished seeds; None if missing.
 
-    Columns: `names`, each that has a spread followed by its ``_std`` when the plan has several seeds.
+    Columns: `names`; with several seeds, columns with a spread are followed by their ``_std``.
     """
     cells = cells_frame(run)
     table: dict[str, list[Any]] = {}
@@ -28,7 +29,7 @@ def summary(run: Run, names: Sequence[str]) -> pd.DataFrame:
         if column.over_seeds == "mean":
             table[name] = [float(seeds.mean()) if len(seeds) else None for seeds in by_variant]
         elif column.over_seeds == "common":
-            table[name] = [common(seeds) for seeds in by_variant]
+            table[name] = [common_value(seeds) for seeds in by_variant]
         else:
             table[name] = [int(seeds.min()) if len(seeds) else None for seeds in by_variant]
         if column.spread and len(run.seeds) > 1:
@@ -36,39 +37,55 @@ def summary(run: Run, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(table, index=pd.Index(run.variants, dtype=object), dtype=object)
 
 
-def entries(figures: pd.DataFrame, name: str) -> list[Entry]:
-    """The printed column of a figure, best AP in bold."""
+def variant_table(
+    run: Run,
+    *,
+    name: str,
+    caption: str,
+    metrics: Sequence[str],
+    counts: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Table:
+    """A table of `metrics` with one row per variant. counts: ground-truth columns, shown as n in the headings."""
+    values = metrics_by_variant(run, (*metrics, *counts))
+    number = {count.removeprefix("ground_truths_"): common_value(values[count]) for count in counts}
+    columns = [[Entry(variant) for variant in run.variants], *(column_entries(values, metric) for metric in metrics)]
+    return Table(
+        name=name,
+        caption=caption,
+        frame=values.reset_index(names="variant"),
+        headings=(
+            Heading(name="variant", text="variant", left=True),
+            *(column_heading(COLUMNS[metric], number.get(metric.partition("_")[2])) for metric in metrics),
+        ),
+        rows=tuple(zip(*columns, strict=True)),
+        notes=(*notes, *unfinished_cells(run)),
+    )
+
+
+def column_entries(metrics: pd.DataFrame, name: str) -> list[Entry]:
+    """The printed column of a metric, with the best AP in bold."""
     column = COLUMNS[name]
-    texts = [spread(row, name, column.show) for _, row in figures.iterrows()]
-    return best(texts) if column.spread else [Entry(text) for text in texts]
+    texts = [with_std(row, name, column.show) for _, row in metrics.iterrows()]
+    return mark_best(texts) if column.spread else [Entry(text) for text in texts]
 
 
-def best(texts: Sequence[str]) -> list[Entry]:
-    """Entries with the highest figure marked, and all that print the same; nothing where there is no choice."""
+def mark_best(texts: Sequence[str]) -> list[Entry]:
+    """Entries with the highest value (and ties in print) marked; none if all are equal or only one exists."""
     values = [float(text.split()[0]) if text != MISSING else -math.inf for text in texts]
     top = max(values, default=-math.inf)
-    choice = len(set(values)) > 1 and sum(math.isfinite(value) for value in values) > 1
-    return [Entry(text, best=choice and value == top) for text, value in zip(texts, values, strict=True)]
+    differ = len(set(values)) > 1 and sum(math.isfinite(value) for value in values) > 1
+    return [Entry(text, best=differ and value == top) for text, value in zip(texts, values, strict=True)]
 
 
-def heading(column: Column, ground_truths: int | None = None) -> Heading:
-    """The heading of a column of `COLUMNS`, with the number of ground truths that its figures rest on."""
+def column_heading(column: Column, ground_truths: int | None = None) -> Heading:
+    """The heading of a metric, with its number of ground truths if given."""
     count = "" if ground_truths is None else f"\nn={ground_truths}"
     return Heading(name=column.name, text=column.header + count, group=column.group)
 
 
-def spread(row: pd.Series, name: str, show: Callable[[float], str]) -> str:
-    """A figure of a row in print, with its standard deviation where there is one."""
-    text = printed(row[name], show)
+def with_std(row: pd.Series, name: str, show: Callable[[float], str]) -> str:
+    """A metric of a row in print, with its standard deviation if it has one."""
+    text = formatted(row[name], show)
     deviation = row.get(f"{name}_std")
-    return text if absent(deviation) else f"{text} ± {printed(deviation, show)}"
-
-
-def absent(value: Any) -> bool:
-    """None, or not a number."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def printed(value: Any, show: Callable[[float], str]) -> str:
-    """A figure in print, n/a where it does not exist."""
-    return MISSING if absent(value) else show(value)
+    return text if is_missing(deviation) else f"{text} ± {formatted(deviation, show)}"

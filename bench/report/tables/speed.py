@@ -1,4 +1,4 @@
-"""The tables of throughput.json: stages of inference, training steps, comparison with torchvision, environment."""
+"""The tables of throughput.json: inference stages, training steps, comparison with torchvision, environment."""
 
 from __future__ import annotations
 
@@ -9,29 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich import box
-from rich.console import Console
-from rich.table import Table as Shown
-from rich.text import Text
 
 from bench.report.sentences import text_of
-from bench.report.tables.ablation import flat, write_tables
-from bench.report.tables.columns import per_cent, three_digits, whole
-from bench.report.tables.typeset import MISSING, Entry, Heading, Table
+from bench.report.tables.environment import flatten, name_value_table
+from bench.report.tables.formats import MISSING, integer, percent, three_digits
+from bench.report.tables.saving import write_tables
+from bench.report.tables.typeset import Entry, Heading, Table
 from bench.storage.run_folder import TABLES
 
 
 def _ratio(value: float) -> str:
-    """Two decimals: 0.94, 5.30; one from 10: 17.1."""
+    """Two decimals, one from 10: 0.94, 5.30, 17.1."""
     return f"{value:.{2 if value < 10 else 1}f}"
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A column: its name in the rows and in CSV, its heading, and how its values are printed (None: as text).
-
-    terminal: whether the terminal shows it too.
-    """
+    """A value of the rows: its key, its heading, and its format (None: text). terminal: shown there too."""
 
     name: str
     heading: str
@@ -39,93 +33,79 @@ class _Column:
     terminal: bool = True
 
 
-_TIMES = (
+_PERCENTILES = (
     _Column("p50_ms", "p50\nms", three_digits),
     _Column("p90_ms", "p90\nms", three_digits, terminal=False),
     _Column("p99_ms", "p99\nms", three_digits),
-    _Column("samples", "n", whole),
+    _Column("samples", "n", integer),
 )
-_STAGES = (
-    _Column("stage", "stage"),
-    _Column("precision", "precision"),
-    _Column("batch", "batch", whole),
-    _Column("images_per_second", "speed\nimages/s", three_digits),
-    *_TIMES,
-    _Column("workers", "workers", whole, terminal=False),
-    _Column("peak_memory_MiB", "memory\nMiB", whole),
-)
-_STEPS = (
-    _Column("schedule", "schedule"),
-    _Column("share", "steps\ndone %", per_cent),
-    _Column("precision", "precision"),
-    _Column("batch", "batch", whole, terminal=False),
-    _Column("trainable_stages", "stages\ntrained", whole, terminal=False),
-    _Column("trainable_M", "trained\nM", three_digits),
-    *_TIMES,
-    _Column("times_faster", "times\nas fast", _ratio),
-)
-_COMPARISON = (
-    _Column("task", "task"),
-    _Column("classes", "classes", whole),
-    _Column("batch", "batch", whole),
-    _Column("contender", "contender"),
-    _Column("precision", "precision"),
+_MEDIAN_AND_RATIO = (
     _Column("p50_ms", "median\nms", three_digits),
     _Column("iqr_ms", "IQR\nms", three_digits, terminal=False),
-    _Column("samples", "n", whole, terminal=False),
-    _Column("times_as_fast", "times\nas fast", _ratio),
-    _Column("share_of_ceiling", "of\nceiling %", per_cent, terminal=False),
-)
-_PREPARATION = (
-    _Column("contender", "contender"),
-    _Column("batch", "batch", whole),
-    _Column("images_per_second", "speed\nimages/s", three_digits),
-    _Column("p50_ms", "median\nms", three_digits),
-    _Column("iqr_ms", "IQR\nms", three_digits, terminal=False),
-    _Column("samples", "n", whole, terminal=False),
+    _Column("samples", "n", integer, terminal=False),
     _Column("times_as_fast", "times\nas fast", _ratio),
 )
-_CELLS = (
-    _Column("contender", "contender"),
-    _Column("precision", "precision"),
-    _Column("steps", "steps", whole),
-    _Column("batch", "batch", whole),
-    _Column("scored_images", "images\nscored", whole),
-    _Column("p50_ms", "median\nms", three_digits),
-    _Column("iqr_ms", "IQR\nms", three_digits, terminal=False),
-    _Column("samples", "n", whole, terminal=False),
-    _Column("times_as_fast", "times\nas fast", _ratio),
-)
-_INTERVAL = " (95% interval from n paired rounds)"
+_BATCH = _Column("batch", "batch", integer)
+_CONTENDER = _Column("contender", "contender")
+_IMAGES_PER_SECOND = _Column("images_per_second", "speed\nimages/s", three_digits)
+_PRECISION = _Column("precision", "precision")
 _COLUMNS = {
-    "throughput": _STAGES,
-    "training_steps": _STEPS,
-    "comparison": _COMPARISON,
-    "preparation": _PREPARATION,
-    "cells": _CELLS,
+    "throughput": (
+        _Column("stage", "stage"),
+        *(_PRECISION, _BATCH, _IMAGES_PER_SECOND, *_PERCENTILES),
+        _Column("workers", "workers", integer, terminal=False),
+        _Column("peak_memory_MiB", "memory\nMiB", integer),
+    ),
+    "training_steps": (
+        _Column("schedule", "schedule"),
+        _Column("share", "steps\ndone %", percent),
+        _PRECISION,
+        _Column("batch", "batch", integer, terminal=False),
+        _Column("trainable_stages", "stages\ntrained", integer, terminal=False),
+        _Column("trainable_M", "trained\nM", three_digits),
+        *_PERCENTILES,
+        _Column("times_faster", "times\nas fast", _ratio),
+    ),
+    "comparison": (
+        _Column("task", "task"),
+        _Column("classes", "classes", integer),
+        *(_BATCH, _CONTENDER, _PRECISION, *_MEDIAN_AND_RATIO),
+        _Column("share_of_ceiling", "of\nceiling %", percent, terminal=False),
+    ),
+    "preparation": (_CONTENDER, _BATCH, _IMAGES_PER_SECOND, *_MEDIAN_AND_RATIO),
+    "cells": (
+        *(_CONTENDER, _PRECISION),
+        _Column("steps", "steps", integer),
+        _BATCH,
+        _Column("scored_images", "images\nscored", integer),
+        *_MEDIAN_AND_RATIO,
+    ),
+}
+_INTERVAL = " (95% interval from n paired rounds)"
+# By table, the names of the columns that the terminal shows.
+TERMINAL_COLUMNS = {
+    table: tuple(column.name for column in columns if column.terminal) for table, columns in _COLUMNS.items()
 }
 
 
 def speed_tables(content: Mapping[str, Any]) -> list[Table]:
-    """The tables of a throughput.json, in order; those of the comparison if it was measured."""
+    """The tables of a throughput.json; the comparison with torchvision only if it was measured."""
     subject = _subject(content)
-    notes = tuple(str(note) for note in content["notes"])
     batches = " or ".join(map(str, sorted({row["batch"] for row in content["training_steps"]})))
     tables = [
         _table(
             "throughput",
             f"Inference by stage on {subject}. p50, p90 and p99 of n calls with a whole batch; "
             f"{content['images']} real images, stages interleaved.",
-            _STAGES,
             content["stages"],
-            notes=notes,
+            notes=tuple(str(note) for note in content["notes"]),
             keys=3,
         ),
         _table(
             "training_steps",
-            f"Training step of {batches} images (forward, loss, backward, update; without loading data), on {subject}, "
-            f"at shares of the schedule. Times as fast: relative to the step that trains everything{_INTERVAL}.",
-            _STEPS,
+            f"One training step with {batches} images (forward, loss, backward, update; without data loading) on "
+            f"{subject}, at several points of the schedule. Times as fast: relative to the step of the same schedule "
+            f"that trains all layers{_INTERVAL}.",
             content["training_steps"],
             notes=_precision_notes(content, content["training_steps"], "times_faster"),
             keys=3,
@@ -134,95 +114,63 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
     comparison = content.get("comparison")
     if comparison is not None:
         ceiling = ", ".join(f"{row['precision']} {row['GFLOP_per_second']:.0f}" for row in comparison["ceiling"])
-        tables.append(
+        tables += [
             _table(
                 "comparison",
-                "torchvision's SSD, as shipped and at its best (our precision, channels last, fused update), and ours, "
-                f"on {subject}. Median and interquartile range of n interleaved calls. Times as fast: relative to "
-                f"torchvision as shipped{_INTERVAL}. Classes: outputs, including background. Inference: from tensors "
-                f"to final boxes. Ceiling: GFLOP/s of one large dense convolution ({ceiling or 'not measured'}).",
-                _COMPARISON,
+                "torchvision's SSD, as shipped and tuned (our precision, channels last, fused optimizer), and ours, on "
+                f"{subject}. Median and interquartile range of n interleaved calls; times as fast: relative to "
+                f"torchvision as shipped{_INTERVAL}; classes: outputs including background; inference: preprocessed "
+                "tensors to final boxes; ceiling: GFLOP/s of one large dense convolution "
+                f"({ceiling or 'not measured'}).",
                 comparison["rows"],
                 notes=(*_precision_notes(content, comparison["rows"], "times_as_fast"), *comparison["notes"]),
                 keys=5,
-            )
-        )
-        tables.append(
+            ),
             _table(
                 "preparation",
-                f"Training batches from files, with SSD's augmentation, on one core; {subject}. Median and "
-                f"interquartile range of n interleaved batches. Times as fast: relative to torchvision{_INTERVAL}.",
-                _PREPARATION,
+                f"Training batches from files with SSD's augmentation, on one core; {subject}. Median and "
+                f"interquartile range of n interleaved batches; times as fast: relative to torchvision{_INTERVAL}.",
                 comparison["preparation"],
                 notes=_precision_notes(content, comparison["preparation"], "times_as_fast"),
                 keys=1,
-            )
-        )
-        tables.append(
+            ),
             _table(
                 "cells",
-                "A miniature cell: training steps from image files, and final boxes of validation images; "
-                f"{subject}. Median and interquartile range of n interleaved cells. Times as fast: relative to "
+                "A miniature cell: training steps from image files, then final boxes of validation images; "
+                f"{subject}. Median and interquartile range of n interleaved cells; times as fast: relative to "
                 f"torchvision as shipped{_INTERVAL}.",
-                _CELLS,
                 comparison["cells"],
                 notes=_precision_notes(content, comparison["cells"], "times_as_fast"),
                 keys=2,
-            )
-        )
+            ),
+        ]
     return [*tables, _environment(content)]
 
 
 def write_speed_tables(content: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write every table as CSV, Markdown and LaTeX into `folder`/tables; returns the files, in order."""
+    """Write every table as CSV, Markdown and LaTeX to `folder`/tables; returns the files in order."""
     return write_tables(speed_tables(content), folder / TABLES)
 
 
-def print_speed(content: Mapping[str, Any], console: Console) -> None:
-    """Print the tables and their notes in the terminal."""
-    for table in speed_tables(content)[:-1]:
-        console.print(Text(f"\n{table.caption}"))
-        shown = Shown(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-        in_terminal = [column.name for column in _COLUMNS[table.name] if column.terminal]
-        places = [place for place, heading in enumerate(table.headings) if heading.name in in_terminal]
-        for heading in (table.headings[place] for place in places):
-            shown.add_column(Text(heading.text), justify="left" if heading.left else "right", no_wrap=True)
-        for row in table.rows:
-            texts = [row[place].text for place in places]
-            shown.add_row(*(Text(text, style="dim" if text == MISSING else "") for text in texts))
-        console.print(shown)
-    console.print()
-    for note in [*content["notes"], *(content.get("comparison") or {}).get("notes", [])]:
-        console.print(Text(str(note), style="dim"))
-
-
 def _table(
-    name: str,
-    caption: str,
-    columns: Sequence[_Column],
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    notes: tuple[str, ...] = (),
-    keys: int,
+    name: str, caption: str, rows: Sequence[Mapping[str, Any]], *, notes: tuple[str, ...] = (), keys: int
 ) -> Table:
+    columns = _COLUMNS[name]
     names = [column.name for column in columns]
-    further = [key for row in rows[:1] for key in row if key not in names]
-    frame = pd.DataFrame(
-        [[row.get(key) for key in [*names, *further]] for row in rows], columns=[*names, *further], dtype=object
-    )
+    names += [key for row in rows[:1] for key in row if key not in names]  # further values are in the CSV only
     return Table(
         name=name,
         caption=caption,
-        frame=frame,
+        frame=pd.DataFrame([[row.get(key) for key in names] for row in rows], columns=names, dtype=object),
         headings=tuple(Heading(name=column.name, text=column.heading, left=column.show is None) for column in columns),
-        rows=tuple(tuple(Entry(_printed(row, column)) for column in columns) for row in rows),
+        rows=tuple(tuple(Entry(_text(row, column)) for column in columns) for row in rows),
         notes=notes,
         keys=keys,
     )
 
 
-def _printed(row: Mapping[str, Any], column: _Column) -> str:
-    """A value of a row, with its interval and number of rounds if it has one: "5.30 (5.10 to 5.50, n = 12)"."""
+def _text(row: Mapping[str, Any], column: _Column) -> str:
+    """A value of a row; a ratio with its interval and number of rounds: "5.30 (5.10 to 5.50, n = 12)"."""
     value, show = row.get(column.name), column.show
     if value is None:
         return MISSING
@@ -235,13 +183,13 @@ def _printed(row: Mapping[str, Any], column: _Column) -> str:
 
 
 def _interval(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
-    """The interval of a ratio; None without one (older files), or if the row is the reference itself."""
+    """The interval of a ratio. None in older files, and for the row that the others are relative to."""
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     return None if low is None or high is None or low == high else (low, high)
 
 
 def _precision_notes(content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], name: str) -> tuple[str, ...]:
-    """How many intervals were not narrow enough when the time was up."""
+    """How many intervals were still too wide when the time was up."""
     precision = content.get("ratio_precision")
     intervals = [interval for row in rows if (interval := _interval(row, name))]
     if precision is None or not intervals:
@@ -266,16 +214,10 @@ def _subject(content: Mapping[str, Any]) -> str:
 
 
 def _environment(content: Mapping[str, Any]) -> Table:
-    plain = {name: content.get(name) for name in ("data", "backbone", "variant", "weights", "trained", "images")}
-    lines = [
-        (name, text)
-        for name, text in flat(plain | {"precisions": content["precisions"]} | dict(content["environment"]))
-        if text
-    ]
-    return Table(
+    request = {name: content.get(name) for name in ("data", "backbone", "variant", "weights", "trained", "images")}
+    everything = request | {"precisions": content["precisions"]} | dict(content["environment"])
+    return name_value_table(
         name="environment",
-        caption=f"Environment of the measurements: {_subject(content)}.",
-        frame=pd.DataFrame(lines, columns=["name", "value"], dtype=object),
-        headings=(Heading(name="name", text="name", left=True), Heading(name="value", text="value", left=True)),
-        rows=tuple((Entry(name), Entry(value)) for name, value in lines),
+        caption=f"Environment of {_subject(content)}.",
+        lines=[(name, text) for name, text in flatten(everything) if text],
     )

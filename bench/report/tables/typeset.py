@@ -1,8 +1,7 @@
-"""A table as CSV, Markdown and LaTeX. What stands in the tables is the matter of `tables`.
+"""A table and its text as CSV, Markdown and LaTeX.
 
-The LaTeX needs the packages booktabs and amssymb and no more. It fits the text width of a plain article
-(345 pt): a table with too many columns is set as several tabulars beneath each other, one with too many
-rows as several `table` environments.
+The LaTeX needs only the packages booktabs and amssymb. It fits the text width of a plain article (345 pt): a table with
+too many columns becomes several tabulars below each other, one with too many rows several `table` environments.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from typing import Any
 
 import pandas as pd
 
-MISSING = "n/a"
 CHECK = "✓"
 
-TEXT_WIDTH = 340.0  # pt; LaTeX's article at 10 pt has 345, and widths are estimates
-FONTS = {"footnotesize": 4.25, "scriptsize": 3.99}  # and the width of a digit in pt, of cmr8 and cmr7
-# Of Computer Modern, in digits, where it is far from one.
+TEXT_WIDTH = 340.0  # pt; LaTeX's article at 10 pt has 345, but our widths are estimates
+FONTS = {"footnotesize": 4.25, "scriptsize": 3.99}  # width of a digit in pt, for cmr8 and cmr7
+# Character widths of Computer Modern, relative to a digit, where they differ much from 1.
 CHARACTER_WIDTHS = dict.fromkeys("fijlrt.,:;'()[]| ", 0.65) | dict.fromkeys("mwMW+%±×−✓", 1.65)
 COLUMN_GAP = 4.0  # pt, twice \tabcolsep
-LINES_PER_PAGE = 46  # of \footnotesize, with room for the caption
+MAX_PADDING = 30  # characters; longer Markdown cells do not widen the whole column
+LINES_PER_PAGE = 46  # in \footnotesize, leaving room for the caption
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heading:
-    """Of a printed column: `name` is that of the CSV column it shows, `text` may have several lines.
+    """Heading of a printed column. name: of the CSV column. text: may have several lines. left: left-aligned.
 
-    Neighbouring columns of one `group` stay in one tabular as long as they fit.
+    Adjacent columns of one `group` stay in one tabular if they fit.
     """
 
     name: str
@@ -45,7 +44,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands in one place of a printed table; the best of a column is set in bold."""
+    """The text of one cell of a printed table; `best` entries are bold."""
 
     text: str
     best: bool = False
@@ -53,10 +52,10 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Table:
-    """A table twice: `frame` with every figure in full, and the printed form.
+    """A table in full precision (`frame`) and in print (`headings`, `rows`).
 
-    keys: how many leading columns say what a row is about.
-    notes: sentences beneath the table (what failed, what is pending).
+    keys: number of leading columns that identify a row.
+    notes: sentences below the table (what failed, what is pending).
     """
 
     name: str
@@ -69,16 +68,16 @@ class Table:
 
 
 def with_integers(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """`frame` as a CSV shows it: the columns `names` without a point, and None where nothing is."""
+    """`frame` for CSV: the columns `names` as integers, and None for missing values."""
     shown = frame.astype(object).where(frame.notna(), None)
     for name in names:
         whole = [None if pd.isna(value) else int(value) for value in shown[name]]
-        shown[name] = pd.Series(whole, index=shown.index, dtype=object)  # else None makes floats of them
+        shown[name] = pd.Series(whole, index=shown.index, dtype=object)  # None would turn integers into floats
     return shown
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """CSV with the shortest digits that give the same floats back; what does not exist is empty."""
+    """CSV with the shortest digits that round-trip each float; missing values are empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(frame.columns)
@@ -88,13 +87,13 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def markdown_text(table: Table) -> str:
-    """GitHub's Markdown: caption, table with aligned columns, notes."""
+    """GitHub-flavoured Markdown: caption, table with aligned columns, notes."""
     header = [escape_markdown(heading.text).replace("\n", "<br>") for heading in table.headings]
     body = [
         [f"**{text}**" if entry.best else text for entry in row for text in [escape_markdown(entry.text)]]
         for row in table.rows
     ]
-    widths = [max(3, *(len(row[place]) for row in [header, *body])) for place in range(len(header))]
+    widths = [min(MAX_PADDING, max(3, *(len(row[place]) for row in [header, *body]))) for place in range(len(header))]
     rules = [
         ":" + "-" * (width - 1) if heading.left else "-" * (width - 1) + ":"
         for heading, width in zip(table.headings, widths, strict=True)
@@ -113,8 +112,8 @@ def markdown_text(table: Table) -> str:
 
 
 def latex_text(table: Table) -> str:
-    r"""One `table` environment or more, for ``\input`` in a document with booktabs and amssymb."""
-    # The larger font, unless the smaller one saves a tabular.
+    r"""One or more `table` environments, for ``\input`` in a document that loads booktabs and amssymb."""
+    # The larger font, unless the smaller one needs fewer tabulars.
     font = min(FONTS, key=lambda name: len(_column_blocks(table, FONTS[name])))
     pages: list[list[str]] = [[]]
     lines_left = LINES_PER_PAGE
@@ -143,7 +142,7 @@ def latex_text(table: Table) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """`text` with nothing in it that Markdown would take for its own; a line feed stays one."""
+    """Escape Markdown syntax in `text`; line feeds are kept."""
     return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", text)
 
 
@@ -163,11 +162,11 @@ LATEX = {
     "|": r"\textbar{}",
     '"': "''",  # \textquotedbl does not exist in LaTeX's default encoding
     "`": r"\char96{}",
-    # After the end of a row both would be an option of that end.
+    # After the end of a row, LaTeX would read these as its options.
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
-    # Two of them would become a dash.
+    # Two in a row would become a dash.
     "-": "{-}",
     CHECK: r"\checkmark{}",
     "±": r"$\pm$",
@@ -203,10 +202,10 @@ ACCENTS = {
 
 
 def escape_latex(text: str) -> str:
-    """`text` for LaTeX, whatever is in it, as ASCII where that can be.
+    """Escape any text for LaTeX, as ASCII where possible.
 
-    A character that pdfLaTeX does not know without further packages is itself in XeLaTeX and LuaLaTeX
-    and its code point, as ``[U+732B]``, in pdfLaTeX: a name in another script never breaks the document.
+    A character that pdfLaTeX does not support prints as itself in XeLaTeX and LuaLaTeX, and as its code point, such as
+    ``[U+732B]``, in pdfLaTeX. A name in another script therefore never breaks the document.
     """
     return "".join(_latex_character(character) for character in unicodedata.normalize("NFC", text))
 
@@ -222,7 +221,7 @@ def _latex_character(character: str) -> str:
         return f"\\{ACCENTS[mark]}{{{base}}}"
     if not character.isprintable():
         return " "
-    # \Umathchar exists in XeTeX and LuaTeX alone.
+    # Only XeTeX and LuaTeX define \Umathchar.
     return f"{{\\ifdefined\\Umathchar {character}\\else{{[}}U+{ord(character):04X}{{]}}\\fi}}"
 
 
@@ -233,12 +232,12 @@ def _row_blocks(table: Table) -> Iterator[Sequence[Sequence[Entry]]]:
 
 
 def _widths(table: Table, digit: float) -> list[float]:
-    """Estimated widths of the columns in pt; text that would take more than half the page is broken there."""
+    """Estimated column widths in pt; left-aligned text wraps at half the text width."""
     widths = []
     for place, heading in enumerate(table.headings):
-        lines = [_digits_wide(line) for line in heading.text.split("\n")]
-        # Bold Computer Modern is 15% wider.
-        lines += [_digits_wide(row[place].text) * (1.15 if row[place].best else 1) for row in table.rows]
+        lines = [_width_in_digits(line) for line in heading.text.split("\n")]
+        # Bold is 15% wider in Computer Modern.
+        lines += [_width_in_digits(row[place].text) * (1.15 if row[place].best else 1) for row in table.rows]
         widths.append(digit * max(lines) + COLUMN_GAP)
     longest = TEXT_WIDTH / 2
     return [
@@ -246,12 +245,12 @@ def _widths(table: Table, digit: float) -> list[float]:
     ]
 
 
-def _digits_wide(text: str) -> float:
+def _width_in_digits(text: str) -> float:
     return sum(CHARACTER_WIDTHS.get(character, 1.3 if character.isupper() else 1.0) for character in text)
 
 
 def _column_blocks(table: Table, digit: float) -> list[list[int]]:
-    """Places of the columns of each tabular: the keys in all, groups together where they fit."""
+    """Column indices of each tabular: the keys in every tabular, groups together if they fit."""
     widths = _widths(table, digit)
     keys = list(range(table.keys))
     room = TEXT_WIDTH + COLUMN_GAP - sum(widths[: table.keys])
@@ -302,7 +301,7 @@ def _tabular(table: Table, rows: Sequence[Sequence[Entry]], columns: Sequence[in
 
 
 def _plain(value: Any) -> Any:
-    """Of a frame's value: what CSV shows. Whole floats that stand for counts were made int before."""
+    """A value as CSV shows it. Counts are already int here."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return repr(float(value)) if isinstance(value, float) else value

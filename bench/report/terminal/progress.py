@@ -1,4 +1,4 @@
-"""How far the reading of a data set is: minutes of it before anything else can be shown."""
+"""Progress of reading a dataset, which can take minutes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from bench.report.terminal.display import SECONDS_BETWEEN_LINES, duration
+from bench.report.terminal.timing import SECONDS_BETWEEN_LINES, duration
 
 
 @contextmanager
 def images_checked(
     console: Console, *, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; elsewhere (a pipe, CI) now and then a line.
+    """Show a progress bar on a terminal, or a line at intervals elsewhere (pipe, CI).
 
-    Gives what is to be called with the number of images done and of all. `clock` gives seconds.
+    Yields a function to call with the number of images done and in total. `clock` returns seconds.
     """
     if console.is_terminal:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -26,14 +26,14 @@ def images_checked(
             task = bar.add_task("reading annotations", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total, description="checking images")
         return
-    first = said = clock()
+    started = printed = clock()
 
-    def say(done: int, total: int) -> None:
-        nonlocal said
+    def report(done: int, total: int) -> None:
+        nonlocal printed
         now = clock()
-        if now - said >= SECONDS_BETWEEN_LINES:
-            said = now
-            left = duration((now - first) / done * (total - done))
+        if now - printed >= SECONDS_BETWEEN_LINES:
+            printed = now
+            left = duration((now - started) / done * (total - done))
             console.print(f"checking images: {done:,} of {total:,}, about {left} left", highlight=False)
 
-    yield say
+    yield report

@@ -8,7 +8,8 @@ from bench.analysis.merging import merge_runs
 from bench.errors import UserError
 from bench.options import HOME, ReportOptions
 from bench.report import build_report
-from bench.report.terminal.display import print_ablation, print_verdict
+from bench.report.terminal.ablation import print_ablation
+from bench.report.terminal.verdict import print_verdict
 
 
 def run_report(options: ReportOptions) -> int:

@@ -13,7 +13,8 @@ from bench.detector.ssd import SSD
 from bench.device.hardware import available_cores, choose_device
 from bench.errors import UserError
 from bench.options import HOME, ThroughputOptions
-from bench.report.tables.speed import print_speed, write_speed_tables
+from bench.report.tables.speed import write_speed_tables
+from bench.report.terminal.speed import print_speed
 from bench.run.checks import check_cpu_kernels
 from bench.run.data import open_data
 from bench.run.predict import finished_cell, load_detector

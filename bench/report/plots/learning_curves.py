@@ -9,23 +9,23 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarForm
 from numpy.typing import NDArray
 
 from bench.analysis.run_records import Run, log_frame
-from bench.report.plots.canvas import annotate, legend_beside, looks, named, new_figure, nothing
+from bench.report.plots.canvas import annotate, legend_beside, legend_label, new_figure, show_empty, variant_styles
 
 
 def learning_curves(run: Run) -> Figure:
-    """Smoothed training loss of every variant (mean of its seeds), failed and unfinished cells too."""
+    """Smoothed training loss of every variant (mean over seeds), including failed and unfinished cells."""
     logs = log_frame(run)
     figure, panels = new_figure(run, height=3.2 + 0.12 * len(run.variants))
     axes = panels[0]
     drawn = []
-    for variant, look in looks(run).items():
+    for variant, style in variant_styles(run).items():
         curves = [
             pd.Series(smoothed(cell["loss"].to_numpy(dtype=float)), index=cell["step"])
             for _, cell in logs[logs["variant"] == variant].groupby("seed")
         ]
         if not curves:
             continue
-        # Up to the last step that every seed has reached, or the mean would jump where one ends.
+        # Stop at the last step that every seed has reached; beyond it the mean would jump.
         curve = pd.concat(curves, axis=1).interpolate(limit_area="inside").dropna(how="any").mean(axis=1)
         if not len(curve):
             continue
@@ -33,17 +33,17 @@ def learning_curves(run: Run) -> Figure:
         axes.plot(
             curve.index,
             curve,
-            color=look.colour,
-            linestyle=look.dash,
+            color=style.colour,
+            linestyle=style.dash,
             linewidth=1.4,
-            marker=look.marker,
+            marker=style.marker,
             markersize=5,
             mec="black",
             mew=0.5,
             markevery=(0.0, 0.12) if len(curve) > 10 else 1,
-            label=named(run, variant),
+            label=legend_label(run, variant),
         )
-    axes.set_xlabel("optimisation step")
+    axes.set_xlabel("training step")
     axes.set_ylabel("training loss (class + box), smoothed")
     if drawn:
         if (top := max(curve.max() for curve in drawn)) > 4 * (low := min(curve.min() for curve in drawn)) > 0:
@@ -54,13 +54,13 @@ def learning_curves(run: Run) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         legend_beside(figure, axes)
     else:
-        nothing(axes, "no cell has logged a step")
+        show_empty(axes, "no cell has logged a step")
     annotate(figure, run)
     return figure
 
 
 def smoothed(losses: NDArray[np.float64], span: float = 0.08) -> NDArray[np.float64]:
-    """Exponential moving average of about `span` of the curve, without a bias to its start; NaN stays out."""
+    """Exponential moving average over about `span` of the curve, bias-corrected at the start; NaN is kept as NaN."""
     window = max(1.0, span * len(losses))
     smooth = pd.Series(losses).ewm(span=window, adjust=True, ignore_na=True).mean()
     return np.where(np.isnan(losses), np.nan, smooth.to_numpy(dtype=float))

@@ -1,0 +1,50 @@
+"""The table of differences in error costs: what each variant fixed compared with the baseline."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bench.analysis.run_records import Run
+from bench.analysis.statistics import BOOTSTRAP, STUDENT
+from bench.report.sentences import subject, unfinished_cells
+from bench.report.tables.errors import INTEGERS
+from bench.report.tables.formats import formatted, integer, points
+from bench.report.tables.typeset import Entry, Heading, Table, with_integers
+
+
+def error_differences_table(run: Run, errors: pd.DataFrame) -> Table:
+    """Error costs minus those of the baseline; sizes, conditions and classes are in the CSV only."""
+    frame = errors[errors["variant"] != run.baseline].drop(columns=["dAP50_std"])
+    shown = frame[(frame["scope"] == "all") & frame["difference"].notna()]
+    reasons = dict.fromkeys(method for method in shown["method"] if method not in (BOOTSTRAP, STUDENT) and method)
+    return Table(
+        name="error_differences",
+        caption=f"Errors fixed by the variants on {subject(run)}: cost of each error type in points of AP50 minus that "
+        f"of {run.baseline or 'the baseline'}, same seeds. Negative: the type costs less than in the baseline. 95% "
+        "intervals, not adjusted for multiple comparisons: exploratory.",
+        frame=with_integers(frame, INTEGERS),
+        headings=(
+            Heading(name="variant", text="variant", left=True),
+            Heading(name="kind", text="errors", left=True),
+            Heading(name="count", text="number", group="number"),
+            Heading(name="difference", text="points\nof AP50", group="difference"),
+            Heading(name="low", text="95%\nfrom", group="difference"),
+            Heading(name="high", text="\nto", group="difference"),
+            Heading(name="method", text="interval from", left=True, group="method"),
+        ),
+        rows=tuple(_entries(row) for _, row in shown.iterrows()),
+        notes=(*(f"No interval: {reason.removeprefix('none: ')}." for reason in reasons), *unfinished_cells(run)),
+        keys=2,
+    )
+
+
+def _entries(row: pd.Series) -> tuple[Entry, ...]:
+    known = row["method"] in (BOOTSTRAP, STUDENT)
+    texts = [
+        str(row["variant"]),
+        str(row["kind"]),
+        formatted(row["count"], integer),
+        *(points(row[name]) for name in ("difference", "low", "high")),
+        f"{row['method'].split(' over ')[0]}, {row['n']:.0f} {row['n_of']}" if known else "none",
+    ]
+    return tuple(Entry(text) for text in texts)
