@@ -38,6 +38,16 @@ def detections_of(*found: tuple[int, int, float, float, float, float, float]) ->
     )
 
 
+def detections_at(index: ImageIndex, boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> Detections:
+    """One detection for each ground truth, of the same class, at `boxes`."""
+    return Detections(
+        image=index.image_of_box,
+        boxes=boxes.astype(np.float32),
+        scores=scores.astype(np.float32),
+        labels=index.labels,
+    )
+
+
 def random_boxes(rng: np.random.Generator, sizes: NDArray[np.int32], sides: tuple[float, float]) -> NDArray[np.float64]:
     """(K, 4) boxes inside images of `sizes` (K, 2), with sides uniform on a logarithmic scale."""
     extent = np.minimum(np.exp(rng.uniform(math.log(sides[0]), math.log(sides[1]), (len(sizes), 2))), sizes * 0.9)

@@ -6,25 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from bench.data.index import ImageIndex
 from bench.evaluation.coco import evaluate
 from bench.evaluation.detections import Detections
-from tests.evaluation_oracles import index_of, random_index
+from tests.evaluation_oracles import detections_at, index_of, random_index
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 SIDE = 60.0
-
-
-def detections_at(index: ImageIndex, boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> Detections:
-    """One detection for each ground truth, of the same class, at `boxes`."""
-    return Detections(
-        image=index.image_of_box,
-        boxes=boxes.astype(np.float32),
-        scores=scores.astype(np.float32),
-        labels=index.labels,
-    )
 
 
 def apart(index: ImageIndex) -> ImageIndex:

@@ -19,6 +19,7 @@ from bench.data.readers.voc import read_voc
 from bench.evaluation.coco import evaluate
 from bench.evaluation.detections import Detections
 from bench.evaluation.voc import voc_average_precision, with_voc
+from tests.evaluation_oracles import detections_at
 from tests.index_builders import LabelledBox, index_of
 
 CLASSES = 4
@@ -114,13 +115,6 @@ def crowded_set(rng: np.random.Generator, images: int, per_image: int) -> tuple[
         labels=labels.astype(np.int32)[order],
     )
     return index, detections
-
-
-def detections_at(index: ImageIndex, boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> Detections:
-    """A detection for each ground truth."""
-    return Detections(
-        image=index.image_of_box, boxes=boxes.astype(np.float32), scores=scores.astype(np.float32), labels=index.labels
-    )
 
 
 @settings(max_examples=40, deadline=None)
