@@ -14,11 +14,10 @@ import pytest
 import run_all
 from bench.analysis import merging
 from bench.analysis.merging import merge_runs
-from bench.analysis.results import analyse
 from bench.analysis.run_records import load_run
 from bench.errors import UserError
-from bench.report.tables.ablation import all_tables, write_tables
 from tests.analysis.made_run import write_matches
+from tests.report.oracles import written_tables
 
 TABLES = ("ablation", "effects", "per_class", "sizes", "errors", "throughput")
 
@@ -47,7 +46,7 @@ def by_seed(whole: Path) -> list[Path]:
 
 def tables_of(folder: Path) -> dict[str, pd.DataFrame]:
     """Write and read the tables, without the slower plots."""
-    write_tables(all_tables(analyse(load_run(folder))), folder / "tables")
+    written_tables(folder)
     return {name: pd.read_csv(folder / "tables" / f"{name}.csv") for name in TABLES}
 
 

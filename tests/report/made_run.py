@@ -1,4 +1,4 @@
-"""Runs as the runner writes them, made up: the figures are drawn from a formula and a seed."""
+"""Synthetic runs in the format of the runner, with metrics from a formula and a seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLASSES = ("car", "traffic_light", "50% & #1", "[odd] {name}\\~^$x$", "Fußgäng
 
 
 def matrix(axes: Sequence[str] = AXES) -> list[dict[str, bool]]:
-    """Factors of every combination, the baseline first."""
+    """The factors of every combination, baseline first."""
     rows = [dict(zip(axes, on, strict=True)) for on in product((False, True), repeat=len(axes))]
     return sorted(rows, key=lambda factors: sum(factors.values()))
 
@@ -34,7 +34,7 @@ def write_run(
     pending: Sequence[tuple[str, int]] = (),
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A run's folder. `failed` gives causes by variant and seed; `changes` replaces top parts of the plan."""
+    """Write a run folder. failed: causes by variant and seed. changes: replacements for entries of the plan."""
     rows = matrix() if factors is None else list(factors)
     axes = list(rows[0]) if rows else []
     variants: list[tuple[str, dict[str, bool], str | None]] = [(name_of(row), dict(row), None) for row in rows]
@@ -80,7 +80,7 @@ def write_cell(folder: Path, cell: Mapping[str, Any], *, cause: str | None = Non
 
 
 def record(cell: Mapping[str, Any], *, cause: str | None = None) -> dict[str, Any]:
-    """The record of a cell: about 20% AP, and 3, 4 and 1 points for each axis in turn."""
+    """The record of a cell: about 20% AP, plus 3, 4 and 1 points for the three axes."""
     content: dict[str, Any] = {"schema": 1, **cell, "status": "failed" if cause else "done", "failure": None}
     content |= {
         "accuracy": None,

@@ -1,4 +1,4 @@
-"""What the terminal shows, at the widths that terminals have, and in a pipe."""
+"""Terminal output at common widths and in a pipe."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import pytest
 from rich.console import Console
 
 from bench.analysis.run_records import load_run
-from bench.report.terminal.display import CellLine, LiveDisplay, duration, print_ablation
+from bench.report.terminal.ablation import print_ablation
+from bench.report.terminal.display import CellLabel, LiveDisplay
+from bench.report.terminal.timing import duration
 from tests.report.made_run import write_run
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that tests advance."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -29,8 +31,8 @@ def printed(folder: Path, width: int) -> list[str]:
     return out.getvalue().splitlines()
 
 
-def cells(count: int) -> list[CellLine]:
-    return [CellLine(id=str(number), variant=f"variant {number}", seed=0) for number in range(count)]
+def cells(count: int) -> list[CellLabel]:
+    return [CellLabel(id=str(number), variant=f"variant {number}", seed=0) for number in range(count)]
 
 
 def piped(count: int, clock: Clock) -> tuple[LiveDisplay, io.StringIO]:
@@ -38,7 +40,7 @@ def piped(count: int, clock: Clock) -> tuple[LiveDisplay, io.StringIO]:
     return LiveDisplay(cells(count), Console(file=out, width=80, force_terminal=False), clock=clock), out
 
 
-def terminal(display_cells: list[CellLine], clock: Clock, *, width: int = 100, height: int = 40) -> LiveDisplay:
+def terminal(display_cells: list[CellLabel], clock: Clock, *, width: int = 100, height: int = 40) -> LiveDisplay:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     return LiveDisplay(display_cells, console, clock=clock)
 
@@ -58,19 +60,19 @@ def test_one_table_at_100_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
-def test_nothing_wraps_badly_at_80_columns(tmp_path: Path, seeds: tuple[int, ...]) -> None:
+def test_no_row_wraps_at_80_columns(tmp_path: Path, seeds: tuple[int, ...]) -> None:
     folder = write_run(tmp_path / "run", seeds=seeds, controls=("lateral-only",))
     lines = printed(folder, 80)
     assert max(map(len, lines)) <= 80
     assert "…" not in "\n".join(lines)
     for variant in load_run(folder).variants:
-        # Once with the accuracy, once with the cost, each in one line.
+        # One line with accuracy and one with cost.
         assert sum(line.split(" ")[0] == variant for line in lines) == 2
     headings = [line.split() for line in lines if line.startswith("variant")]
     assert headings[0] == ["variant", "fpn", "anchors", "unfreezing", "AP", "AP50", "AP75", "S", "M", "L"]
 
 
-def test_long_names_are_broken_at_their_plus_signs(tmp_path: Path) -> None:
+def test_long_names_break_at_plus_signs(tmp_path: Path) -> None:
     axes = ("pyramid", "anchors", "unfreezing", "giou")
     everything = dict.fromkeys(axes, True)
     lines = printed(write_run(tmp_path / "run", factors=[dict.fromkeys(axes, False), everything], seeds=(0, 1)), 80)
@@ -78,7 +80,7 @@ def test_long_names_are_broken_at_their_plus_signs(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_failures_are_told_with_cause_and_place(tmp_path: Path) -> None:
+def test_failures_show_cause_and_folder(tmp_path: Path) -> None:
     cause = "the loss is [red]not finite[/red] in [bold]"
     folder = write_run(tmp_path / "run", failed={("fpn", 0): cause}, pending=[("anchors", 0)])
     lines = printed(folder, 100)
@@ -115,13 +117,13 @@ def test_a_pipe_gets_a_line_per_change_and_progress_every_20_seconds() -> None:
     assert "\x1b" not in out.getvalue()
 
 
-def test_square_brackets_are_no_style_in_a_pipe() -> None:
+def test_square_brackets_are_not_markup_in_a_pipe() -> None:
     display, out = piped(1, Clock())
     display.update("0", state="running", phase="fitting [bold] priors")
     assert out.getvalue() == "[0 s] variant 0: fitting [bold] priors\n"
 
 
-def test_the_table_shows_every_cell_with_phase_loss_speed_and_time() -> None:
+def test_the_table_shows_phase_loss_speed_and_time_of_every_cell() -> None:
     clock = Clock()
     display = terminal(cells(4), clock)
     with display:
@@ -140,7 +142,7 @@ def test_the_table_shows_every_cell_with_phase_loss_speed_and_time() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100])
-def test_a_low_terminal_shows_what_matters(width: int) -> None:
+def test_a_low_terminal_shows_the_most_important_cells(width: int) -> None:
     clock = Clock()
     display = terminal(cells(40), clock, width=width, height=14)
     for number in range(20):
@@ -155,26 +157,26 @@ def test_a_low_terminal_shows_what_matters(width: int) -> None:
     assert "and 32 more cells" in text and "20 of 40 cells finished" in text
 
 
-def test_time_left_before_the_first_cell_is_from_its_own_pace() -> None:
+def test_time_left_before_the_first_cell_has_finished_uses_its_pace() -> None:
     clock = Clock()
     display, _ = piped(4, clock)
     assert display.seconds_left() is None
     display.update("0", state="running", phase="training")
     clock.now += 10  # building the network
-    # Resumed from a checkpoint: the pace is of the steps seen, not of step 50 in 10 seconds.
+    # Resumed from a checkpoint: step 50 after 10 seconds is not the pace.
     display.update("0", step=50, steps=100)
     assert display.seconds_left() is None
     clock.now += 20
     display.update("0", step=60)
-    # 40 steps of 2 s are left, and three cells of 10 + 20 + 80 s.
+    # Left: 40 steps of 2 s, and three cells of 10 + 20 + 80 s.
     assert display.seconds_left() == pytest.approx(80 + 3 * 110)
 
 
-def test_a_slow_first_step_is_not_taken_for_the_pace() -> None:
+def test_a_slow_first_step_does_not_count_for_the_pace() -> None:
     clock = Clock()
     display, _ = piped(1, clock)
     display.update("0", state="running", phase="training", step=0, steps=90)
-    clock.now += 14  # loops are compiled in the first step
+    clock.now += 14  # the first step compiles kernels
     display.update("0", step=1)
     assert display.seconds_left() is None
     clock.now += 2
@@ -188,7 +190,7 @@ def test_time_left_counts_finished_cells_and_how_many_run_at_once() -> None:
     display.update("0", state="running")
     clock.now += 100
     display.update("0", state="done")
-    display.update("1", state="kept")  # took no time now: must not shorten the estimate
+    display.update("1", state="kept")  # takes no time now and must not shorten the estimate
     display.update("2", state="running")
     display.update("2", state="failed")  # nor must an early failure
     display.update("3", state="running")
@@ -200,7 +202,7 @@ def test_time_left_counts_finished_cells_and_how_many_run_at_once() -> None:
     assert display.seconds_left() == 0
 
 
-def test_what_is_said_at_every_look_does_not_move_the_time_left() -> None:
+def test_repeated_updates_do_not_change_the_time_left() -> None:
     clock = Clock()
     display, _ = piped(3, clock)
     display.update("0", state="running", step=1, steps=10)
@@ -214,7 +216,7 @@ def test_what_is_said_at_every_look_does_not_move_the_time_left() -> None:
     assert display.seconds_left() == pytest.approx(70 + 100)
 
 
-def test_a_retry_starts_afresh() -> None:
+def test_a_retry_resets_the_progress() -> None:
     clock = Clock()
     display = terminal(cells(1), clock)
     display.update("0", state="running", step=70, steps=100, loss=9.0)
@@ -225,7 +227,7 @@ def test_a_retry_starts_afresh() -> None:
     assert "70/100" not in line and "9.00" not in line and "0:00" in line
 
 
-def test_a_cell_that_is_not_shown_is_a_mistake() -> None:
+def test_an_unknown_cell_raises_key_error() -> None:
     display, _ = piped(1, Clock())
     with pytest.raises(KeyError):
         display.update("9", state="running")

@@ -1,4 +1,4 @@
-"""The table and the plot of effects say what was computed, and no more than can be said."""
+"""The table and plot of effects show the computed values and claim no more."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bench.analysis.effects import COLUMNS, effects_frame
 from bench.analysis.run_records import load_run
 from bench.report import build_report
 from bench.report.plots.effects import effect_intervals
-from bench.report.tables.effects import effects_table, points, remarks
-from bench.report.tables.typeset import MISSING
+from bench.report.tables.effects import effects_table, remarks
+from bench.report.tables.formats import MISSING, points
 from tests.analysis.made_run import write_matches
 from tests.report.made_run import matrix, write_run
 
 
 def printed(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """Printed rows by figure and contrast: heading's name to text."""
+    """Printed rows by metric and contrast, as text by column name."""
     run = load_run(folder)
     table = effects_table(run, effects_frame(run))
     names = [heading.name for heading in table.headings]
@@ -28,7 +28,7 @@ def printed(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
     return {(row["measure"], row["contrast"]): row for row in rows}
 
 
-def test_the_csv_holds_every_figure_in_full(tmp_path: Path) -> None:
+def test_the_csv_has_every_value_in_full_precision(tmp_path: Path) -> None:
     folder = write_matches(tmp_path / "run", axes=("fpn", "anchors"), controls=("half-data",))
     build_report(folder)
     with (folder / "tables/effects.csv").open(encoding="utf-8", newline="") as file:
@@ -57,14 +57,14 @@ def test_print_has_points_signs_and_reasons(tmp_path: Path) -> None:
     assert rows["train seconds", "fpn"]["method"] == "none (a)"
     run = load_run(folder)
     notes = effects_table(run, effects).notes
-    assert any("these trained models alone" in note for note in notes)
+    assert any("these trained models only" in note for note in notes)
     assert "(a) No interval: timed with one seed." in notes
 
 
 def test_rows_of_missing_cells_are_printed_once(tmp_path: Path) -> None:
     folder = write_matches(tmp_path / "run", axes=("fpn", "anchors"), failed={("fpn", 0): "loss is not finite"})
     rows = printed(folder)
-    assert [figure for figure, _ in rows] == ["AP"] * 3
+    assert [metric for metric, _ in rows] == ["AP"] * 3
     assert {row["effect"] for row in rows.values()} == {MISSING}
     run = load_run(folder)
     notes = effects_table(run, effects_frame(run)).notes
@@ -72,7 +72,7 @@ def test_rows_of_missing_cells_are_printed_once(tmp_path: Path) -> None:
     assert "Failed: fpn, seed 0 (loss is not finite)" in notes
 
 
-def test_too_few_seeds_are_said_so_with_how_many_would_tell(tmp_path: Path) -> None:
+def test_too_few_seeds_are_noted_with_the_number_needed(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", factors=matrix(("fpn", "anchors")), seeds=(0, 1, 2))
     for path in folder.glob("cells/*/record.json"):
         record = json.loads(path.read_text())
@@ -81,14 +81,16 @@ def test_too_few_seeds_are_said_so_with_how_many_would_tell(tmp_path: Path) -> N
         path.write_text(json.dumps(record))
     run = load_run(folder)
     effects = effects_frame(run)
-    said = remarks(effects)
-    # For a difference of one deviation the t test needs 10.
-    assert said[0].startswith("fpn: 3 seeds are too few to tell. A difference of the size seen (+1.0 points of AP)")
-    assert "would need about 10 seeds, if" in said[0]
-    assert said[1].startswith("anchors: 3 seeds") and "more than 1000" in said[1]
+    notes = remarks(effects)
+    # For a difference of one standard deviation, the t test needs 10.
+    assert notes[0].startswith(
+        "fpn: 3 seeds are too few to tell. Detecting the observed difference (+1.0 points of AP)"
+    )
+    assert "would need about 10 seeds, assuming" in notes[0]
+    assert notes[1].startswith("anchors: 3 seeds") and "more than 1000" in notes[1]
     shown = effects_table(run, effects).frame
     of_ap = shown[(shown["measure"] == "AP") & (shown["kind"] == "main effect")]
-    assert list(map(str, of_ap["seeds_needed"]))[:2] == ["10", "None"]  # whole numbers, though some have none
+    assert list(map(str, of_ap["seeds_needed"]))[:2] == ["10", "None"]  # integers, although some are missing
 
 
 def test_the_plot_draws_each_interval_and_names_its_source(tmp_path: Path) -> None:
@@ -101,16 +103,16 @@ def test_the_plot_draws_each_interval_and_names_its_source(tmp_path: Path) -> No
     assert [label.get_text() for label in axes.get_yticklabels()] == rows["contrast"].tolist()
     bars = [np.asarray(line.get_xdata(), dtype=float) for line in axes.get_lines() if line.get_linewidth() == 2.2]
     np.testing.assert_allclose(bars, 100 * rows[["low", "high"]].to_numpy(dtype=float))
-    assert "paired bootstrap over 40 images, of these trained models alone" in " ".join(figure.get_supxlabel().split())
+    assert "paired bootstrap over 40 images, these trained models only" in " ".join(figure.get_supxlabel().split())
     assert axes.get_xlim()[0] == -axes.get_xlim()[1]
 
 
-@pytest.mark.parametrize(("factors", "said"), [([{}], "no effects"), (matrix(("fpn",)), "no interval")])
-def test_a_plot_without_intervals_says_so(tmp_path: Path, factors: list[dict[str, bool]], said: str) -> None:
+@pytest.mark.parametrize(("factors", "text"), [([{}], "no effects"), (matrix(("fpn",)), "no interval")])
+def test_a_plot_without_intervals_says_so(tmp_path: Path, factors: list[dict[str, bool]], text: str) -> None:
     run = load_run(write_run(tmp_path / "run", factors=factors))
     figure = effect_intervals(run, effects_frame(run))
     figure.draw_without_rendering()
-    assert any(said in text.get_text() for text in figure.axes[0].texts)
+    assert any(text in label.get_text() for label in figure.axes[0].texts)
 
 
 def test_points_have_a_sign_and_a_true_minus() -> None:

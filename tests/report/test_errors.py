@@ -1,4 +1,4 @@
-"""Tables and plots of error types: the figures of the frame, for whatever a run has kept."""
+"""Tables and plots of error types, for any set of stored files."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.report.tables.error_costs import error_differences_table, errors_table
 from matplotlib.figure import Figure
 
 from bench.analysis.cell_errors import load_run_errors
 from bench.analysis.confusion import confusion_matrix
 from bench.analysis.error_costs import errors_frame
-from bench.analysis.results import analyse
 from bench.analysis.run_records import load_run
 from bench.evaluation.error_types import KINDS
+from bench.report.plots.ap_against_iou import ap_against_iou
+from bench.report.plots.calibration import calibration
 from bench.report.plots.confusion import confusion_matrices
-from bench.report.plots.detections import ap_against_iou, calibration, precision_recall
-from bench.report.plots.error_costs import ap50_given_back
-from bench.report.tables.ablation import all_tables, write_tables
-from bench.report.tables.typeset import MISSING
+from bench.report.plots.errors import error_costs
+from bench.report.plots.precision_recall import precision_recall
+from bench.report.tables import TABLES
+from bench.report.tables.error_differences import error_differences_table
+from bench.report.tables.errors import errors_table
+from bench.report.tables.formats import MISSING
+from bench.report.tables.saving import write_tables
 from tests.analysis.made_errors import drawn_truths, write_found
 from tests.evaluation_oracles import detections_of, index_of
 from tests.report.made_run import write_run
+from tests.report.oracles import written_tables
 
 CURVES = (ap_against_iou, precision_recall, calibration, confusion_matrices)
 
@@ -34,7 +38,7 @@ def drawn(folder: Path) -> dict[str, Figure]:
     run = load_run(folder)
     cell_errors = load_run_errors(run)
     figures = {draw.__name__: draw(run, cell_errors) for draw in CURVES}
-    figures["errors"] = ap50_given_back(run, cell_errors, errors_frame(run, cell_errors))
+    figures["errors"] = error_costs(run, cell_errors, errors_frame(run, cell_errors))
     for figure in figures.values():
         figure.draw_without_rendering()
     return figures
@@ -45,7 +49,7 @@ def lines_of(figure: Figure) -> dict[str, np.ndarray]:
     return {label.split("\n")[0]: points for label, points in found.items() if not label.startswith("_")}
 
 
-def test_tables_show_the_figures_of_the_frame(tmp_path: Path) -> None:
+def test_tables_show_the_values_of_the_frame(tmp_path: Path) -> None:
     folder = write_found(tmp_path / "run", drawn_truths(), axes=("fpn", "anchors"), failed={("anchors", 0): "lost"})
     run = load_run(folder)
     cell_errors = load_run_errors(run)
@@ -64,8 +68,8 @@ def test_tables_show_the_figures_of_the_frame(tmp_path: Path) -> None:
     differences = error_differences_table(run, frame)
     assert {row[0].text for row in differences.rows} == {"fpn", "fpn+anchors"}
     by_kind = {row[1].text: row for row in differences.rows if row[0].text == "fpn"}
-    said = 100 * first["difference"]["localisation"]
-    assert by_kind["localisation"][3].text.replace("−", "-") == f"{said:+.1f}"
+    expected_points = 100 * first["difference"]["localisation"]
+    assert by_kind["localisation"][3].text.replace("−", "-") == f"{expected_points:+.1f}"
     assert by_kind["localisation"][6].text.startswith("paired bootstrap, ")
 
     write_tables([table], folder / "tables")
@@ -76,7 +80,7 @@ def test_tables_show_the_figures_of_the_frame(tmp_path: Path) -> None:
     assert line["ground_truths"].isdigit()
 
 
-def test_plots_show_every_variant_that_found_something(tmp_path: Path) -> None:
+def test_plots_show_every_variant_with_detections(tmp_path: Path) -> None:
     folder = write_found(tmp_path / "run", drawn_truths(), axes=("fpn", "anchors"), pending=[("anchors", 0)])
     run = load_run(folder)
     cell_errors = load_run_errors(run)
@@ -97,7 +101,7 @@ def test_plots_show_every_variant_that_found_something(tmp_path: Path) -> None:
     assert all("pending: anchors" in figure.get_supxlabel() for figure in figures.values())
 
 
-def test_confusion_is_of_the_baseline_and_the_best(tmp_path: Path) -> None:
+def test_confusion_shows_the_baseline_and_the_best_variant(tmp_path: Path) -> None:
     folder = write_found(tmp_path / "run", drawn_truths(), axes=("fpn", "anchors"), seeds=(0, 1))
     run = load_run(folder)
     cell_errors = load_run_errors(run)
@@ -112,7 +116,7 @@ def test_confusion_is_of_the_baseline_and_the_best(tmp_path: Path) -> None:
     assert sum(int(text.get_text()) for text in figure.axes[1].texts) == total
 
 
-def test_many_classes_are_cut_to_those_with_the_most_ground_truths(tmp_path: Path) -> None:
+def test_many_classes_are_reduced_to_those_with_the_most_ground_truths(tmp_path: Path) -> None:
     boxes = [(label, 10.0, 10.0, 60.0, 60.0) for label in range(40) for _ in range(1 if label < 10 else 2)]
     index = index_of([[box] for box in boxes], classes=40)
     found = detections_of(*((image, box[0], 0.9, *box[1:]) for image, box in enumerate(boxes)))
@@ -125,7 +129,7 @@ def test_many_classes_are_cut_to_those_with_the_most_ground_truths(tmp_path: Pat
 
 
 @pytest.mark.parametrize("case", ["nothing found", "nothing to find", "one class", "records alone", "all failed"])
-def test_whatever_a_run_has_it_is_drawn_and_tabled(tmp_path: Path, case: str) -> None:
+def test_any_run_has_tables_and_plots(tmp_path: Path, case: str) -> None:
     folder = tmp_path / "run"
     one = index_of([[(0, 10, 10, 60, 60)], []], classes=1)
     if case == "records alone":
@@ -137,19 +141,18 @@ def test_whatever_a_run_has_it_is_drawn_and_tabled(tmp_path: Path, case: str) ->
         found = detections_of() if case == "nothing found" else detections_of((0, 0, 0.9, 10, 10, 60, 60))
         write_found(folder, index, found=found)
     figures = drawn(folder)
-    run = load_run(folder)
-    written = write_tables(all_tables(analyse(run)), folder / "tables")
-    said = (folder / "tables/errors.md").read_text()
-    assert all(path.stat().st_size > 0 for path in written)
+    written = written_tables(folder)
+    markdown = (folder / "tables/errors.md").read_text()
+    assert len(written) == 3 * len(TABLES)
     if case in ("records alone", "all failed"):
-        assert MISSING in said and ("no matches.npz kept" in said) == (case == "records alone")
+        assert MISSING in markdown and ("no matches.npz kept" in markdown) == (case == "records alone")
         assert all(figure.axes[0].texts for figure in figures.values())
     elif case == "nothing found":
-        (row,) = [line for line in said.splitlines() if line.startswith("| fpn ") and "| all " in line]
+        (row,) = [line for line in markdown.splitlines() if line.startswith("| fpn ") and "| all " in line]
         assert "0.0 (1)" in row
 
 
-def test_a_note_says_which_cells_kept_nothing(tmp_path: Path) -> None:
+def test_a_note_names_cells_without_error_types(tmp_path: Path) -> None:
     folder = write_found(tmp_path / "run", drawn_truths())
     (gone,) = [cell for cell in json.loads((folder / "plan.json").read_text())["cells"] if cell["variant"] == "fpn"]
     (folder / "cells" / gone["id"] / "error_types.npz").unlink()
@@ -158,4 +161,4 @@ def test_a_note_says_which_cells_kept_nothing(tmp_path: Path) -> None:
     table = errors_table(run, cell_errors, errors_frame(run, cell_errors))
     (note,) = table.notes
     assert note.startswith("n/a: fpn (seed 0): neither error_types.npz nor the boxes")
-    assert "fpn" in lines_of(precision_recall(run, cell_errors))  # that needs the matches alone
+    assert "fpn" in lines_of(precision_recall(run, cell_errors))  # needs only the matches

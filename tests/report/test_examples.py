@@ -1,4 +1,4 @@
-"""Examples mark what the evaluator matched, missed and refused, each in its place."""
+"""Examples mark the true positives, false positives and misses of the evaluator."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from bench.evaluation.matches import average_precision
 from bench.report.page.examples import examples
 from tests.index_builders import index_of
 from tests.report.made_run import matrix, write_run
-from tests.report.test_page import written
+from tests.report.oracles import written_page
 
 TRUTHS = [[(0, 10.0, 10.0, 50.0, 50.0), (1, 60.0, 20.0, 90.0, 70.0)], [], [(1, 5.0, 5.0, 30.0, 30.0)]]
-# image, label, score, box: a hit, one of the wrong class, a faint one on a truth, a false alarm
+# image, label, score, box: a true positive, a wrong class, a low score on a ground truth, a false positive
 FOUND = [
     (0, 0, 0.9, (11.0, 10.0, 50.0, 50.0)),
     (0, 0, 0.8, (60.0, 20.0, 90.0, 70.0)),
@@ -58,30 +58,30 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_hits_misses_and_false_alarms_are_those_of_the_evaluator(folder: Path) -> None:
+def test_marks_are_those_of_the_evaluator(folder: Path) -> None:
     first, second, third = examples(load_run(folder))
-    arms = dict(first.arms)
-    assert list(arms) == ["baseline", "fpn"] and first.size == (100, 80)
-    marks = {mark.text: (mark.kind, mark.box) for mark in arms["baseline"]}
+    marks_of = dict(first.variants)
+    assert list(marks_of) == ["baseline", "fpn"] and first.size == (100, 80)
+    marks = {mark.text: (mark.kind, mark.box) for mark in marks_of["baseline"]}
     assert marks == {
         "missed: class 1": ("miss", (60, 20, 30, 50)),
-        "false alarm: class 0, score 0.80": ("alarm", (60, 20, 30, 50)),
-        "hit: class 0, score 0.90": ("hit", (11, 10, 39, 40)),
+        "false positive: class 0, score 0.80": ("alarm", (60, 20, 30, 50)),
+        "true positive: class 0, score 0.90": ("hit", (11, 10, 39, 40)),
     }
-    assert [mark.kind for mark in arms["fpn"]] == ["miss", "miss"]
-    assert [mark.kind for mark in dict(second.arms)["baseline"]] == ["alarm"]
-    # below the score that is drawn, a match is no hit
-    assert [mark.kind for mark in dict(third.arms)["baseline"]] == ["miss"]
+    assert [mark.kind for mark in marks_of["fpn"]] == ["miss", "miss"]
+    assert [mark.kind for mark in dict(second.variants)["baseline"]] == ["alarm"]
+    # below the score threshold, the ground truth counts as missed
+    assert [mark.kind for mark in dict(third.variants)["baseline"]] == ["miss"]
 
 
-def test_the_page_holds_each_picture_once_and_draws_on_it_for_both(folder: Path) -> None:
-    page = written(folder)
+def test_the_page_embeds_each_image_once_for_both_variants(folder: Path) -> None:
+    page = written_page(folder)
     assert page.count("data:image/jpeg") == 3 and page.count('<use href="#picture-') == 3
     assert page.count('<rect class="hit"') == 1 and page.count('<rect class="alarm"') == 2
-    assert re.search(r'aria-label="baseline on 0.png: 1 hits, 1 false alarms, 1 missed"', page)
+    assert re.search(r'aria-label="baseline on 0.png: 1 true positives, 1 false positives, 1 missed"', page)
 
 
 @pytest.mark.parametrize("lost", ["thumbnails/thumbnails.json", "ground_truth.json"])
 def test_a_run_without_thumbnails_has_a_page_without_examples(folder: Path, lost: str) -> None:
     (folder / lost).unlink()
-    assert examples(load_run(folder)) == [] and 'id="examples"' not in written(folder)
+    assert examples(load_run(folder)) == [] and 'id="examples"' not in written_page(folder)

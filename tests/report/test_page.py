@@ -1,4 +1,4 @@
-"""The page: whole, escaped, without the network, and without a fault in a browser."""
+"""The page: complete, escaped, without network access, and without errors in a browser."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.results import analyse
 from bench.analysis.run_records import load_run
-from bench.report.page.page import request_command, write_page
-from bench.report.tables.ablation import all_tables
-from bench.report.verdict import verdict
+from bench.report.page.page import request_command
 from tests.report.made_run import CLASSES, matrix, write_run
+from tests.report.oracles import written_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "<script>alert(1)</script> \"quoted\" & 'more'"
@@ -35,7 +33,7 @@ document.body.dataset.found = `wide:${wide}|falling:${falling}|rising:${column()
 
 
 class Outline(HTMLParser):
-    """Headings, images, identities, and every address that the page names."""
+    """Headings, images, ids and addresses of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,14 +54,6 @@ class Outline(HTMLParser):
         self.addresses += [given[name] or "" for name in ("src", "href") if name in given]
 
 
-def written(folder: Path) -> str:
-    run = load_run(folder)
-    analysis = analyse(run)
-    path = write_page(run, verdict(analysis), all_tables(analysis))
-    assert path == folder / "report.html"
-    return path.read_text(encoding="utf-8")
-
-
 def outline(page: str) -> Outline:
     parser = Outline()
     parser.feed(page)
@@ -72,7 +62,7 @@ def outline(page: str) -> Outline:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a failed and a pending cell, a hostile cause, and plots."""
+    """A run with a failed and a pending cell, a cause with markup, and a plot."""
     folder = write_run(
         tmp_path_factory.mktemp("runs") / "run",
         factors=matrix(("fpn", "anchors")),
@@ -87,15 +77,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> str:
-    return written(folder)
+    return written_page(folder)
 
 
-def test_nothing_of_the_user_becomes_markup(page: str) -> None:
+def test_user_text_is_escaped(page: str) -> None:
     assert "<script>alert(1)" not in page and page.count("&lt;script&gt;alert(1)") > 2
     assert outline(page).tags.count("script") == 1
 
 
-def test_every_address_is_within_the_page(page: str) -> None:
+def test_every_address_stays_within_the_page(page: str) -> None:
     parsed = outline(page)
     assert all(address.startswith(("#", "data:")) for address in parsed.addresses)
     assert "url(" not in page and "@import" not in page and "default-src 'none'" in page
@@ -103,21 +93,21 @@ def test_every_address_is_within_the_page(page: str) -> None:
     assert targets <= set(parsed.ids) and len(set(parsed.ids)) == len(parsed.ids)
 
 
-def test_headings_go_down_one_level_at_a_time_and_pictures_have_words(page: str) -> None:
+def test_heading_levels_do_not_skip_and_images_have_alternative_text(page: str) -> None:
     parsed = outline(page)
     assert parsed.levels[0] == 1 and parsed.levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(parsed.levels, parsed.levels[1:], strict=False))
     assert len(parsed.alts) == 1 and len(parsed.alts[0]) > 20
 
 
-def test_the_verdict_comes_first_and_each_figure_names_its_cell(page: str) -> None:
+def test_the_verdict_comes_first_and_each_value_names_its_source(page: str) -> None:
     assert (
         page.index('id="verdict"') < page.index('id="ablation"') < page.index('id="effects"') < page.index('id="made"')
     )
     assert re.search(r'<b title="ablation: baseline, AP">\d', page)
 
 
-def test_table_failures_and_origin_are_all_there(folder: Path, page: str) -> None:
+def test_tables_failures_and_provenance_are_present(folder: Path, page: str) -> None:
     run = load_run(folder)
     assert page.count("✓") == 4 and "<strong>" in page and "Pending: anchors, seed 0." in page
     assert all(cell.id in page for cell in run.cells) and "Traceback (most recent call last):" in page
@@ -125,14 +115,14 @@ def test_table_failures_and_origin_are_all_there(folder: Path, page: str) -> Non
     assert CLASSES[-1] in page
 
 
-def test_a_run_of_nothing_has_a_page_too(tmp_path: Path) -> None:
+def test_a_run_without_finished_cells_has_a_page(tmp_path: Path) -> None:
     factors = matrix(("fpn",))
-    page = written(write_run(tmp_path / "run", factors=factors, pending=[("baseline", 0), ("fpn", 0)]))
-    assert "nothing can be said yet" in page and "n/a" in page and ">nan<" not in page
+    page = written_page(write_run(tmp_path / "run", factors=factors, pending=[("baseline", 0), ("fpn", 0)]))
+    assert "no results yet" in page and "n/a" in page and ">nan<" not in page
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page in")
-def test_a_browser_finds_no_fault_sorts_and_holds_the_width_of_a_phone(folder: Path, page: str, tmp_path: Path) -> None:
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_browser_shows_no_error_sorts_and_fits_the_width_of_a_phone(folder: Path, page: str, tmp_path: Path) -> None:
     assert CHROMIUM is not None
     measured = tmp_path / "measured.html"
     measured.write_text(page.replace("</body>", f"{MEASURE}</body>"), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The plots: drawn for any run, nothing overlapping, nothing hidden, no global state touched."""
+"""Plots: drawn for any run, without overlap or hidden values, and without changing global state."""
 
 from __future__ import annotations
 
@@ -20,31 +20,19 @@ from PIL import Image
 from bench.analysis.results import analyse
 from bench.analysis.run_records import cells_frame, load_run
 from bench.report import build_report
-from bench.report.plots import ablation, canvas, curves, interactions
+from bench.report.plots import PLOTS, canvas, interactions, learning_curves
 from bench.report.plots import priors as prior_plot
+from bench.report.plots.ap_against_throughput import ap_against_throughput, pareto
+from bench.report.plots.ap_by_size import ap_by_size
+from bench.report.plots.ap_by_variant import ap_by_variant
+from bench.report.tables import TABLES
 from tests.report.made_run import matrix, name_of, write_run
 
-NAMES = (
-    "ap_by_variant",
-    "ap_by_size",
-    "ap_against_throughput",
-    "learning_curves",
-    "effects",
-    "interactions",
-    "errors",
-    "ap_against_iou",
-    "precision_recall",
-    "calibration",
-    "confusion",
-    "priors_over_ground_truths",
-)
-
-
 DRAWN = (
-    ablation.ap_by_variant,
-    ablation.ap_by_size,
-    ablation.ap_against_throughput,
-    curves.learning_curves,
+    ap_by_variant,
+    ap_by_size,
+    ap_against_throughput,
+    learning_curves.learning_curves,
     prior_plot.priors_over_ground_truths,
 )
 
@@ -55,17 +43,17 @@ def texts(figure: Figure) -> list[str]:
     return [*found, *labels, figure.get_supxlabel(), figure.get_suptitle()]
 
 
-def test_a_report_is_tables_and_plots_of_what_there_is(tmp_path: Path) -> None:
-    # The dollar signs would be a formula to matplotlib, and not a valid one.
+def test_a_report_has_all_tables_and_plots(tmp_path: Path) -> None:
+    # Matplotlib would parse the dollar signs as an invalid formula.
     folder = write_run(tmp_path / "run", factors=matrix(("fpn",)), failed={("fpn", 0): "costs $5\\x and $6"})
     before = dict(mpl.rcParams)
     written = build_report(folder).files
     assert dict(mpl.rcParams) == before
-    assert len(written) == 56 and all(path.stat().st_size > 0 for path in written)
+    assert len(written) == 3 * len(TABLES) + 2 * len(PLOTS) + 2  # and verdict and page
     assert {path.name for path in written if path.parent.name == "plots"} == {
-        f"{name}.{ending}" for name in NAMES for ending in ("png", "svg")
+        f"{name}.{ending}" for name in PLOTS for ending in ("png", "svg")
     }
-    for name in NAMES:
+    for name in PLOTS:
         with Image.open(folder / "plots" / f"{name}.png") as image:
             assert image.width == 1400 and image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
     first = [path.read_bytes() for path in written]
@@ -83,7 +71,7 @@ def test_lines_of_an_interaction_are_means_over_the_other_axes(tmp_path: Path) -
             rows = cells[(cells[f"factors.{first}"] == one) & (cells[f"factors.{second}"] == two)]
             assert len(rows) == 2
             assert value == pytest.approx(rows["accuracy.AP"].mean())
-        # Half the difference between the slopes is what the effects call the interaction
+        # The interaction is half the difference between the slopes.
         twist = (means[True, True] - means[False, True]) - (means[True, False] - means[False, False])
         row = effects[(effects["contrast"] == f"{first} × {second}") & (effects["measure"] == "AP")]
         assert twist / 2 == pytest.approx(float(row["effect"].iloc[0]))
@@ -102,7 +90,7 @@ def test_interactions_of_any_number_of_axes_finished_or_not(axes: tuple[str, ...
         figure.draw_without_rendering()
         said = texts(figure)
         assert ("interactions need two axes" in said) == (len(axes) < 2)
-        assert ("not every combination is done" in said) == (state == "partial" and len(axes) > 1)
+        assert ("not all combinations are done" in said) == (state == "partial" and len(axes) > 1)
 
 
 @pytest.mark.parametrize(("count", "state"), [(1, "done"), (1, "pending"), (12, "done")])
@@ -120,46 +108,46 @@ def test_failed_and_pending_variants_are_named(tmp_path: Path) -> None:
     for draw in DRAWN:
         said = "\n".join(texts(draw(run)))
         assert "failed: fpn (loss is not finite)" in said and "pending: anchors" in said
-    rows = texts(ablation.ap_by_variant(run))
+    rows = texts(ap_by_variant(run))
     assert rows.count("n/a (failed)") == rows.count("n/a (pending)") == 2
-    ticks = [label.get_text() for label in ablation.ap_by_size(run).axes[1].get_xticklabels()]
+    ticks = [label.get_text() for label in ap_by_size(run).axes[1].get_xticklabels()]
     assert ticks == ["small\nn = 201", "medium\nn = 171", "large\nn = 0"]
 
 
 def test_each_seed_is_a_point(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", seeds=(0, 1, 2)))
-    axes = ablation.ap_by_variant(run).axes[0]
+    axes = ap_by_variant(run).axes[0]
     strokes = [line for line in axes.get_lines() if line.get_marker() == "|"]
     assert len(strokes) == 8
     expected = [100 * record["accuracy"]["AP"] for cell, record in run.done() if cell.variant == "baseline"]
     assert list(np.asarray(strokes[0].get_xdata())) == pytest.approx(expected)
 
 
-def test_looks_differ_in_grey_too(tmp_path: Path) -> None:
+def test_styles_differ_in_greyscale(tmp_path: Path) -> None:
     rows = matrix(("fpn", "anchors", "unfreezing", "giou"))[:12]
-    looks = canvas.looks(load_run(write_run(tmp_path / "run", factors=rows)))
-    assert len({look.marker for look in looks.values()}) == 12
+    styles = canvas.variant_styles(load_run(write_run(tmp_path / "run", factors=rows)))
+    assert len({style.marker for style in styles.values()}) == 12
 
 
 speeds = arrays(np.float64, st.shared(st.integers(1, 12), key="n"), elements=st.integers(1, 6).map(float))
 
 
 @given(speeds, speeds)
-def test_the_front_is_what_nothing_beats(x: np.ndarray, y: np.ndarray) -> None:
+def test_the_front_is_what_no_point_dominates(x: np.ndarray, y: np.ndarray) -> None:
     def beaten(place: int) -> bool:
         return bool(np.any((x >= x[place]) & (y >= y[place]) & ((x > x[place]) | (y > y[place]))))
 
-    front = ablation.pareto(x, y)
+    front = pareto(x, y)
     kept = {(x[place], y[place]) for place in front}
     assert kept == {(x[place], y[place]) for place in range(len(x)) if not beaten(place)}
     assert len(kept) == len(front)
     assert np.all(np.diff(x[front]) < 0) and np.all(np.diff(y[front]) > 0)
 
 
-def test_smoothing_keeps_a_constant_and_leaves_gaps_open() -> None:
+def test_smoothing_keeps_constants_and_gaps() -> None:
     losses = np.full(50, 3.0)
     losses[[0, 20]] = np.nan
-    smooth = curves.smoothed(losses)
+    smooth = learning_curves.smoothed(losses)
     assert np.isnan(smooth[[0, 20]]).all() and np.allclose(np.delete(smooth, [0, 20]), 3.0)
 
 
@@ -171,7 +159,7 @@ def test_labels_cover_neither_each_other_nor_a_point(seed: int, spread: float) -
     figure = Figure(figsize=(7, 3.2))
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    # Half of the trials are a heap of points in a corner of what is shown.
+    # With the small spread, all points lie in a cluster.
     axes.set_xlim(28, 32)
     axes.set_ylim(23, 27)
     x, y = np.clip(x, 28.2, 31.8), np.clip(y, 23.2, 26.8)
@@ -180,7 +168,7 @@ def test_labels_cover_neither_each_other_nor_a_point(seed: int, spread: float) -
     canvas.label_points(axes, x, y, names)
     figure.draw_without_rendering()
     renderer = FigureCanvasAgg(figure).get_renderer()
-    # Without the line that leads to the point, which an annotation's own extent would include.
+    # The extent of the text only; an annotation's extent includes its line.
     boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
     assert len(boxes) == 12
     assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
@@ -191,7 +179,7 @@ def test_labels_cover_neither_each_other_nor_a_point(seed: int, spread: float) -
 
 
 def write_priors(folder: Path, variant: str, priors: list[list[list[float]]], matched: float) -> None:
-    """Give the record of `variant` a detector of two levels."""
+    """Add a detector with two levels to the record of `variant`."""
     for path in folder.glob("cells/*/record.json"):
         record = json.loads(path.read_text())
         if record["variant"] == variant:
@@ -207,7 +195,7 @@ def write_truth(folder: Path) -> None:
     (folder / "ground_truth.json").write_text(json.dumps(truth))
 
 
-def test_priors_stand_over_the_ground_truths_before_and_after(tmp_path: Path) -> None:
+def test_priors_are_drawn_over_ground_truths_before_and_after(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", factors=matrix(("fpn", "anchors")), failed={("fpn+anchors", 0): "lost"})
     plain, fitted = [[[0.1, 0.1]], [[0.2, 0.4], [0.4, 0.2]]], [[[0.05, 0.2]], [[0.2, 0.4], [0.4, 0.2]]]
     for variant, priors, matched in (("baseline", plain, 0.25), ("fpn", plain, 0.25), ("anchors", fitted, 1.0)):
@@ -227,15 +215,15 @@ def test_priors_stand_over_the_ground_truths_before_and_after(tmp_path: Path) ->
     assert before.get_xlim() == after.get_xlim() == before.get_ylim()
 
 
-def test_one_panel_where_no_variant_has_other_priors(tmp_path: Path) -> None:
+def test_one_panel_if_no_variant_changes_the_priors(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", factors=matrix(("fpn",)))
     for variant in ("baseline", "fpn"):
         write_priors(folder, variant, [[[0.1, 0.1]], [[0.2, 0.4]]], 0.5)
-    figure = prior_plot.priors_over_ground_truths(load_run(folder))  # nor are there ground truths
+    figure = prior_plot.priors_over_ground_truths(load_run(folder))  # without ground truths, too
     assert [axes.get_title().splitlines()[0] for axes in figure.axes] == ["baseline"]
 
 
-def test_before_any_cell_is_done_the_plan_s_priors_are_shown(tmp_path: Path) -> None:
+def test_the_priors_of_the_plan_are_shown_before_any_cell_is_done(tmp_path: Path) -> None:
     detector = {"size": 300, "feature_maps": [38], "priors": [[[0.1, 0.1]]], "match_threshold": 0.5}
     rows = matrix(("fpn",))
     pending = [(name_of(row), 0) for row in rows]
@@ -245,8 +233,8 @@ def test_before_any_cell_is_done_the_plan_s_priors_are_shown(tmp_path: Path) -> 
     assert axes.get_title() == "baseline\nvalidation ground truths matched: n/a"
 
 
-def test_a_crowded_set_is_thinned_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prior_plot, "MOST_TRUTHS", 5)
+def test_many_ground_truths_are_subsampled_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prior_plot, "MAX_TRUTHS", 5)
     folder = write_run(tmp_path / "run", factors=matrix(("fpn",)))
     write_priors(folder, "baseline", [[[0.1, 0.1]], [[0.2, 0.4]]], 0.5)
     write_truth(folder)

@@ -1,4 +1,4 @@
-"""What is shown while a data set is read."""
+"""Progress of reading a dataset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import run_all
 from bench.report.terminal.progress import images_checked
 
 
-def test_a_pipe_gets_a_line_now_and_then() -> None:
+def test_a_pipe_gets_a_line_at_intervals() -> None:
     printed, now = io.StringIO(), 0.0
     with images_checked(Console(file=printed, width=100), clock=lambda: now) as checked:
         for done in range(1, 4001):
@@ -35,7 +35,7 @@ def test_a_terminal_gets_a_bar() -> None:
     assert "100/100" in printed.getvalue()
 
 
-def test_the_command_shows_it(
+def test_the_command_shows_progress(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.report.terminal.progress.SECONDS_BETWEEN_LINES", 0.0)

@@ -1,4 +1,4 @@
-"""The tables: the contract of the CSV, what print shows, and LaTeX that compiles whatever a class is called."""
+"""Tables: the CSV contract, printed values, and LaTeX that compiles for any class name."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.results import analyse
-from bench.analysis.run_records import Run, load_run
-from bench.report.sentences import unsteady
-from bench.report.tables import ablation as tables
-from bench.report.tables import columns, conditions
-from bench.report.tables import entries as figures
-from bench.report.tables.typeset import MISSING, escape_latex, escape_markdown, latex_text
+from bench.analysis.run_records import load_run
+from bench.report.sentences import gradient_accumulation, timing_noise
+from bench.report.tables import TABLES, all_tables, columns
+from bench.report.tables.ablation import ablation_table
+from bench.report.tables.conditions import conditions_table
+from bench.report.tables.entries import mark_best
+from bench.report.tables.environment import environment_table
+from bench.report.tables.formats import MISSING, three_digits
+from bench.report.tables.per_class import per_class_table
+from bench.report.tables.typeset import escape_latex, escape_markdown, latex_text
 from tests.report.made_run import AXES, CLASSES, matrix, write_run
+from tests.report.oracles import recorded_values, written_tables
 
 CONTRACT = (
     "variant,fpn,anchors,unfreezing,seeds,AP,AP50,AP75,AP_small,AP_medium,AP_large,images_per_second,"
@@ -36,18 +41,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def written(run: Run) -> list[Path]:
-    return tables.write_tables(tables.all_tables(analyse(run)), run.folder / "tables")
-
-
-def values_of(folder: Path, variant: str, part: str, name: str) -> list[float]:
-    """The oracle: straight from the records on disk."""
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("cells/*/record.json"))]
-    return [r[part][name] for r in records if r["variant"] == variant and r["status"] == "done"]
-
-
 def test_no_torch_is_needed() -> None:
-    modules = "bench.report, bench.report.plots, bench.report.terminal.display, bench.analysis.results"
+    modules = "bench.report, bench.report.plots, bench.report.terminal.ablation, bench.report.page.page"
     code = f"import sys, {modules}; print(sorted({{'torch', 'torchvision', 'timm'}} & set(sys.modules)))"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
@@ -57,7 +52,7 @@ def test_no_torch_is_needed() -> None:
 def test_the_csv_keeps_its_contract(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", failed={("fpn", 0): "loss is not finite"}, pending=[("anchors", 0)])
     run = load_run(folder)
-    written(run)
+    written_tables(run.folder)
     rows = read_csv(folder / "tables/ablation.csv")
     assert ",".join(rows[0]).startswith(f"{CONTRACT},status,")
     assert not [name for name in rows[0] if name.endswith("_std")]
@@ -65,8 +60,8 @@ def test_the_csv_keeps_its_contract(tmp_path: Path) -> None:
     by_name = {row["variant"]: row for row in rows}
     both = by_name["fpn+unfreezing"]
     assert (both["fpn"], both["anchors"], both["unfreezing"], both["seeds"]) == ("1", "0", "1", "1")
-    # In full: the text gives the very float of the record back.
-    assert [float(both["AP"])] == values_of(folder, "fpn+unfreezing", "accuracy", "AP")
+    # Full precision: the text gives exactly the float of the record.
+    assert [float(both["AP"])] == recorded_values(folder, "fpn+unfreezing", "accuracy", "AP")
     assert both["ground_truths_small"] == "118" and both["latency_samples"] == "60"
     assert both["peak_memory_MiB"] == "" and both["AP_large_network"] == ""
     for name, state in (("fpn", "failed"), ("anchors", "pending")):
@@ -78,27 +73,27 @@ def test_several_seeds_give_mean_and_sample_deviation_side_by_side(tmp_path: Pat
     folder = write_run(
         tmp_path / "run", seeds=(0, 1, 2), controls=("half-data",), failed={("fpn", 1): "x"}, pending=[("anchors", 2)]
     )
-    written(load_run(folder))
+    written_tables(folder)
     rows = {row["variant"]: row for row in read_csv(folder / "tables/ablation.csv")}
     names = list(rows["fpn"])
     for name in columns.AP_COLUMNS:
         assert names[names.index(name) + 1] == f"{name}_std"
     assert ",".join(name for name in names if not name.endswith("_std")).startswith(f"{CONTRACT},status,")
     for variant, seeds in (("baseline", 3), ("fpn", 2), ("half-data", 3)):
-        values = values_of(folder, variant, "accuracy", "AP")
+        values = recorded_values(folder, variant, "accuracy", "AP")
         assert len(values) == seeds == int(rows[variant]["seeds"])
         assert math.isclose(float(rows[variant]["AP"]), statistics.mean(values), rel_tol=1e-12)
         assert math.isclose(float(rows[variant]["AP_std"]), statistics.stdev(values), rel_tol=1e-9)
     assert rows["fpn"]["status"] == rows["anchors"]["status"] == "2 of 3 done"
 
 
-def test_print_shows_per_cent_the_best_and_the_difference(tmp_path: Path) -> None:
+def test_print_shows_percent_best_and_difference(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", failed={("fpn", 0): "loss is not finite"})
     run = load_run(folder)
-    table = tables.ablation(run)
+    table = ablation_table(run)
     names = [heading.name for heading in table.headings]
     rows = dict(zip(run.variants, table.rows, strict=True))
-    aps = {variant: values_of(folder, variant, "accuracy", "AP") for variant in run.variants if variant != "fpn"}
+    aps = {variant: recorded_values(folder, variant, "accuracy", "AP") for variant in run.variants if variant != "fpn"}
     top = max(aps, key=lambda variant: aps[variant][0])
     at = names.index("AP")
     assert rows[top][at].text == f"{100 * aps[top][0]:.1f}" and rows[top][at].best
@@ -111,27 +106,27 @@ def test_print_shows_per_cent_the_best_and_the_difference(tmp_path: Path) -> Non
     assert table.notes == ("Failed: fpn, seed 0 (loss is not finite)",)
 
 
-def test_the_difference_is_of_the_seeds_that_both_have(tmp_path: Path) -> None:
+def test_the_difference_uses_the_seeds_both_variants_have(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", seeds=(0, 1, 2), pending=[("fpn", 0), ("baseline", 1)])
     run = load_run(folder)
-    table = tables.ablation(run)
+    table = ablation_table(run)
     at = [heading.name for heading in table.headings].index("AP_delta")
     ap = {(cell.variant, cell.seed): record["accuracy"]["AP"] for cell, record in run.done()}
     expected = f"{100 * (ap['fpn', 2] - ap['baseline', 2]):+.1f}".replace("-", "−")
     assert table.rows[run.variants.index("fpn")][at].text == expected
 
 
-def test_best_marks_all_that_print_the_same_and_nothing_without_a_choice() -> None:
-    assert [entry.best for entry in figures.best(["8.1", "n/a", "8.1", "7.9"])] == [True, False, True, False]
-    assert [entry.best for entry in figures.best(["9.9 ± 3.0", "10.1 ± 0.2"])] == [False, True]
-    assert not any(entry.best for entry in figures.best(["8.1", "n/a"]))
-    assert not any(entry.best for entry in figures.best(["8.1", "8.1"]))
-    assert figures.best([]) == []
+def test_best_marks_ties_and_nothing_if_all_are_equal() -> None:
+    assert [entry.best for entry in mark_best(["8.1", "n/a", "8.1", "7.9"])] == [True, False, True, False]
+    assert [entry.best for entry in mark_best(["9.9 ± 3.0", "10.1 ± 0.2"])] == [False, True]
+    assert not any(entry.best for entry in mark_best(["8.1", "n/a"]))
+    assert not any(entry.best for entry in mark_best(["8.1", "8.1"]))
+    assert mark_best([]) == []
 
 
 def test_per_class_has_counts_and_every_variant(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run"))
-    written(run)
+    written_tables(run.folder)
     rows = read_csv(tmp_path / "run/tables/per_class.csv")
     assert list(rows[0]) == ["class", "ground_truths", *run.variants]
     assert [row["class"] for row in rows] == list(CLASSES)
@@ -139,49 +134,49 @@ def test_per_class_has_counts_and_every_variant(tmp_path: Path) -> None:
     assert rows[0]["fpn"] == "" and float(rows[1]["fpn"]) > 0
 
 
-def test_conditions_stand_beside_their_numbers_and_what_is_not_stated_is_empty(tmp_path: Path) -> None:
+def test_conditions_have_counts_and_are_empty_if_not_annotated(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", pending=[("anchors", 0)])
     run = load_run(folder)
-    written(run)
+    written_tables(run.folder)
     rows = {row["variant"]: row for row in read_csv(folder / "tables/conditions.csv")}
-    assert [float(rows["fpn"]["AP_truncated"])] == values_of(folder, "fpn", "accuracy", "AP_truncated")
-    assert [float(rows["fpn"]["AR_untruncated"])] == values_of(folder, "fpn", "accuracy", "AR_untruncated")
+    assert [float(rows["fpn"]["AP_truncated"])] == recorded_values(folder, "fpn", "accuracy", "AP_truncated")
+    assert [float(rows["fpn"]["AR_untruncated"])] == recorded_values(folder, "fpn", "accuracy", "AR_untruncated")
     assert (rows["fpn"]["ground_truths_truncated"], rows["fpn"]["ground_truths_untruncated"]) == ("90", "282")
     assert rows["fpn"]["AP_occluded"] == rows["fpn"]["ground_truths_occluded"] == rows["anchors"]["AP_truncated"] == ""
-    table = conditions.conditions(run)
+    table = conditions_table(run)
     headings = {heading.name: heading.text for heading in table.headings}
     assert headings["AP_truncated"] == "AP\ntruncated\nn=90" and headings["AP_occluded"] == "AP\noccluded"
     at = list(headings).index("AP_occluded")
     assert {row[at].text for row in table.rows} == {MISSING}
-    assert table.notes == ("The data do not state whether objects are occluded.", "Pending: anchors (seed 0)")
+    assert table.notes == ("The dataset does not annotate occluded objects.", "Pending: anchors (seed 0)")
 
 
-def test_records_older_than_the_conditions_are_not_said_to_be_silent_data(tmp_path: Path) -> None:
+def test_records_older_than_the_conditions_get_no_note(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     for path in folder.glob("cells/*/record.json"):
         content = json.loads(path.read_text())
         older = {name: value for name, value in content["accuracy"].items() if "truncated" not in name}
         older["ground_truths"] = {"all": 372}
         path.write_text(json.dumps(content | {"accuracy": older}))
-    table = conditions.conditions(load_run(folder))
+    table = conditions_table(load_run(folder))
     assert table.notes == () and {entry.text for row in table.rows for entry in row[1:]} == {MISSING}
 
 
-def test_voc_has_both_measures_and_they_end_the_ablation(tmp_path: Path) -> None:
+def test_voc_has_both_measures_at_the_end_of_the_ablation_csv(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", seeds=(0, 1))
-    written(load_run(folder))
+    written_tables(folder)
     expected = ["voc_AP_11point", "voc_AP_11point_std", "voc_AP_area", "voc_AP_area_std"]
     for name in ("voc", "ablation"):
         rows = {row["variant"]: row for row in read_csv(folder / f"tables/{name}.csv")}
         assert list(rows["fpn"])[-4:] == expected
-        values = values_of(folder, "fpn", "accuracy", "voc_AP_11point")
+        values = recorded_values(folder, "fpn", "accuracy", "voc_AP_11point")
         assert math.isclose(float(rows["fpn"]["voc_AP_11point"]), statistics.mean(values))
         assert math.isclose(float(rows["fpn"]["voc_AP_11point_std"]), statistics.stdev(values))
 
 
 def test_throughput_has_a_row_per_batch_and_latency_at_batch_one(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", seeds=(0, 1)))
-    written(run)
+    written_tables(run.folder)
     rows = read_csv(tmp_path / "run/tables/throughput.csv")
     assert len(rows) == 4 * len(run.variants)
     assert {row["batch"] for row in rows if row["latency_p50_ms"]} == {"1"}
@@ -191,21 +186,21 @@ def test_throughput_has_a_row_per_batch_and_latency_at_batch_one(tmp_path: Path)
     assert math.isclose(float(row["images_per_second_std"]), statistics.stdev(sweeps))
 
 
-def test_environment_names_values_that_differ(tmp_path: Path) -> None:
+def test_environment_lists_differing_values(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run"))
     path = run.folder_of(run.cells[1].id) / "record.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"environment": {"torch": "2.16"}}))
-    frame = tables.environment(load_run(run.folder)).frame
+    frame = environment_table(load_run(run.folder)).frame
     lines = dict(zip(frame["name"], frame["value"], strict=True))
     assert lines["torch"] == "2.15; 2.16" and lines["cpu.cores"] == "2" and lines["precision"] == "float32"
 
 
 @pytest.mark.parametrize("count", [0, 1, 12])
-def test_every_table_is_made_of_any_number_of_variants(tmp_path: Path, count: int) -> None:
+def test_tables_work_for_any_number_of_variants(tmp_path: Path, count: int) -> None:
     axes = ("fpn", "anchors", "unfreezing", "giou")
     run = load_run(write_run(tmp_path / "run", factors=matrix(axes)[:count]))
-    assert len(written(run)) == 30
+    assert len(written_tables(run.folder)) == 3 * len(TABLES)
     lines = (tmp_path / "run/tables/ablation.md").read_text().splitlines()
     header = next(line for line in lines if line.startswith("| variant"))
     body = lines[lines.index(header) + 2 :]
@@ -217,11 +212,11 @@ def test_every_table_is_made_of_any_number_of_variants(tmp_path: Path, count: in
     ("value", "text"), [(0.123456, "0.123"), (12.345, "12.3"), (12345.6, "12346"), (0.0, "0"), (5.4, "5.40")]
 )
 def test_three_digits(value: float, text: str) -> None:
-    assert columns.three_digits(value) == text
+    assert three_digits(value) == text
 
 
 @given(st.text(st.characters(max_codepoint=0x7F)))
-def test_latex_has_no_special_character_left(text: str) -> None:
+def test_latex_escapes_every_special_character(text: str) -> None:
     escaped = escape_latex(text)
     assert escaped.isascii() and escaped.isprintable()
     bare = re.sub(
@@ -250,9 +245,9 @@ def test_latex_compiles_within_the_text_width(tmp_path: Path) -> None:
     )
     parts = []
     for name in names:
-        for path in written(load_run(tmp_path / name)):
+        for path in written_tables(tmp_path / name):
             if path.suffix == ".tex":
-                # One document takes the same table of both runs: labels of their own.
+                # Both runs share one document and need distinct labels.
                 path.write_text(path.read_text().replace("tab:", f"tab:{name}-"), encoding="utf-8")
                 parts.append(f"\\input{{{name}/tables/{path.stem}}}")
     document = "\\documentclass{article}\\usepackage{booktabs,amssymb}\\begin{document}\n"
@@ -268,22 +263,22 @@ def test_latex_compiles_within_the_text_width(tmp_path: Path) -> None:
     assert "Overfull \\hbox" not in said
 
 
-def test_a_long_class_list_goes_over_several_pages(tmp_path: Path) -> None:
+def test_a_long_class_list_spans_several_pages(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     for path in folder.glob("cells/*/record.json"):
         record = json.loads(path.read_text())
         figures = record["accuracy"]["per_class"]["traffic_light"]
         record["accuracy"]["per_class"] = {f"class {number}": figures for number in range(80)}
         path.write_text(json.dumps(record))
-    text = latex_text(tables.per_class(load_run(folder)))
+    text = latex_text(per_class_table(load_run(folder)))
     assert text.count("\\begin{table}") > 1 and text.count("\\label") == 1
     assert all(len(re.findall(f"^class {number} &", text, re.MULTILINE)) >= 1 for number in range(80))
 
 
-def test_a_clock_that_contradicts_itself_is_said_to(tmp_path: Path) -> None:
+def test_inconsistent_timings_are_noted(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", factors=matrix(("fpn", "unfreezing")))
     latencies = {"baseline": 40.0, "unfreezing": 48.0, "fpn": 90.0, "fpn+unfreezing": 91.0}
-    for slower, said in ((1.0, False), (2.0, True)):
+    for slower, noted in ((1.0, False), (2.0, True)):
         for path in folder.glob("cells/*/record.json"):
             record = json.loads(path.read_text())
             size = 5.0 if "fpn" in record["variant"] else 4.0
@@ -291,7 +286,23 @@ def test_a_clock_that_contradicts_itself_is_said_to(tmp_path: Path) -> None:
             factor = slower if record["variant"] == "unfreezing" else 1.0
             record["speed"]["latency_p50_ms"] = factor * latencies[record["variant"]]
             path.write_text(json.dumps(record))
-        notes = unsteady(load_run(folder))
-        assert bool(notes) == said
-        if said:
-            assert "baseline and unfreezing are networks of one size, and took 40 and 96 ms" in notes[0]
+        notes = timing_noise(load_run(folder))
+        assert bool(notes) == noted
+        if noted:
+            assert "baseline and unfreezing are networks of equal size but took 40 and 96 ms" in notes[0]
+
+
+@pytest.mark.parametrize("key", ["micro_batches", "pieces"])
+def test_gradient_accumulation_is_noted_for_new_and_old_records(tmp_path: Path, key: str) -> None:
+    folder = write_run(tmp_path / "run", factors=matrix(("fpn",)))
+    assert gradient_accumulation(load_run(folder)) == ()
+    for path in folder.glob("cells/*/record.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"numerics": {key: 4}}))
+    (note,) = gradient_accumulation(load_run(folder))
+    assert "4 micro-batches" in note
+
+
+def test_the_registry_names_tables_as_their_files(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run", factors=matrix(("fpn",))))
+    assert [table.name for table in all_tables(analyse(run))] == list(TABLES)

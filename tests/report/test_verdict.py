@@ -1,4 +1,4 @@
-"""The verdict says what the tables hold, and claims nothing that an interval does not bear out."""
+"""The verdict repeats the tables and claims nothing that an interval does not support."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from bench.analysis.effects import COLUMNS
 from bench.analysis.results import Analysis, analyse
 from bench.analysis.run_records import load_run
 from bench.analysis.statistics import BOOTSTRAP, STUDENT
-from bench.report.tables.ablation import ablation
-from bench.report.terminal.display import print_verdict
+from bench.report.tables.ablation import ablation_table
+from bench.report.terminal.verdict import print_verdict
 from bench.report.verdict import Name, Sentence, verdict, write_verdict
 from tests.analysis.made_run import write_matches
 from tests.report.made_run import matrix, write_run
+from tests.report.oracles import REFERENCE_RUNS
 
-REFERENCE = sorted(Path(__file__).parents[2].glob("results/reference/*/plan.json"))
 CLAIMS = re.compile(r"\b(higher|lower|helps?|hurts?|better|worse|faster|slower|gains?|loss|improves?|raises?)\b")
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
-NO_FIGURES = re.compile(r"95% interval|AP50")  # names that have digits in them
+NOT_VALUES = re.compile(r"95% interval|AP50")  # words that contain digits
 
 
 def said(folder: Path) -> list[Sentence]:
@@ -43,20 +43,20 @@ def has(sentences: list[Sentence], text: str) -> Sentence:
 
 
 def check_words(sentence: Sentence) -> None:
-    """Outside names, every number of the text is a cited figure."""
+    """Every number outside names is a cited value."""
     words = " ".join(part for part in sentence.parts if isinstance(part, str))
-    assert not NUMBER.findall(NO_FIGURES.sub("", words)), sentence.text
+    assert not NUMBER.findall(NOT_VALUES.sub("", words)), sentence.text
     named = [part.text for part in sentence.parts if isinstance(part, Name)]
-    rest = NO_FIGURES.sub("", sentence.text)
+    rest = NOT_VALUES.sub("", sentence.text)
     for name in sorted(named, key=len, reverse=True):
         rest = rest.replace(name, "")
-    cited = {number for figure in sentence.figures for number in NUMBER.findall(figure.text)}
+    cited = {number for figure in sentence.citations for number in NUMBER.findall(figure.text)}
     assert set(NUMBER.findall(rest)) <= cited, sentence.text
     assert sentence.text[-1] == "." and "nan" not in rest
 
 
 def check_claims(sentence: Sentence, effects: pd.DataFrame) -> None:
-    """Words of gain and loss stand beside effects alone whose interval leaves zero out, each on the right side."""
+    """Words of gain and loss describe only effects whose interval excludes zero, in the right direction."""
     names = [part.text for part in sentence.parts if isinstance(part, Name)]
     words = sentence.text
     for name in names:
@@ -64,9 +64,9 @@ def check_claims(sentence: Sentence, effects: pd.DataFrame) -> None:
     claims = CLAIMS.findall(words)
     if not claims:
         return
-    cells = {figure.row for figure in sentence.figures if figure.table == "effects"}
+    cells = {figure.row for figure in sentence.citations if figure.table == "effects"}
     assert len(cells) == len(claims), sentence.text
-    for claim, cell in zip(claims, dict.fromkeys(f.row for f in sentence.figures), strict=True):
+    for claim, cell in zip(claims, dict.fromkeys(f.row for f in sentence.citations), strict=True):
         measure, contrast = cell.split(", ", maxsplit=1)
         row = effects[
             (effects["measure"] == measure) & (effects["contrast"] == contrast) & (effects["class"] == "")
@@ -75,11 +75,11 @@ def check_claims(sentence: Sentence, effects: pd.DataFrame) -> None:
 
 
 def check_cells(analysis: Analysis, sentences: list[Sentence]) -> None:
-    """Each cited value is the one that stands in its cell."""
+    """Each cited value equals its source."""
     run, effects = analysis.run, analysis.effects
     errors = analysis.errors[analysis.errors["scope"] == "all"].set_index(["variant", "kind"])
-    table = ablation(run).frame.set_index("variant")
-    for figure in (figure for sentence in sentences for figure in sentence.figures):
+    table = ablation_table(run).frame.set_index("variant")
+    for figure in (figure for sentence in sentences for figure in sentence.citations):
         if figure.table == "effects":
             measure, contrast = figure.row.split(", ", maxsplit=1)
             place = (effects["measure"] == measure) & (effects["contrast"] == contrast) & (effects["class"] == "")
@@ -93,9 +93,13 @@ def check_cells(analysis: Analysis, sentences: list[Sentence]) -> None:
             assert figure.column in table and figure.value <= len(run.cells)
 
 
-@pytest.mark.parametrize("plan", REFERENCE, ids=lambda path: path.parent.name)
-def test_every_figure_of_a_reference_run_stands_in_its_cell(plan: Path) -> None:
-    run = load_run(plan.parent)
+def test_there_is_a_reference_run() -> None:
+    assert REFERENCE_RUNS
+
+
+@pytest.mark.parametrize("folder", REFERENCE_RUNS, ids=lambda folder: folder.name)
+def test_every_number_about_a_reference_run_has_a_source(folder: Path) -> None:
+    run = load_run(folder)
     analysis = analyse(run)
     effects = analysis.effects
     sentences = verdict(analysis)
@@ -106,19 +110,19 @@ def test_every_figure_of_a_reference_run_stands_in_its_cell(plan: Path) -> None:
         check_claims(sentence, effects)
 
 
-def test_one_seed_speaks_of_these_models_and_never_of_help(tmp_path: Path) -> None:
+def test_one_seed_claims_cover_these_models_only(tmp_path: Path) -> None:
     sentences = said(write_matches(tmp_path / "run", axes=("fpn", "anchors"), controls=("half-data",)))
-    clear = has(sentences, "These trained models have a higher AP with fpn")
+    clear = has(sentences, "In these trained models, AP is higher with fpn")
     assert {"effect", "low", "high", "n", "p_holm"} == {figure.column for figure in clear.figures}
     assert "images" in clear.text
-    assert "anchors" in has(sentences, "Not clear").text
+    assert "anchors" in has(sentences, "Inconclusive").text
     assert "lower with half-data" in has(sentences, "controls differ").text
-    has(sentences, "One seed says nothing about other trainings")
-    has(sentences, "times were taken once")
-    assert not any("On this data" in sentence.text for sentence in sentences)
+    has(sentences, "One seed says nothing about retraining")
+    has(sentences, "times were measured once")
+    assert not any("On this dataset" in sentence.text for sentence in sentences)
 
 
-def test_several_seeds_speak_of_the_data_and_say_how_many_would_tell(tmp_path: Path) -> None:
+def test_several_seeds_claims_cover_the_dataset_with_seeds_needed(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", factors=matrix(("fpn", "anchors")), seeds=(0, 1, 2))
     for path in folder.glob("cells/*/record.json"):
         record = json.loads(path.read_text())
@@ -127,28 +131,28 @@ def test_several_seeds_speak_of_the_data_and_say_how_many_would_tell(tmp_path: P
         record["accuracy"]["AP"] = 0.2 + noise / 50 + (0.05 + noise / 20 if fpn else 0) + (noise if anchors else 0)
         path.write_text(json.dumps(record))
     sentences = said(folder)
-    assert "higher with fpn than without it" in has(sentences, "On this data AP is").text
-    # A mean of one deviation: the t test needs 10 (tests/analysis/test_statistics.py)
-    needed = has(sentences, "Seeds that would show")
+    assert "higher with fpn than without it" in has(sentences, "On this dataset, AP is").text
+    # For a difference of one standard deviation, the t test needs 10.
+    needed = has(sentences, "Seeds needed to detect")
     assert "anchors 10 (trained: 3)" in needed.text
     assert not any("seed says nothing" in sentence.text for sentence in sentences)
 
 
-def test_the_pareto_set_is_that_of_a_search_over_all_pairs(tmp_path: Path) -> None:
+def test_the_pareto_front_matches_brute_force(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
-    rows = ablation(load_run(folder)).frame.set_index("variant")[["AP", "latency_p50_ms"]].astype(float)
+    rows = ablation_table(load_run(folder)).frame.set_index("variant")[["AP", "latency_p50_ms"]].astype(float)
     kept = {
         name
         for name, row in rows.iterrows()
         if not ((rows["AP"] >= row["AP"]) & (rows["latency_p50_ms"] <= row["latency_p50_ms"])).drop(name).any()
     }
-    listed = has(said(folder), "no row surpasses them")
+    listed = has(said(folder), "no variant beats them")
     assert {figure.row for figure in listed.figures} == kept
     times = [figure.value for figure in listed.figures if figure.column == "latency_p50_ms"]
     assert times == sorted(times)
 
 
-def test_what_failed_or_has_not_run_is_said_first(tmp_path: Path) -> None:
+def test_failed_and_pending_cells_come_first(tmp_path: Path) -> None:
     folder = write_run(
         tmp_path / "run",
         failed={("fpn", 0): "loss is not finite at step 12"},
@@ -156,36 +160,33 @@ def test_what_failed_or_has_not_run_is_said_first(tmp_path: Path) -> None:
     )
     first, *rest = said(folder)
     assert first.text == "5 of 8 cells are done, 1 failed (fpn: loss is not finite at step 12), 2 pending."
-    unclear = has(rest, "Not clear").text
-    assert (
-        unclear.startswith("Not clear, so no claim: fpn, anchors, unfreezing (missing ") and "fpn (seed 0)" in unclear
-    )
+    unclear = has(rest, "Inconclusive").text
+    assert unclear.startswith("Inconclusive, so no claim: fpn, anchors, unfreezing (missing ")
+    assert "fpn (seed 0)" in unclear
     assert not any(CLAIMS.search(sentence.text) for sentence in rest)
 
 
-def test_nothing_is_made_of_nothing(tmp_path: Path) -> None:
+def test_a_run_without_results_has_one_sentence(tmp_path: Path) -> None:
     factors = matrix(("fpn",))
     folder = write_run(tmp_path / "run", factors=factors, pending=[("baseline", 0), ("fpn", 0)])
-    assert [sentence.text for sentence in said(folder)] == [
-        "0 of 2 cells are done, 2 pending; nothing can be said yet."
-    ]
+    assert [sentence.text for sentence in said(folder)] == ["0 of 2 cells are done, 2 pending; no results yet."]
 
 
-def test_a_baseline_alone_is_compared_with_nothing(tmp_path: Path) -> None:
+def test_a_baseline_alone_has_no_comparison(tmp_path: Path) -> None:
     sentences = said(write_run(tmp_path / "run", factors=[{}]))
     has(sentences, "baseline has an AP of")
-    assert not any("Not clear" in sentence.text or "budget" in sentence.text for sentence in sentences)
+    assert not any("Inconclusive" in sentence.text or "budget" in sentence.text for sentence in sentences)
 
 
-def test_a_size_of_few_objects_is_not_built_on(tmp_path: Path) -> None:
+def test_a_size_with_few_objects_gets_no_hint(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", factors=matrix(("fpn",)))
-    assert "tiles" in has(said(folder), "lowest AP is that of small objects").text
+    assert "tiles" in has(said(folder), "is that of small objects").text
     for path in folder.glob("cells/*/record.json"):
         record = json.loads(path.read_text())
         record["accuracy"]["ground_truths"]["small"] = 9
         path.write_text(json.dumps(record))
-    sentence = has(said(folder), "lowest AP is that of small objects")
-    assert "on 9 ground truths" in sentence.text and "say little" in sentence.text
+    sentence = has(said(folder), "is that of small objects")
+    assert "on 9 ground truths" in sentence.text and "too few objects" in sentence.text
 
 
 CONTRASTS = (
@@ -196,7 +197,7 @@ CONTRASTS = (
 
 
 def made_up(seed: int) -> pd.DataFrame:
-    """Effects of any size, sign and state, half of the time with verdicts that their intervals do not bear out."""
+    """Random effects; half of the time with verdicts that contradict their intervals."""
     draw = np.random.default_rng(seed)
     kinds = pd.DataFrame(CONTRASTS, columns=["contrast", "kind"])
     measures = pd.DataFrame(
@@ -205,7 +206,7 @@ def made_up(seed: int) -> pd.DataFrame:
     )
     frame = kinds.merge(measures, how="cross")
     numbers = np.sort(draw.normal(0, 0.1, (len(frame), 3)) + draw.normal(0, 0.1, (len(frame), 1)), axis=1)
-    method = draw.choice([BOOTSTRAP, STUDENT, "none: missing fpn (seed 0)", "none: by the clock"], len(frame))
+    method = draw.choice([BOOTSTRAP, STUDENT, "none: missing fpn (seed 0)", "none: timed with one seed"], len(frame))
     without = np.char.startswith(method.astype(str), "none")
     missing = method == "none: missing fpn (seed 0)"
     frame["low"], frame["high"] = np.where(without, np.nan, numbers[:, 0]), np.where(without, np.nan, numbers[:, 2])
@@ -230,7 +231,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_no_effects_whatever_bring_an_unborne_claim_or_an_untraced_number(finished: Analysis, seed: int) -> None:
+def test_no_effects_lead_to_an_unsupported_claim_or_a_number_without_source(finished: Analysis, seed: int) -> None:
     effects = made_up(seed)
     analysis = replace(finished, effects=effects)
     sentences = verdict(analysis)
@@ -240,15 +241,15 @@ def test_no_effects_whatever_bring_an_unborne_claim_or_an_untraced_number(finish
         check_claims(sentence, effects)
 
 
-def test_the_file_names_the_cell_of_every_figure(tmp_path: Path) -> None:
+def test_the_file_names_the_source_of_every_number(tmp_path: Path) -> None:
     sentences = said(write_matches(tmp_path / "run", axes=("fpn", "anchors")))
     lines = write_verdict(sentences, tmp_path / "tables").read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("1. The highest AP measured is that of ")  # nothing is missing
-    assert sum(line.startswith("| ") for line in lines) == 2 + sum(len(sentence.figures) for sentence in sentences)
+    assert lines[0].startswith("1. The highest measured AP is that of ")  # no cell is missing
+    assert sum(line.startswith("| ") for line in lines) == 2 + sum(len(sentence.citations) for sentence in sentences)
     assert any("effects: AP, fpn, low" in line for line in lines)
 
 
-def test_the_terminal_shows_every_sentence_whatever_stands_in_it(tmp_path: Path) -> None:
+def test_the_terminal_shows_every_sentence_with_any_text(tmp_path: Path) -> None:
     sentences = said(write_run(tmp_path / "run", factors=matrix(("fpn",)), failed={("fpn", 0): "[odd] [/red] text"}))
     console = Console(file=StringIO(), width=70)
     print_verdict(sentences, console)
