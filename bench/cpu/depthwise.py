@@ -1,8 +1,8 @@
 """Depthwise convolution with a clamp before and after it (ReLU6 and the like) as one operator with gradients.
 
-It computes `clamp(conv2d(clamp(x), weight, bias, groups=channels))`. torch needs three passes over the largest tensors
-of the network, and its weight gradients are slow, several times more so in bfloat16. Here bfloat16 is only the storage
-format; the arithmetic is float32.
+It computes `clamp(conv2d(clamp(x), weight, bias, groups=channels))`. torch needs three passes over the network's
+largest tensors, and its weight gradients are slow, above all in bfloat16. Here bfloat16 is only the storage format; the
+arithmetic is float32.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from bench.cpu.arrays import (
     as_array,
     as_flat,
     empty_like,
-    in_groups,
     kernels_apply,
     output_shape,
+    pack_channels,
 )
 from bench.cpu.threads import parallel_for
+from bench.device.private_interfaces import below_autograd
 
 
-def computable(
+def kernel_applies(
     x: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int], padding: Sequence[int]
 ) -> bool:
-    """Whether the operator applies to this input and these weights (C, 1, K, K), and is faster than torch.
+    """Whether the operator supports this input and these weights (C, 1, K, K), and is faster than torch.
 
     Without gradients, torch is faster if threads would share an image, unless uneven padding makes it copy the image.
     """
@@ -53,7 +54,7 @@ def depthwise(
 ) -> Tensor:
     """(B, C, H, W) to (B, C, H', W'), both channels last.
 
-    x: float32 or bfloat16; the output has the same dtype, all else is float32. weight: (C, 1, K, K).
+    x: float32 or bfloat16, and so is the output; everything else is float32. weight: (C, 1, K, K).
     bias: (C,); it gets no gradient. padding: rows and columns of zeros at the top, bottom, left and right of the
     clamped x. before, after: bounds of x and of the output.
     """
@@ -67,7 +68,7 @@ def _forward(
     y = empty_like(x, output_shape(x.shape, weight.shape, stride, padding))
     call = _Call(x, y, weight, stride, padding, bounds)
     block = loops.depthwise.BLOCK
-    call.run(loops.depthwise.forward, as_flat(x), as_flat(y), in_groups(weight, block), in_groups(bias, block))
+    call.run(loops.depthwise.forward, as_flat(x), as_flat(y), pack_channels(weight, block), pack_channels(bias, block))
     return y
 
 
@@ -80,33 +81,33 @@ def _backward(
     padding: Sequence[int],
     bounds: Sequence[float],
     *,
-    for_x: bool,
-    for_weight: bool,
+    need_x: bool,
+    need_weight: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and of the weight; None for one that is not needed."""
     x, y, gradient = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, y, gradient))
     call = _Call(x, y, weight, stride, padding, bounds)
-    to_x = empty_like(x, x.shape) if for_x else x.new_empty(0)
-    sums = weight.new_zeros((len(x), *call.shape_of_blocks) if for_weight else 0)
-    flat_to_x = as_flat(to_x) if for_x else as_array(to_x)
-    weights = in_groups(weight, loops.depthwise.BLOCK)
+    grad_x = empty_like(x, x.shape) if need_x else x.new_empty(0)
+    image_gradients = weight.new_zeros((len(x), *call.packed_shape) if need_weight else 0)
+    flat_grad_x = as_flat(grad_x) if need_x else as_array(grad_x)
+    weights = pack_channels(weight, loops.depthwise.BLOCK)
     call.run(
         loops.depthwise.backward,
         as_flat(x),
         as_flat(y),
         as_flat(gradient),
         weights,
-        flat_to_x,
-        sums.numpy().reshape(-1),
+        flat_grad_x,
+        image_gradients.numpy().reshape(-1),
     )
-    if not for_weight:
-        return to_x, None
-    by_channel = sums.sum(0).transpose(1, 2).reshape(-1, weight[0].numel())[: len(weight)]
-    return to_x if for_x else None, by_channel.reshape(weight.shape)
+    if not need_weight:
+        return grad_x, None
+    packed = image_gradients.sum(0).transpose(1, 2).reshape(-1, weight[0].numel())[: len(weight)]
+    return grad_x if need_x else None, packed.reshape(weight.shape)
 
 
 class _Call:
-    """The sizes of one call, and the division of its work."""
+    """The sizes of one call, and how its work is divided among threads."""
 
     def __init__(
         self, x: Tensor, y: Tensor, weight: Tensor, stride: int, padding: Sequence[int], bounds: Sequence[float]
@@ -114,14 +115,14 @@ class _Call:
         images, channels, height, width = x.shape
         blocks = -(-channels // loops.depthwise.BLOCK)
         self.threads = torch.get_num_threads()
-        # Each thread takes whole images, whose rows are contiguous. Few images are divided by channels
+        # Each thread takes whole images, which are contiguous. Few images are divided by channels
         per_group = -(-blocks // self.threads) if images < self.threads else blocks
         groups = -(-blocks // per_group)
         sizes = (height, width, channels, *y.shape[2:], padding[0], padding[2], groups, per_group, images)
         self.sizes = tuple(int(size) for size in sizes)
         self.bounds = tuple(np.float32(bound) for bound in bounds)
         self.kernel, self.stride = (0,) * weight.shape[-1], (0,) * stride
-        self.shape_of_blocks = (blocks, weight[0].numel(), loops.depthwise.BLOCK)
+        self.packed_shape = (blocks, weight[0].numel(), loops.depthwise.BLOCK)
         self.tasks = images * groups
 
     def run(self, loop: Any, *tensors: Array) -> None:
@@ -139,8 +140,12 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():
-            y: Tensor = torch.ops.ssd_ablation.depthwise(*arguments)
+        guard = below_autograd()
+        if guard is None:  # profilers and FLOP counters then miss the operator
+            y = _forward(*arguments)
+        else:
+            with guard:
+                y = torch.ops.ssd_ablation.depthwise(*arguments)
         x, weight, _, ctx.stride, ctx.padding, ctx.bounds = arguments
         # The output is only needed if it was clamped; otherwise an activation may overwrite it in place
         ctx.save_for_backward(x, weight, *([] if tuple(ctx.bounds[2:]) == UNBOUNDED else [y]))
@@ -149,16 +154,16 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        for_x, for_weight = ctx.needs_input_grad[:2]
+        need_x, need_weight = ctx.needs_input_grad[:2]
         x, weight, *clamped = ctx.saved_tensors
-        y = clamped[0] if clamped else gradients[0]  # anything finite: nothing exceeds infinite bounds
-        to_x, to_weight = _backward(
-            gradients[0], x, y, weight, ctx.stride, ctx.padding, ctx.bounds, for_x=for_x, for_weight=for_weight
+        y = clamped[0] if clamped else gradients[0]  # any finite tensor will do: its bounds are infinite
+        grad_x, grad_weight = _backward(
+            gradients[0], x, y, weight, ctx.stride, ctx.padding, ctx.bounds, need_x=need_x, need_weight=need_weight
         )
-        return to_x, to_weight, None, None, None, None
+        return grad_x, grad_weight, None, None, None, None
 
 
-# torch's `custom_op` would do, but its first call imports a compiler, which takes two seconds of each process
+# The first call of torch's `custom_op` would import a compiler, which takes two seconds in each process
 _LIBRARY = library.Library("ssd_ablation", "DEF")
 _LIBRARY.define("depthwise(Tensor x, Tensor weight, Tensor bias, int stride, int[] padding, float[] bounds) -> Tensor")
 _LIBRARY.impl("depthwise", _forward, "CPU")
