@@ -1,4 +1,4 @@
-"""Tensors as the flat NumPy arrays that kernels read and write, and when kernels apply at all."""
+"""Tensors as the flat NumPy arrays that kernels read and write, and the conditions for using kernels."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ UNBOUNDED: Bounds = (-inf, inf)
 
 
 def kernels_apply(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether kernels are on, and exist for tensors of this device and dtype on this machine."""
-    known = dtype == torch.float32 or (dtype == torch.bfloat16 and computes_bfloat16("cpu"))
-    return fast_paths.enabled() and known and device.type == "cpu"
+    """Whether fast paths are on and kernels support this device and dtype on this machine."""
+    supported = dtype == torch.float32 or (dtype == torch.bfloat16 and computes_bfloat16("cpu"))
+    return fast_paths.enabled() and supported and device.type == "cpu"
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -51,16 +51,16 @@ def empty_like(x: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None
     return torch.empty(tuple(shape), dtype=dtype or x.dtype, memory_format=torch.channels_last)
 
 
-def in_groups(values: Tensor, group: int) -> Array:
-    """(C, ...) as flat (groups, N, group): the N values of each channel, padded with zeros to whole groups.
+def pack_channels(values: Tensor, group: int) -> Array:
+    """(C, ...), with N values per channel, as flat (groups, N, group), padded with zeros to whole groups of channels.
 
     In bfloat16 N must be even, and neighbours are stored in pairs: (groups, N / 2, group, 2).
     """
     rows = as_array(values.detach().reshape(len(values), -1))
-    channels, each = rows.shape
-    out = np.empty(-(-channels // group) * group * each, rows.dtype)
-    lay_out = loops.depthwise.in_groups if values.dtype == torch.float32 else loops.depthwise.in_groups_of_pairs
-    lay_out(rows.reshape(-1), channels, each, group, out)
+    channels, count = rows.shape
+    out = np.empty(-(-channels // group) * group * count, rows.dtype)
+    pack = loops.depthwise.pack_channels if values.dtype == torch.float32 else loops.depthwise.pack_channel_pairs
+    pack(rows.reshape(-1), channels, count, group, out)
     return out
 
 

@@ -1,7 +1,7 @@
-"""Modules that compute layers of a detector by kernels. They share the parameters of the plain modules they replace.
+"""Modules that run layers of a detector as kernels. They share the parameters of the plain modules they replace.
 
-Each runs as plain torch code wherever its kernel does not apply: on another device, for another dtype, with fast paths
-off, or, for the operators without gradients, while something in it learns.
+Each runs plain torch code if its kernel does not apply: on another device, for another dtype, with fast paths off, or,
+for the operator without gradients, if autograd needs it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.cpu.arrays import UNBOUNDED, Bounds, kernels_apply, needs_grad
-from bench.cpu.depthwise import computable, depthwise
-from bench.cpu.fused_layer import FusedLayer, InputSpec
-from bench.cpu.inverted_residual import fits, inverted_residual, lay_out
+from bench.cpu.depthwise import depthwise, kernel_applies
+from bench.cpu.inverted_residual import FusedLayer, inverted_residual, lay_out, supports
 from bench.cpu.layout_cache import LayoutCache
 from bench.detector.folded_convolution import FoldedConvolution
 
@@ -22,10 +21,7 @@ CLAMPS: dict[type[nn.Module], Bounds] = {nn.Identity: UNBOUNDED, nn.ReLU: (0.0, 
 
 
 class KernelConvolution(FoldedConvolution):
-    """A folded convolution with the activations around it; depthwise ones have kernels.
-
-    before, after: activations of its input and output.
-    """
+    """A folded convolution with the activations before and after it; depthwise ones run as a kernel."""
 
     before: nn.Module
     after: nn.Module
@@ -41,29 +37,29 @@ class KernelConvolution(FoldedConvolution):
 
     @property
     def pointwise(self) -> bool:
-        """Whether it is a 1 x 1 convolution and nothing else."""
+        """Whether it is a 1 x 1 convolution without stride, padding or activations."""
         plain = self.stride == [1, 1] and self.padding == [0, 0] and self.weight.shape[2:] == (1, 1)
         return self.groups == 1 and plain and self.bounds == (UNBOUNDED, UNBOUNDED)
 
     @property
     def square(self) -> bool:
-        """Whether kernel and stride are the same in both directions, without dilation."""
+        """Whether kernel and stride are equal in both directions, without dilation."""
         height, width = self.weight.shape[2:]
         return height == width and self.stride[0] == self.stride[1] and self.dilation == [1, 1]
 
     @property
     def bounds(self) -> tuple[Bounds, Bounds]:
-        """The bounds that its activations clamp the input and the output to."""
+        """The bounds to which its activations clamp the input and the output."""
         return CLAMPS[type(self.before)], CLAMPS[type(self.after)]
 
-    def layer(self) -> tuple[Tensor, Tensor]:
-        """Scaled weight, and bias."""
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """The scaled weight, and the bias."""
         return self.weight * self.scale, self.shift
 
     def forward(self, x: Tensor) -> Tensor:
         if self.depthwise:
             padding, weight = self.padding_of(x.shape[-2:]), self.weight * self.scale
-            if computable(x, weight, self.stride, self.dilation, padding):
+            if kernel_applies(x, weight, self.stride, self.dilation, padding):
                 before, after = self.bounds
                 stride = self.stride[0]
                 return depthwise(x, weight, self.shift, stride=stride, padding=padding, before=before, after=after)
@@ -72,68 +68,69 @@ class KernelConvolution(FoldedConvolution):
 
 
 class FusedBlock(nn.Module):
-    """An inverted residual block of timm's; one operator while nothing in it learns. Its parts keep their names."""
+    """timm's inverted residual block, with the same names, which runs as one operator if no gradients are needed."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        for name, part in block.named_children():
-            self.add_module(name, part)
+        for name, layer in block.named_children():
+            self.add_module(name, layer)
         self.has_skip = bool(block.has_skip)
         self._layout: LayoutCache[FusedLayer] = LayoutCache()
 
     @property
     def convolutions(self) -> list[KernelConvolution]:
-        """Expansion (if there is one), depthwise convolution and projection."""
-        return [part for part in self.children() if isinstance(part, KernelConvolution)]
+        """The expansion (if there is one), the depthwise convolution and the projection."""
+        return [layer for layer in self.children() if isinstance(layer, KernelConvolution)]
 
     def fusible(self) -> bool:
-        """Whether it has these parts alone, in a form that the operator takes."""
-        idle = (part for part in self.children() if not isinstance(part, KernelConvolution))
-        if not all(isinstance(leaf, nn.Identity | nn.Sequential) for part in idle for leaf in _leaves(part)):
+        """Whether the block has no other layers, and the operator supports these."""
+        others = (layer for layer in self.children() if not isinstance(layer, KernelConvolution))
+        if not all(isinstance(leaf, nn.Identity | nn.Sequential) for layer in others for leaf in _leaves(layer)):
             return False
         if len(self.convolutions) < 2:
             return False
         *expansion, middle, projection = self.convolutions
         return (
             len(expansion) <= 1
-            and all(part.pointwise for part in (*expansion, projection))
+            and all(layer.pointwise for layer in (*expansion, projection))
             and (middle.depthwise and middle.square)
             and middle.stride[0] <= middle.weight.shape[2]
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        fused = None if needs_grad(x) else self.fused(InputSpec.of(x))
+        fused = None if needs_grad(x) else self.fused(x)
         if fused is not None:
             return fused.run(x)
         y = x
-        for part in self.children():
-            y = part(y)
+        for layer in self.children():
+            y = layer(y)
         return y + x if self.has_skip else y
 
-    def fused(self, given: InputSpec) -> FusedLayer | None:
-        """The block as one operator; None if it does not apply or something in the block learns."""
-        *expansion, middle, projection = parts = self.convolutions
-        applies = middle.weight.dtype == torch.float32 and kernels_apply(given.device, given.dtype)
-        products = [part.weight for part in (*expansion, projection)]
-        if not applies or needs_grad(*(part.weight for part in parts)) or not fits(given.dtype, products):
+    def fused(self, x: Tensor) -> FusedLayer | None:
+        """The block as one operator for images like `x`; None if it does not apply or a weight needs gradients."""
+        *expansion, middle, projection = convolutions = self.convolutions
+        image = (x.shape[1], x.shape[2], x.shape[3])
+        applies = middle.weight.dtype == torch.float32 and kernels_apply(x.device, x.dtype)
+        pointwise = [layer.weight for layer in (*expansion, projection)]
+        if not applies or not supports(x.dtype, pointwise) or needs_grad(*(layer.weight for layer in convolutions)):
             return None
 
         def build() -> FusedLayer:
-            layers = [part.layer() for part in expansion]
+            expanding = [layer.folded() for layer in expansion]
             before, after = middle.bounds
             return inverted_residual(
-                lay_out(layers[0] if layers else None, middle.layer(), projection.layer(), given.dtype),
-                given.shape,
+                lay_out(expanding[0] if expanding else None, middle.folded(), projection.folded(), x.dtype),
+                image,
                 stride=middle.stride[0],
-                padding=middle.padding_of(given.shape[1:]),
+                padding=middle.padding_of(image[1:]),
                 before=before,
                 after=after,
                 residual=self.has_skip,
             )
 
-        tensors = [each for part in parts for each in (part.weight, part.scale, part.shift)]
-        return self._layout.get(build, tensors, given)
+        tensors = [tensor for layer in convolutions for tensor in (layer.weight, layer.scale, layer.shift)]
+        return self._layout.get(build, tensors, (image, x.dtype))
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:
-    return [part for part in module.modules() if not list(part.children())]
+    return [layer for layer in module.modules() if not list(layer.children())]

@@ -15,10 +15,10 @@ Layout = TypeVar("Layout")
 
 
 class LayoutCache(Generic[Layout]):
-    """One layout of some tensors, rebuilt only if a tensor or the key has changed.
+    """One layout of some tensors, rebuilt only if a tensor or the key has changed. A copy starts empty.
 
-    With few images, laying out weights takes longer than the arithmetic. The cache keeps the tensors alive, so that no
-    other tensor can take their address. It relies on torch's count of changes to each tensor. A copy starts empty.
+    For few images, laying out weights takes longer than the arithmetic. Changes are found by torch's version counters.
+    The cache keeps the tensors alive, so that no other tensor can take their address.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class LayoutCache(Generic[Layout]):
         return LayoutCache, ()
 
     def get(self, build: Callable[[], Layout], tensors: Sequence[Tensor], key: object) -> Layout:
-        """What `build` returns, or returned before for the same tensors and key."""
+        """The result of `build`, cached for the same tensors and key. Without version counters nothing is cached."""
         versions = [version_of(tensor) for tensor in tensors]
         if None in versions:
             return build()
@@ -39,10 +39,10 @@ class LayoutCache(Generic[Layout]):
         return cached[2]
 
 
-def _count_changes(optimiser: torch.optim.Optimizer, *_: Any) -> None:
-    """Count the changes that an optimiser's step has made: torch's fused optimisers do not."""
+def _increase_versions(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    """Increase the version of parameters after an optimiser step, because torch's fused optimisers do not."""
     parameters = (parameter for group in optimiser.param_groups for parameter in group["params"])
     torch.autograd.graph.increment_version([each for each in parameters if each.grad is not None])
 
 
-register_optimizer_step_post_hook(_count_changes)
+register_optimizer_step_post_hook(_increase_versions)

@@ -1,4 +1,4 @@
-"""The kernel of `bench.data.augment.photometric`: one pass over an image instead of twenty. Equal but for rounding."""
+"""A kernel for `bench.data.augment.photometric`: one pass over an image instead of twenty, equal up to rounding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.device.fast_paths import override
 def photometric(
     pixels: NDArray[np.uint8], draws: Photometric, inside: tuple[int, int, int, int], fill: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(S, S, 3) RGB to float32 of 0 to 255, with the fill outside `inside`."""
+    """Distort (S, S, 3) RGB pixels; the result is float32 of 0 to 255, with `fill` outside `inside`."""
     result = np.empty(pixels.shape, dtype=np.float32)
     result[:] = fill
     loops.distortion.distort(

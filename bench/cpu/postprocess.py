@@ -1,4 +1,4 @@
-"""Kernels of `bench.detector.postprocess`, equal to the plain functions to the bit."""
+"""Kernels for `bench.detector.postprocess`, equal to the plain functions to the bit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def margins(logits: Tensor) -> Tensor:
 
 @override(postprocess.suppress)
 def suppress(boxes: Tensor, group: Tensor, threshold: float) -> Tensor:
-    """(N,) bool: greedy suppression as it is defined, group by group."""
+    """(N,) bool: greedy suppression within each group."""
     if not kernels_apply(boxes.device, boxes.dtype):
         return NotImplemented
     _, counts = torch.unique_consecutive(group, return_counts=True)

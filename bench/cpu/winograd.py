@@ -1,9 +1,8 @@
-"""3 x 3 convolutions with less than half the multiplications (Winograd's minimal filtering, Lavin and Gray 2016).
+"""3 x 3 convolution with less than half the multiplications (Winograd's minimal filtering, Lavin and Gray 2016).
 
-They compute `conv2d(x, weight, bias, padding=1)`, optionally with a ReLU, and its gradients. In float32 they are as
-exact as torch's. In bfloat16 the factors are rounded after the transforms, which add inputs up: the error of a feature
-map of VGG16 is about 1.3 times that of torch's bfloat16 convolution. With noise as input it is 1.8 times, and 2.3 times
-for the gradient of a weight.
+It computes `conv2d(x, weight, bias, padding=1)`, optionally with a ReLU, and its gradients. In float32 it is as exact
+as torch. In bfloat16 it rounds after the transforms, which add inputs: the error of VGG16's feature maps is about 1.3
+times that of torch's bfloat16 convolution. With noise as input it is 1.8 times, and 2.3 times for weight gradients.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from bench.cpu.layout_cache import LayoutCache
 from bench.cpu.threads import parallel_for
 from bench.device.private_interfaces import has_amx
 
-MULTIPLE = 16  # channels must be whole vectors: `loops.lanes.LANES`, without importing the compiler
-ROUND = 1 << 23  # bytes of transformed input and gradient that a weight gradient sums at a time, to fit the cache
+MULTIPLE = 16  # channels must be a multiple of this: `loops.lanes.LANES`, without importing numba
+ROUND = 1 << 23  # bytes of transformed inputs and gradients in a round of the weight gradient, to fit the cache
 
 
 class WinogradConvolution(nn.Conv2d):
     """A 3 x 3 convolution of stride 1 that keeps the size of its map, optionally with a ReLU.
 
-    It shares the parameters of another convolution, under the same names. Raises ValueError if that one differs.
+    It shares the parameters of `like`, under the same names. Raises ValueError if `like` is another convolution.
     """
 
     def __init__(self, like: nn.Conv2d, *, relu: bool = False) -> None:
         super().__init__(like.in_channels, like.out_channels, 3, padding=1)
-        same = ("kernel_size", "stride", "padding", "padding_mode", "dilation", "groups")
-        if like.bias is None or any(getattr(like, name) != getattr(self, name) for name in same):
+        attributes = ("kernel_size", "stride", "padding", "padding_mode", "dilation", "groups")
+        if like.bias is None or any(getattr(like, name) != getattr(self, name) for name in attributes):
             raise ValueError(f"not a 3 x 3 convolution of stride 1 with zero padding and a bias: {like}")
         self.weight, self.bias = like.weight, like.bias
         self.relu = relu
@@ -49,7 +48,7 @@ class WinogradConvolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, cast(Tensor, self.bias)
         dtype = compute_dtype(x.device)
-        if not self._computable(x, dtype):
+        if not self._kernel_applies(x, dtype):
             y = super().forward(x)
             return F.relu_(y) if self.relu else y
         x = x.to(dtype)
@@ -58,43 +57,44 @@ class WinogradConvolution(nn.Conv2d):
         filters = self._layout.get(lambda: lay_out(weight, dtype), [weight], dtype)
         return convolve(x, filters, bias, relu=self.relu)
 
-    def _computable(self, x: Tensor, dtype: torch.dtype) -> bool:
-        """Whether the kernel applies, and is faster than torch."""
-        whole = self.in_channels % MULTIPLE == 0 and self.out_channels % MULTIPLE == 0
-        usual = x.dtype in (torch.float32, dtype) and self.weight.dtype == torch.float32
-        fits = x.dim() == 4 and x.numel() > 0 and x.shape[1] == self.in_channels
-        # With AMX torch multiplies matrices of bfloat16 far faster
-        return (
-            whole and usual and fits and kernels_apply(x.device, dtype) and not (dtype == torch.bfloat16 and has_amx())
-        )
+    def _kernel_applies(self, x: Tensor, dtype: torch.dtype) -> bool:
+        """Whether the kernel supports this input and is faster than torch."""
+        if not kernels_apply(x.device, dtype) or (dtype == torch.bfloat16 and has_amx()):  # with AMX torch is faster
+            return False
+        whole_vectors = self.in_channels % MULTIPLE == 0 and self.out_channels % MULTIPLE == 0
+        supported = x.dtype in (torch.float32, dtype) and self.weight.dtype == torch.float32
+        return whole_vectors and supported and x.dim() == 4 and x.numel() > 0 and x.shape[1] == self.in_channels
 
 
 def lay_out(weight: Tensor, dtype: torch.dtype, *, transposed: bool = False) -> Tensor:
-    """The transformed filters of `weight` (O, C, 3, 3) as the kernel reads them, in float32 or bfloat16.
+    """Transform `weight` (O, C, 3, 3) to filters as the kernel reads them, in float32 or bfloat16.
 
-    transposed: for the gradient of the input, which is a convolution from O channels to C.
+    transposed: for the gradient of the input, which is a convolution of O channels to C.
     """
     outputs, inputs = weight.shape[:2]
-    taps = as_flat(weight)  # (O, 3, 3, C)
+    flat_weight = as_flat(weight)  # (O, 3, 3, C)
     channels_out, channels_in = (inputs, outputs) if transposed else (outputs, inputs)
     steps = (8 * inputs, 1, 9 * inputs, -inputs) if transposed else (0, 9 * inputs, 1, inputs)
     panels = -(-channels_out // loops.winograd.PANEL)
     filters = torch.zeros(loops.winograd.POINTS * panels * loops.winograd.PANEL * channels_in, dtype=dtype)
-    _in_parts(loops.winograd.lay_out, taps, as_array(filters), channels_in, channels_out, steps)
+    _run_parallel(loops.winograd.lay_out, flat_weight, as_array(filters), channels_in, channels_out, steps)
     return filters
 
 
 def convolve(x: Tensor, filters: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
-    """(B, C, H, W) to (B, O, H, W), channels last. filters: laid out for the dtype of x. bias: (O,), float32."""
+    """Convolve (B, C, H, W) to (B, O, H, W), channels last.
+
+    filters: from `lay_out`, in the dtype of x. bias: (O,) float32.
+    """
     x = x.contiguous(memory_format=torch.channels_last)
     images, channels, height, width = x.shape
     y = empty_like(x, (images, len(bias), height, width))
     tiles = _tiles(x)
     threads = torch.get_num_threads()
-    tasks = threads * -(-tiles // (threads * loops.winograd.TILES))  # as many for each thread
+    tasks = threads * -(-tiles // (threads * loops.winograd.TILES))  # the same number for each thread
     sizes = (images, height, width, channels, len(bias), -(-tiles // tasks))
     bounds = (np.float32(0 if relu else -inf), np.float32(inf))
-    _in_parts(
+    _run_parallel(
         loops.winograd.forward,
         as_flat(x),
         as_flat(y),
@@ -109,7 +109,7 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
 def layer_gradients(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of weight (O, C, 3, 3) and bias (O,), float32.
 
-    x: (B, C, H, W). gradient: that of the output, (B, O, H, W), of the same dtype.
+    x: (B, C, H, W). gradient: of the output, (B, O, H, W), in the dtype of x.
     """
     x, gradient = (each.contiguous(memory_format=torch.channels_last) for each in (x, gradient))
     inputs, height, width = x.shape[1:]
@@ -119,19 +119,21 @@ def layer_gradients(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     columns = -(-inputs // panel) * panel
     rounds = -(-count * points * (columns + outputs) * x.element_size() // ROUND)
     round_ = -(-count // (2 * rounds)) * 2
-    apart = [round_ * columns + stagger, round_ * outputs + stagger]
-    windows, tiles = (as_array(torch.empty(points * each, dtype=x.dtype)) for each in apart)
-    sums, to_weight = torch.zeros(points * outputs * inputs), torch.empty(outputs, 3, 3, inputs)
-    of_tiles = torch.zeros(outputs, 2 if x.dtype == torch.bfloat16 else 1)
-    source, arrived, out = as_flat(x), as_flat(gradient), as_array(to_weight).reshape(-1)
-    summed, in_all = as_array(sums), as_array(of_tiles).reshape(-1)
-    sizes = (height, width, inputs, outputs, round_, *apart)
+    strides = [round_ * columns + stagger, round_ * outputs + stagger]
+    windows, tiles = (as_array(torch.empty(points * each, dtype=x.dtype)) for each in strides)
+    sums, grad_weight = torch.zeros(points * outputs * inputs), torch.empty(outputs, 3, 3, inputs)
+    bias_sums = torch.zeros(outputs, 2 if x.dtype == torch.bfloat16 else 1)
+    source, grad_y, out = as_flat(x), as_flat(gradient), as_array(grad_weight).reshape(-1)
+    flat_sums, flat_bias_sums = as_array(sums), as_array(bias_sums).reshape(-1)
+    sizes = (height, width, inputs, outputs, round_, *strides)
     for begin in range(0, count, round_):
         end = min(begin + round_, count)
-        _in_parts(loops.winograd_gradients.transform, source, arrived, windows, tiles, sizes, begin, end)
-        _in_parts(loops.winograd_gradients.sum_products, windows, tiles, summed, in_all, sizes, end - begin)
-    _in_parts(loops.winograd_gradients.filter_sums, summed, out, inputs, outputs)
-    return to_weight.permute(0, 3, 1, 2), of_tiles.sum(1)
+        _run_parallel(loops.winograd_gradients.transform, source, grad_y, windows, tiles, sizes, begin, end)
+        _run_parallel(
+            loops.winograd_gradients.sum_products, windows, tiles, flat_sums, flat_bias_sums, sizes, end - begin
+        )
+    _run_parallel(loops.winograd_gradients.transform_sums, flat_sums, out, inputs, outputs)
+    return grad_weight.permute(0, 3, 1, 2), bias_sums.sum(1)
 
 
 class _Differentiable(torch.autograd.Function):
@@ -149,14 +151,14 @@ class _Differentiable(torch.autograd.Function):
         x, weight, *relu = ctx.saved_tensors
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
         gradient = torch.ops.aten.threshold_backward(gradient, relu[0], 0) if relu else gradient
-        for_x, for_weight, for_bias, _ = ctx.needs_input_grad
-        to_x, to_weight, to_bias = None, None, None
-        if for_x:
-            nothing = weight.new_zeros(weight.shape[1])
-            to_x = convolve(gradient, lay_out(weight, x.dtype, transposed=True), nothing, relu=False)
-        if for_weight or for_bias:
-            to_weight, to_bias = layer_gradients(x, gradient)
-        return to_x, to_weight, to_bias, None
+        need_x, need_weight, need_bias, _ = ctx.needs_input_grad
+        grad_x, grad_weight, grad_bias = None, None, None
+        if need_x:
+            no_bias = weight.new_zeros(weight.shape[1])
+            grad_x = convolve(gradient, lay_out(weight, x.dtype, transposed=True), no_bias, relu=False)
+        if need_weight or need_bias:
+            grad_weight, grad_bias = layer_gradients(x, gradient)
+        return grad_x, grad_weight, grad_bias, None
 
 
 def _tiles(x: Tensor) -> int:
@@ -165,7 +167,7 @@ def _tiles(x: Tensor) -> int:
     return int(images * -(-height // 2) * -(-width // 2))
 
 
-def _in_parts(loop: Callable[..., object], *arguments: object) -> None:
-    """Run a kernel whose last two arguments are the part of the work to do and the number of parts."""
+def _run_parallel(loop: Callable[..., object], *arguments: object) -> None:
+    """Run a loop whose last two arguments are the part of the work and the number of parts, in all threads."""
     threads = torch.get_num_threads()
     parallel_for(lambda part: loop(*arguments, part, threads), threads)

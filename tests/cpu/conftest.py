@@ -1,4 +1,4 @@
-"""Fixtures of the kernels' tests."""
+"""Fixtures for the tests of CPU kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.cpu.fused_layer import FusedLayer
+from bench.cpu.inverted_residual import FusedLayer
 from bench.cpu.winograd import convolve
 from bench.device import fast_paths
 
@@ -29,11 +29,11 @@ def winograd_inputs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The channels of the input of each 3 x 3 convolution that the Winograd kernel computed."""
     channels: list[int] = []
 
-    def noted(x: Tensor, filters: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
+    def recorded(x: Tensor, filters: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
         channels.append(x.shape[1])
         return convolve(x, filters, bias, relu=relu)
 
-    monkeypatch.setattr("bench.cpu.winograd.convolve", noted)
+    monkeypatch.setattr("bench.cpu.winograd.convolve", recorded)
     return channels
 
 
@@ -49,9 +49,9 @@ def fused_inputs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     channels: list[int] = []
     run = FusedLayer.run
 
-    def noted(layer: FusedLayer, x: Tensor) -> Tensor:
+    def recorded(layer: FusedLayer, x: Tensor) -> Tensor:
         channels.append(x.shape[1])
         return run(layer, x)
 
-    monkeypatch.setattr(FusedLayer, "run", noted)
+    monkeypatch.setattr(FusedLayer, "run", recorded)
     return channels

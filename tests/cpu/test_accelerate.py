@@ -1,4 +1,4 @@
-"""An accelerated detector: the same outputs and names, and it trains, freezes, saves and loads as the plain one."""
+"""An accelerated detector has the outputs and names of the plain one, and trains, freezes, saves and loads like it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ import torch
 from bench.cpu.accelerate import AcceleratedVGG16, accelerate, has_kernels_for_grouped
 from bench.cpu.layers import FusedBlock
 from bench.data.targets import Targets
-from bench.detector.priors import preset_shapes
 from bench.detector.ssd import SSD
 from bench.device import fast_paths
 from bench.spec import DetectorSpec, Phase
 from bench.speed.cost import count_flops
 from bench.training.trainer import Trainer
 from tests import tiny
-from tests.detector.oracles import relative_error
-from variants.baseline import baseline, training_of
+from tests.detector.oracles import relative_error, vgg16_specification
 from variants.fpn import FPN
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
@@ -31,13 +29,6 @@ def lite(*, neck: bool = False) -> DetectorSpec:
     base = tiny.specification()
     base = FPN().apply(base, {}) if neck else base
     return replace(base.detector, backbone="efficientnet_lite0", weights="pretrained")
-
-
-def vgg16() -> DetectorSpec:
-    return baseline(
-        classes=2, backbone="vgg16", weights="none", weights_fingerprint="", priors=preset_shapes("coco"),
-        training=training_of("smoke", 8, scenes=False),
-    ).detector  # fmt: skip
 
 
 def pictures(count: int = 2) -> torch.Tensor:
@@ -51,12 +42,12 @@ def detector(request: pytest.FixtureRequest) -> Iterator[DetectorSpec]:
         "light": lite(),
         "light with a pyramid": lite(neck=True),
         "another timm network": replace(tiny.specification().detector, backbone="resnet18"),
-        "VGG16": vgg16(),
+        "VGG16": vgg16_specification(2).detector,
     }
     yield specs[request.param]
 
 
-def test_it_has_the_outputs_and_the_names_of_the_plain_one(detector: DetectorSpec) -> None:
+def test_outputs_and_names_equal_those_of_the_plain_detector(detector: DetectorSpec) -> None:
     plain, ours = SSD(detector, seed=0).eval(), accelerate(SSD(detector, seed=0)).eval()
     with torch.inference_mode():
         for found, expected in zip(ours(pictures()), plain(pictures()), strict=True):
@@ -66,7 +57,7 @@ def test_it_has_the_outputs_and_the_names_of_the_plain_one(detector: DetectorSpe
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in plain.named_parameters()]
 
 
-def test_the_weights_of_one_load_into_the_other(detector: DetectorSpec) -> None:
+def test_weights_load_in_both_directions(detector: DetectorSpec) -> None:
     plain, ours = SSD(detector, seed=1).eval(), accelerate(SSD(detector, seed=2)).eval()
     ours.load_state_dict(plain.state_dict())
     with torch.inference_mode():
@@ -77,7 +68,7 @@ def test_the_weights_of_one_load_into_the_other(detector: DetectorSpec) -> None:
         assert torch.equal(back(pictures())[0], plain(pictures())[0])
 
 
-def test_with_fast_paths_off_it_is_the_plain_detector_to_the_bit() -> None:
+def test_without_fast_paths_outputs_equal_the_plain_detector_exactly() -> None:
     plain, ours = SSD(lite(), seed=0).eval(), accelerate(SSD(lite(), seed=0)).eval()
     fast_paths.enable(False)
     with torch.inference_mode():
@@ -99,8 +90,8 @@ def test_accelerating_twice_and_copying_change_nothing() -> None:
         assert not torch.equal(other(pictures())[0], before)
 
 
-def test_which_parts_have_kernels() -> None:
-    light, large = accelerate(SSD(lite(), seed=0)), accelerate(SSD(vgg16(), seed=0))
+def test_which_layers_have_kernels() -> None:
+    light, large = accelerate(SSD(lite(), seed=0)), accelerate(SSD(vgg16_specification(2).detector, seed=0))
     assert sum(isinstance(module, FusedBlock) for module in light.modules()) == 16
     assert isinstance(large.backbone.features, AcceleratedVGG16)
     assert has_kernels_for_grouped(light)
@@ -108,15 +99,15 @@ def test_which_parts_have_kernels() -> None:
     assert not has_kernels_for_grouped(SSD(lite(), seed=0))
 
 
-def test_its_operations_are_counted_as_those_of_the_plain_one(detector: DetectorSpec) -> None:
+def test_flops_equal_those_of_the_plain_detector(detector: DetectorSpec) -> None:
     plain, ours = SSD(detector, seed=0), accelerate(SSD(detector, seed=0))
     assert count_flops(ours, pictures(1)) == count_flops(plain, pictures(1)) > 0
     assert fast_paths.enabled()
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_frozen_layers_that_start_to_learn_are_used_with_their_new_weights(optimiser: Literal["sgd", "adamw"]) -> None:
-    """The optimiser's hook invalidates the layouts of frozen layers; torch's fused optimisers do not count changes."""
+def test_new_weights_of_unfrozen_layers_are_used(optimiser: Literal["sgd", "adamw"]) -> None:
+    """An optimiser step invalidates the layouts of layers that were frozen before."""
     training = replace(
         tiny.specification().training,
         steps=6,
@@ -137,14 +128,14 @@ def test_frozen_layers_that_start_to_learn_are_used_with_their_new_weights(optim
         with torch.inference_mode():
             return model.backbone(images)
 
-    def changes() -> list[int]:
+    def versions() -> list[int]:
         return [value._version for value in model.backbone.parameters()]
 
-    before, unchanged = maps(True), changes()
+    before, unchanged = maps(True), versions()
     for step in range(6):
         trainer.step(step, images, targets)
         for found, expected, first in zip(maps(True), maps(False), before, strict=True):
             assert float((found - expected).abs().max()) < 1e-3 * float(expected.abs().max()), step
             assert torch.equal(found, first) == (step < 3)
-        assert (changes() == unchanged) == (step < 3)  # otherwise frozen layers would be laid out at every step
+        assert (versions() == unchanged) == (step < 3)  # frozen layers keep their layouts
         fast_paths.enable(True)

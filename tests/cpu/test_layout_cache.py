@@ -11,7 +11,7 @@ from bench.cpu.arrays import needs_grad
 from bench.cpu.layout_cache import LayoutCache
 
 
-def test_it_is_rebuilt_if_a_tensor_or_the_key_changes() -> None:
+def test_a_layout_is_rebuilt_if_a_tensor_or_the_key_changes() -> None:
     cache: LayoutCache[float] = LayoutCache()
     tensor, built = torch.ones(2), []
 
@@ -29,32 +29,32 @@ def test_it_is_rebuilt_if_a_tensor_or_the_key_changes() -> None:
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("optimiser", [torch.optim.SGD, torch.optim.AdamW])
-def test_any_optimisers_step_invalidates_it(optimiser: type[torch.optim.Optimizer], fused: bool) -> None:
-    """torch's fused optimisers do not count their changes; a hook does."""
+def test_an_optimiser_step_invalidates_layouts(optimiser: type[torch.optim.Optimizer], fused: bool) -> None:
+    """torch's fused optimisers do not increase versions; our hook does."""
     cache: LayoutCache[float] = LayoutCache()
-    learning, frozen = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
-    step = optimiser([learning, frozen], lr=0.1, fused=fused)  # type: ignore[call-arg]
-    before = cache.get(lambda: float(learning.sum()), [learning], None)
+    trained, frozen = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    step = optimiser([trained, frozen], lr=0.1, fused=fused)  # type: ignore[call-arg]
+    before = cache.get(lambda: float(trained.sum()), [trained], None)
     frozen_version = frozen._version
-    learning.sum().backward()
+    trained.sum().backward()
     step.step()
-    after = cache.get(lambda: float(learning.sum()), [learning], None)
-    assert after == float(learning.sum()) < before
-    assert frozen._version == frozen_version  # what does not learn keeps its layout
+    after = cache.get(lambda: float(trained.sum()), [trained], None)
+    assert after == float(trained.sum()) < before
+    assert frozen._version == frozen_version  # parameters without gradients keep their layout
 
 
-def test_a_new_tensor_at_the_same_address_is_not_taken_for_the_old_one() -> None:
-    """Freed memory is reused, and a new tensor may have been changed as often as the old one."""
+def test_a_new_tensor_at_the_same_address_is_another_tensor() -> None:
+    """Freed memory is reused, and a new tensor may have the same version as the old one."""
     cache: LayoutCache[float] = LayoutCache()
-    found = []
+    results = []
     for value in range(20):
         tensor = torch.full((1 << 16,), float(value))
-        found.append(cache.get(lambda tensor=tensor: float(tensor[0]), [tensor], None))  # type: ignore[misc]
+        results.append(cache.get(lambda tensor=tensor: float(tensor[0]), [tensor], None))  # type: ignore[misc]
         del tensor
-    assert found == list(range(20))
+    assert results == list(range(20))
 
 
-def test_nothing_is_cached_for_tensors_whose_changes_torch_does_not_count() -> None:
+def test_nothing_is_cached_without_version_counters() -> None:
     cache: LayoutCache[float] = LayoutCache()
     with torch.inference_mode():
         tensor = torch.ones(2)
@@ -70,7 +70,7 @@ def test_a_copy_starts_empty() -> None:
     assert copy.deepcopy(cache).get(lambda: "second", [tensor], None) == "second"
 
 
-def test_which_tensors_need_grad() -> None:
+def test_needs_grad() -> None:
     frozen, weight = torch.ones(2), torch.ones(2, requires_grad=True)
     assert needs_grad(frozen, weight)
     assert not needs_grad(frozen)

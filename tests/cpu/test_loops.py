@@ -1,4 +1,4 @@
-"""What was compiled once is used again, but never for other sources."""
+"""Compiled code is cached, and invalidated by a change of any source file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numba
 import pytest
 
 import bench.cpu.loops
-from bench.cpu.loops.compiled import folder_for
+from bench.cpu.loops.compiled import cache_folder
 
 SOURCES = Path(bench.cpu.loops.__file__).parent
 FILES = sorted(path for path in SOURCES.glob("*.py"))
@@ -24,18 +24,18 @@ def _compiled(module: ModuleType) -> list[Any]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.stem))
-def test_a_change_of_any_file_makes_all_be_compiled_anew(file: Path, tmp_path: Path) -> None:
-    """A loop is compiled with those of other files in it, which numba itself does not look at."""
+def test_a_change_of_any_file_changes_the_cache_folder(file: Path, tmp_path: Path) -> None:
+    """Loops inline functions of other files, which numba's own cache key ignores."""
     copy = tmp_path / "copy"
     shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    before = folder_for(copy, tmp_path)
-    assert before == folder_for(SOURCES, tmp_path)
+    before = cache_folder(copy, tmp_path)
+    assert before == cache_folder(SOURCES, tmp_path)
     (copy / file.name).write_text((copy / file.name).read_text() + "\n")
-    assert folder_for(copy, tmp_path) != before
+    assert cache_folder(copy, tmp_path) != before
 
 
 @pytest.mark.parametrize("name", [path.stem for path in FILES if path.stem not in ("__init__", "compiled")])
-def test_every_loop_is_kept_there(name: str) -> None:
+def test_every_loop_uses_the_cache_folder(name: str) -> None:
     settings: Any = numba.config
     loops = _compiled(import_module(f"bench.cpu.loops.{name}"))
     assert loops
@@ -43,6 +43,6 @@ def test_every_loop_is_kept_there(name: str) -> None:
         assert Path(loop.stats.cache_path).parent == Path(settings.CACHE_DIR)
 
 
-def test_what_is_not_there_is_said_as_of_any_module() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        bench.cpu.loops.nothing  # noqa: B018
+def test_a_missing_module_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        bench.cpu.loops.missing  # noqa: B018

@@ -1,4 +1,4 @@
-"""The photometric kernel computes what the plain function does."""
+"""The photometric kernel equals the plain function up to rounding."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ ROUNDING = 1e-3  # of 255
 
 
 def pictures(count: int) -> NDArray[np.uint8]:
-    """Noise, and greys, black and white, whose hue is undefined."""
-    made = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    made[::4] = made[::4, :, :, :1]
-    made[0, :8], made[0, 8:16] = 0, 255
-    return made
+    """Noise, and grey, black and white pixels, whose hue is undefined."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    images[::4] = images[::4, :, :, :1]
+    images[0, :8], images[0, 8:16] = 0, 255
+    return images
 
 
 @pytest.mark.parametrize("inside", [(0, 0, 32, 32), (4, 8, 30, 20), (0, 0, 0, 0)])
-def test_it_is_the_plain_function_but_for_rounding(inside: tuple[int, int, int, int]) -> None:
+def test_the_kernel_equals_the_plain_function(inside: tuple[int, int, int, int]) -> None:
     generator, largest = np.random.default_rng(1), 0.0
     for image in pictures(200):
         draws = draw_photometric(generator, AugmentSpec())
@@ -34,16 +34,16 @@ def test_it_is_the_plain_function_but_for_rounding(inside: tuple[int, int, int, 
     assert largest < ROUNDING
 
 
-def test_it_replaces_the_plain_function_only_while_fast_paths_are_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_runs_only_with_fast_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     image, whole = pictures(1)[0], (0, 0, 32, 32)
     draws = Photometric(brightness=20.0, contrast=1.0, saturation=1.5, hue=0.1, contrast_first=True)
-    called: list[int] = []
-    monkeypatch.setattr("bench.cpu.loops.distortion.distort", lambda *_: called.append(1))
+    calls: list[int] = []
+    monkeypatch.setattr("bench.cpu.loops.distortion.distort", lambda *_: calls.append(1))
     photometric(image, draws, whole, FILL)
-    assert not called
+    assert not calls
     fast_paths.enable(True)
     try:
         photometric(image, draws, whole, FILL)
     finally:
         fast_paths.enable(False)
-    assert called
+    assert calls

@@ -1,4 +1,4 @@
-"""Convolutions with fewer multiplications: equal to torch's, with its gradients, and used only where it is wanted."""
+"""Winograd convolutions equal torch's, with gradients, and run only if the kernel applies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.device import fast_paths
 from tests.detector.oracles import needs_bfloat16, relative_error
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
-# What makes 4 inputs or 3 taps into 4 numbers, and 4 sums into 2 outputs, as in the paper
+# Transforms of 4 inputs and 3 taps to 4 points, and of 4 sums to 2 outputs, as in the paper
 INPUT = torch.tensor([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], dtype=torch.float64)
 TAPS = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
 OUTPUT = torch.tensor([[1, 1, 1, 0], [0, 1, -1, -1]], dtype=torch.float64)
@@ -37,7 +37,7 @@ def picture(channels: int, shape: tuple[int, int, int]) -> Tensor:
 
 
 def with_rounding(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The algorithm of the paper in float64, with what is multiplied rounded to bfloat16."""
+    """The algorithm of the paper in float64, with factors rounded to bfloat16."""
     height, width = x.shape[2:]
     padded = F.pad(x.double(), (1, 1 + width % 2, 1, 1 + height % 2))
     windows = padded.unfold(2, 4, 2).unfold(3, 4, 2)
@@ -68,9 +68,7 @@ def test_it_computes_what_torch_computes(
 @needs_bfloat16
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("channels", [(16, 16), (32, 48), (80, 16)])
-def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(
-    channels: tuple[int, int], shape: tuple[int, int, int]
-) -> None:
+def test_in_bfloat16_factors_and_outputs_are_rounded(channels: tuple[int, int], shape: tuple[int, int, int]) -> None:
     plain, x = layer(*channels), picture(channels[0], shape).bfloat16()
     weight, bias = plain.weight.detach(), plain.bias.detach() if plain.bias is not None else torch.zeros(0)
     y = convolve(x, lay_out(weight, x.dtype), bias, relu=False)
@@ -78,23 +76,23 @@ def test_in_bfloat16_what_is_multiplied_and_written_is_rounded(
     expected = with_rounding(x, weight, bias)
     error = relative_error(y.double(), expected)
     print(f"largest difference, of the largest value: {error:.1e}")
-    assert error < 2**-8  # half of the last of eight bits, and what a sum beside the middle of two moves
+    assert error < 2**-8  # half of the last of eight bits, plus float32 rounding
 
 
 @needs_bfloat16
 @pytest.mark.usefixtures("without_amx")
-def test_rounding_what_was_transformed_costs_less_than_a_bit(winograd_inputs: list[int]) -> None:
-    """Of maps as networks have them, not negative and alike from pixel to pixel; of mere noise it is 1.8 times."""
+def test_rounding_after_the_transforms_costs_less_than_one_bit(winograd_inputs: list[int]) -> None:
+    """For smooth, non-negative maps like those of networks. For noise the error is 1.8 times that of torch."""
     plain = layer(64, 64)
     x = F.avg_pool2d(picture(64, (2, 40, 40)), 3, stride=1).relu().bfloat16()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        found, torchs = WinogradConvolution(plain)(x), plain(x)
+        found, torch_result = WinogradConvolution(plain)(x), plain(x)
     assert winograd_inputs == [64]
     with torch.no_grad():
         expected = plain.double()(x.double())
-    error, torchs_error = (float((each.double() - expected).norm() / expected.norm()) for each in (found, torchs))
-    print(f"relative error {error:.1e}, of torch's in bfloat16 {torchs_error:.1e}")
-    assert error < 1.6 * torchs_error
+    error, torch_error = (float((each.double() - expected).norm() / expected.norm()) for each in (found, torch_result))
+    print(f"relative error {error:.1e}, of torch's in bfloat16 {torch_error:.1e}")
+    assert error < 1.6 * torch_error
 
 
 def gradients(network: nn.Conv2d, x: Tensor, gradient: Tensor, *, relu: bool = False) -> list[Tensor]:
@@ -107,14 +105,14 @@ def gradients(network: nn.Conv2d, x: Tensor, gradient: Tensor, *, relu: bool = F
     return [each.double() for each in found if each is not None]
 
 
-def arriving(channels: int, shape: tuple[int, int, int]) -> Tensor:
+def output_gradient(channels: int, shape: tuple[int, int, int]) -> Tensor:
     images, *size = shape
     return torch.randn(images, channels, *size, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(params=[winograd.ROUND, 1 << 15], ids=["one round", "rounds"])
 def rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All tiles at once, and a few in each of several rounds."""
+    """All tiles in one round, and in several rounds."""
     monkeypatch.setattr(winograd, "ROUND", request.param)
 
 
@@ -122,12 +120,12 @@ def rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("channels", [(32, 48), (48, 80)])
-def test_gradients_are_torchs(
+def test_gradients_equal_torch(
     channels: tuple[int, int], shape: tuple[int, int, int], relu: bool, winograd_inputs: list[int]
 ) -> None:
-    plain, x, gradient = layer(*channels), picture(channels[0], shape), arriving(channels[1], shape)
+    plain, x, gradient = layer(*channels), picture(channels[0], shape), output_gradient(channels[1], shape)
     found = gradients(WinogradConvolution(plain, relu=relu), x, gradient)
-    assert winograd_inputs == list(channels)  # the gradient of the input is a convolution back
+    assert winograd_inputs == list(channels)  # the gradient of the input is a convolution too
     expected = gradients(plain.double(), x.double(), gradient, relu=relu)
     errors = [relative_error(*pair) for pair in zip(found, expected, strict=True)]
     print(f"largest relative difference to torch in float64 {max(errors):.1e}")
@@ -140,36 +138,34 @@ def test_gradients_are_torchs(
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", [(2, 20, 20), (3, 13, 10), (5, 1, 1)])
 @pytest.mark.parametrize("channels", [(64, 64), (48, 80), (80, 48)])
-def test_gradients_in_bfloat16_are_nearly_as_near_as_torchs(
+def test_gradients_in_bfloat16_have_similar_errors_to_torch(
     channels: tuple[int, int], shape: tuple[int, int, int], relu: bool, winograd_inputs: list[int]
 ) -> None:
     plain, x = layer(*channels), picture(channels[0], shape).bfloat16()
-    gradient = arriving(channels[1], shape).bfloat16()
+    gradient = output_gradient(channels[1], shape).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = plain(x)
-        if relu:  # no output so near zero that rounding decides whether its gradient passes
+        if relu:  # drop outputs near zero, where rounding decides whether a gradient passes
             gradient = gradient * (y.abs() > 0.05)
-        torchs = gradients(plain, x, gradient, relu=relu)
+        torch_result = gradients(plain, x, gradient, relu=relu)
         ours = gradients(WinogradConvolution(plain, relu=relu), x, gradient)
     assert winograd_inputs == list(channels)
     expected = gradients(copy.deepcopy(plain).double(), x.double(), gradient, relu=relu)
-    for found, theirs, right in zip(ours, torchs, expected, strict=True):
-        error, torchs_error = (float((each - right).norm() / right.norm()) for each in (found, theirs))
-        print(f"relative error {error:.1e}, of torch's {torchs_error:.1e}")
-        # The weight's are not rounded to bfloat16 at the end, but twice before
-        assert error < 3 * max(torchs_error, 2**-9)
+    for found, theirs, right in zip(ours, torch_result, expected, strict=True):
+        error, torch_error = (float((each - right).norm() / right.norm()) for each in (found, theirs))
+        print(f"relative error {error:.1e}, of torch's {torch_error:.1e}")
+        # Weight gradients are rounded to bfloat16 twice before the sum instead of once after it
+        assert error < 3 * max(torch_error, 2**-9)
 
 
-def test_only_gradients_that_are_asked_for_are_computed(
-    winograd_inputs: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_required_gradients_are_computed(winograd_inputs: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     ours, x = WinogradConvolution(layer(16, 32)), picture(16, (2, 6, 6))
     ours(x).sum().backward()
     assert winograd_inputs == [16]
     assert ours.weight.grad is not None
 
     def refused(*_: object) -> None:
-        raise AssertionError("nothing is to learn here")
+        raise AssertionError("no gradients of weights are needed")
 
     monkeypatch.setattr(winograd, "layer_gradients", refused)
     ours.requires_grad_(False)
@@ -179,14 +175,14 @@ def test_only_gradients_that_are_asked_for_are_computed(
     assert x.grad is not None
 
 
-def test_gradients_of_gradients_are_refused() -> None:
+def test_second_derivatives_are_an_error() -> None:
     ours, x = WinogradConvolution(layer(16, 16)), picture(16, (1, 4, 4)).requires_grad_()
     (first,) = torch.autograd.grad(ours(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
 
 
-def test_results_depend_neither_on_threads_nor_on_the_images_beside() -> None:
+def test_results_do_not_depend_on_threads_or_other_images() -> None:
     ours, x = WinogradConvolution(layer(32, 32)), picture(32, (5, 19, 19))
     with torch.no_grad():
         found = []
@@ -200,7 +196,7 @@ def test_results_depend_neither_on_threads_nor_on_the_images_beside() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
 def test_gradients_do_not_depend_on_threads(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "ROUND", 1 << 15)
-    x, gradient = picture(48, (3, 13, 10)).to(dtype), arriving(80, (3, 13, 10)).to(dtype)
+    x, gradient = picture(48, (3, 13, 10)).to(dtype), output_gradient(80, (3, 13, 10)).to(dtype)
     found = []
     for threads in (1, 2, 7):
         torch.set_num_threads(threads)
@@ -208,26 +204,26 @@ def test_gradients_do_not_depend_on_threads(dtype: torch.dtype, monkeypatch: pyt
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
-def test_filters_are_laid_out_once_and_again_when_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, x, counted = WinogradConvolution(layer(16, 16)), picture(16, (2, 6, 6)), []
+def test_filters_are_laid_out_again_only_if_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, x, calls = WinogradConvolution(layer(16, 16)), picture(16, (2, 6, 6)), []
 
-    def noted(weight: Tensor, dtype: torch.dtype, *, transposed: bool = False) -> Tensor:
-        counted.append(transposed)
+    def recorded(weight: Tensor, dtype: torch.dtype, *, transposed: bool = False) -> Tensor:
+        calls.append(transposed)
         return lay_out(weight, dtype, transposed=transposed)
 
-    monkeypatch.setattr(winograd, "lay_out", noted)
+    monkeypatch.setattr(winograd, "lay_out", recorded)
     with torch.no_grad():
         first, again = ours(x), ours(x)
-        assert counted == [False]
+        assert calls == [False]
         ours.weight.mul_(2)
         changed = ours(x)
         expected = F.conv2d(x, ours.weight, ours.bias, padding=1)
-    assert counted == [False, False]
+    assert calls == [False, False]
     assert torch.equal(first, again)
     assert relative_error(changed, expected) < 1e-5
-    optimiser = torch.optim.SGD(ours.parameters(), lr=0.1, fused=True)  # which torch does not count as a change
-    for by_loops in (True, False):
-        fast_paths.enable(by_loops)
+    optimiser = torch.optim.SGD(ours.parameters(), lr=0.1, fused=True)  # does not increase versions
+    for kernels in (True, False):
+        fast_paths.enable(kernels)
         ours(x).sum().backward()
         optimiser.step()
         fast_paths.enable(True)
@@ -236,9 +232,7 @@ def test_filters_are_laid_out_once_and_again_when_they_change(monkeypatch: pytes
             assert relative_error(ours(x), expected) < 1e-5
 
 
-def test_elsewhere_it_is_torchs_convolution_to_the_bit(
-    winograd_inputs: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_kernel_results_are_torchs(winograd_inputs: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     few, odd, usual = layer(3, 16), layer(16, 21), layer(16, 16)
     x = picture(16, (2, 9, 9))
     with torch.no_grad():
@@ -254,7 +248,7 @@ def test_elsewhere_it_is_torchs_convolution_to_the_bit(
     assert winograd_inputs == []
 
 
-def test_any_layout_will_do() -> None:
+def test_any_memory_layout_works() -> None:
     ours, x = WinogradConvolution(layer(16, 32)), picture(16, (2, 9, 7))
     with torch.no_grad():
         assert torch.equal(ours(x.contiguous()), ours(x))
@@ -268,59 +262,59 @@ def test_any_layout_will_do() -> None:
 
 @needs_bfloat16
 @pytest.mark.usefixtures("without_amx")
-def test_autocast_decides_in_what_it_computes(winograd_inputs: list[int]) -> None:
+def test_autocast_sets_the_dtype(winograd_inputs: list[int]) -> None:
     ours, x = WinogradConvolution(layer(16, 32)), picture(16, (2, 9, 7))
-    for learning in (False, True):
-        with torch.set_grad_enabled(learning):
+    for trained in (False, True):
+        with torch.set_grad_enabled(trained):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 half = ours(x)
                 assert torch.equal(half, ours(x.bfloat16()))
             assert half.dtype == torch.bfloat16
             assert ours(x).dtype == torch.float32
     assert winograd_inputs == [16] * 6
-    with pytest.raises(RuntimeError, match="type"):  # torch's: that of its input and its bias differ
+    with pytest.raises(RuntimeError, match="type"):  # torch's own error: input and bias differ
         ours(x.bfloat16())
 
 
-def test_of_frozen_layers_filters_are_laid_out_once_while_others_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    frozen, learning, counted = WinogradConvolution(layer(16, 16)), WinogradConvolution(layer(16, 16)), []
+def test_filters_of_frozen_layers_are_laid_out_once_while_others_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen, trained, calls = WinogradConvolution(layer(16, 16)), WinogradConvolution(layer(16, 16)), []
 
-    def noted(weight: Tensor, dtype: torch.dtype, *, transposed: bool = False) -> Tensor:
-        counted.append(weight is frozen.weight)
+    def recorded(weight: Tensor, dtype: torch.dtype, *, transposed: bool = False) -> Tensor:
+        calls.append(weight is frozen.weight)
         return lay_out(weight, dtype, transposed=transposed)
 
-    monkeypatch.setattr(winograd, "lay_out", noted)
+    monkeypatch.setattr(winograd, "lay_out", recorded)
     frozen.requires_grad_(False)
     for _ in range(3):
-        learning(frozen(picture(16, (2, 6, 6)))).sum().backward()
-    assert counted == [True, False, False, False]
+        trained(frozen(picture(16, (2, 6, 6)))).sum().backward()
+    assert calls == [True, False, False, False]
 
 
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda ours: pickle.loads(pickle.dumps(ours))], ids=["copy", "pickle"]
 )
-def test_a_copy_has_filters_of_its_own(copied: Callable[[WinogradConvolution], WinogradConvolution]) -> None:
+def test_a_copy_has_its_own_filters(copy_of: Callable[[WinogradConvolution], WinogradConvolution]) -> None:
     ours, x = WinogradConvolution(layer(16, 16), relu=True), picture(16, (2, 6, 6))
     with torch.no_grad():
         before = ours(x)
-        other = copied(ours)
+        other = copy_of(ours)
         assert torch.equal(other(x), before)
         other.weight.zero_()
         assert not torch.equal(other(x), before)
         assert torch.equal(ours(x), before)
 
 
-def test_another_number_of_channels_is_torchs_error() -> None:
+def test_a_wrong_number_of_channels_is_torch_error() -> None:
     with pytest.raises(RuntimeError, match="to have 16 channels, but got 32"):
         WinogradConvolution(layer(16, 16))(picture(32, (1, 4, 4)))
 
 
-def test_a_map_without_pixels_is_torchs_error() -> None:
+def test_a_map_without_pixels_is_torch_error() -> None:
     with pytest.raises(RuntimeError, match="can't be greater than actual input size"):
         WinogradConvolution(layer(16, 16))(picture(16, (1, 4, 4))[..., :0])
 
 
-def test_it_takes_over_the_weights_of_another_and_draws_none() -> None:
+def test_parameters_are_shared_and_no_random_numbers_are_drawn() -> None:
     plain = layer(16, 32)
     state = torch.get_rng_state()
     ours = WinogradConvolution(plain)
@@ -332,6 +326,6 @@ def test_it_takes_over_the_weights_of_another_and_draws_none() -> None:
 @pytest.mark.parametrize(
     "other", [{"padding": 2, "dilation": 2}, {"padding": 1, "bias": False}, {"padding": 1, "padding_mode": "reflect"}]
 )
-def test_another_kind_of_convolution_is_refused(other: dict[str, Any]) -> None:
+def test_other_convolutions_are_refused(other: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="3 x 3"):
         WinogradConvolution(nn.Conv2d(16, 16, 3, **other))

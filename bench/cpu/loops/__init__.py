@@ -1,6 +1,6 @@
-"""Arithmetic of a CPU as loops that numba compiles at their first use (`compiled.py`), in vectors of `lanes.py`.
+"""Loops that numba compiles on first use (`compiled.py`), written with the vectors of `lanes.py`.
 
-A file of loops is imported when it is first asked for as an attribute, since importing the compiler takes a second.
+Each module is imported on first access as an attribute, because importing numba takes a second.
 """
 
 from __future__ import annotations
@@ -14,6 +14,6 @@ def __getattr__(name: str) -> ModuleType:
     try:
         return import_module(file)
     except ModuleNotFoundError as error:
-        if error.name != file:  # something that it needs
+        if error.name != file:  # an import inside the module failed
             raise
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from error

@@ -1,7 +1,7 @@
-"""How loops are compiled, and where what was compiled is kept for the next process.
+"""Decorators that compile loops, and the cache folder for the machine code.
 
-numba keeps a loop by the contents of its own file, whatever has become of the loops and numbers of other files that are
-compiled into it. So here all of this folder is kept by the contents of all of it: what runs is what is written.
+numba's cache key covers only the file that defines a function, not the functions and constants of other files that are
+compiled into it. So the cache folder is named after the content of all files here: any change invalidates everything.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 import numba
 
 
-def folder_for(sources: Path, within: Path) -> Path:
-    """Where within a folder that is kept which is compiled from the files of `sources` as they are now."""
+def cache_folder(sources: Path, parent: Path) -> Path:
+    """The folder in `parent` for machine code compiled from the current files of `sources`."""
     digest = hashlib.sha256()
     for file in sorted(sources.glob("*.py")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return within / f"compiled-{digest.hexdigest()[:12]}"
+    return parent / f"compiled-{digest.hexdigest()[:12]}"
 
 
 _HERE = Path(__file__).parent
 _settings: Any = numba.config
-_settings.CACHE_DIR = str(folder_for(_HERE, Path(_settings.CACHE_DIR or _HERE / "__pycache__")))
+_settings.CACHE_DIR = str(cache_folder(_HERE, Path(_settings.CACHE_DIR or _HERE / "__pycache__")))
 
-outer: Any = partial(numba.njit, nogil=True, cache=True)  # what Python calls
-inner: Any = partial(outer, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # what other loops alone call
-inlined: Any = partial(inner, forceinline=True)  # and whose arguments would go through memory
+entry_point: Any = partial(numba.njit, nogil=True, cache=True)  # called from Python
+internal: Any = partial(entry_point, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # called by other loops only
+inlined: Any = partial(internal, forceinline=True)  # so that arguments need not be passed through memory

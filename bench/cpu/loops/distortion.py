@@ -1,19 +1,22 @@
-"""The photometric part of a sample, compiled; `bench.cpu.photometric` says what is what."""
+"""The photometric distortions of one image; `bench.data.augment` explains the formulas."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bench.cpu.loops.compiled import inner, outer
+from bench.cpu.loops.compiled import entry_point, internal
 
 _0, _1, _2, _3, _4, _6 = (np.float32(number) for number in (0, 1, 2, 3, 4, 6))
 _255, _LEAST_CHROMA = np.float32(255), np.float32(1e-6)
 _CONTRACT = {"contract"}
 
 
-@outer(fastmath=_CONTRACT)
+@entry_point(fastmath=_CONTRACT)
 def distort(pixels, result, inside, brightness, first, last, saturation, turn, coloured):
-    """Row by row: each channel by itself in memory, so that pixels of a row are computed together."""
+    """Distort `pixels` (S, S, 3) within `inside`. Channels of a row are separate, so that the compiler can use vectors.
+
+    first, last: contrast factors before and after the shift of colours. turn: hue shift in sixths of the circle.
+    """
     left, top, right, bottom = inside
     row = np.empty((3, max(0, right - left)), dtype=np.float32)
     for y in range(top, bottom):
@@ -28,9 +31,9 @@ def distort(pixels, result, inside, brightness, first, last, saturation, turn, c
                 result[y, x, channel] = min(max(row[channel, x - left] * last, _0), _255)
 
 
-@inner(fastmath=_CONTRACT)
+@internal(fastmath=_CONTRACT)
 def _shift_colours(row, saturation, turn):
-    """Saturation scaled and hue turned in HSV; the formulas are explained in `bench.data.augment`."""
+    """Scale the saturation and turn the hue of a row (3, columns), in HSV."""
     for x in range(row.shape[1]):
         red, green, blue = row[0, x], row[1, x], row[2, x]
         value = max(red, green, blue)

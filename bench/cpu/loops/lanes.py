@@ -1,12 +1,11 @@
-"""Sixteen float32 at once, for loops that are compiled by numba.
+"""Vectors of 16 float32 for loops compiled by numba.
 
-Left to itself the compiler turns short loops into single steps rather than vectors, and asks before each longer one
-whether its arrays overlap. Here a loop says what it wants: values of this type are one vector register where the
-processor has such (AVX-512), else two or four, and stay in them between operations.
+LLVM's auto-vectoriser leaves short loops scalar, and checks before each longer one whether its arrays overlap. With
+these operations a loop uses vectors explicitly. A vector is one register with AVX-512, otherwise two or four, and stays
+in registers between operations.
 
-In memory a number is a float32, or a bfloat16 in an array of int16, since NumPy has no such type: it is widened when it
-is read, and rounded to the nearest when it is written. Of uint8 it is only read. What an array holds is known when a
-loop is compiled.
+In memory an element is float32, or bfloat16 as int16, since NumPy has no bfloat16. A bfloat16 is widened when loaded
+and rounded to nearest when stored. The array's dtype decides this at compile time.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ FLOATS = ir.VectorType(ir.FloatType(), LANES)
 
 
 class _BFloat16(ir.Type):  # type: ignore[misc]
-    """What llvmlite has no class for."""
+    """LLVM's bfloat type, for which llvmlite has no class."""
 
     intrinsic_name = "bf16"
 
@@ -39,247 +38,249 @@ class _BFloat16(ir.Type):  # type: ignore[misc]
         return hash(_BFloat16)
 
 
-BFLOATS = ir.VectorType(_BFloat16(), LANES)
-PAIRS = ir.VectorType(_BFloat16(), 2 * LANES)
-_PLACES = ir.VectorType(ir.IntType(32), LANES)
-_operation: Any = intrinsic
+BFLOAT16S = ir.VectorType(_BFloat16(), LANES)
+BFLOAT16_PAIRS = ir.VectorType(_BFloat16(), 2 * LANES)
+_INDICES = ir.VectorType(ir.IntType(32), LANES)
+_intrinsic: Any = intrinsic
 
 
-class _Lanes(types.Type):
+class _Vector(types.Type):
     def __init__(self) -> None:
         super().__init__(name="float32x16")
 
 
-_lanes = _Lanes()
+_vector = _Vector()
 
 
-@register_model(_Lanes)
+@register_model(_Vector)
 class _Model(models.PrimitiveModel):
     def __init__(self, manager: Any, described: Any) -> None:
         super().__init__(manager, described, FLOATS)
 
 
-def halved(array_type: Any) -> bool:
+def is_bfloat16(array_type: Any) -> bool:
     """Whether an array holds bfloat16."""
     return bool(array_type.dtype == types.int16)
 
 
-def _kind(array_type: Any) -> tuple[ir.VectorType, int]:
-    """How sixteen of an array's numbers lie in memory, and the bytes of one."""
-    kinds = {types.float32: (FLOATS, 4), types.int16: (BFLOATS, 2)}
+def _memory_type(array_type: Any) -> tuple[ir.VectorType, int]:
+    """The type of 16 elements of an array in memory, and the bytes of one element."""
+    kinds = {types.float32: (FLOATS, 4), types.int16: (BFLOAT16S, 2)}
     return kinds[array_type.dtype]
 
 
-def address(context: Any, builder: Any, array_type: Any, array: Any, at: Any, kind: ir.Type | None = None) -> Any:
-    """Where sixteen numbers begin, as a pointer to all of them; or to another `kind` of what lies there."""
+def element_pointer(
+    context: Any, builder: Any, array_type: Any, array: Any, at: Any, kind: ir.Type | None = None
+) -> Any:
+    """A pointer to the 16 elements from index `at`, or to a value of type `kind` there."""
     data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [at], inbounds=True), (kind or _kind(array_type)[0]).as_pointer())
+    return builder.bitcast(builder.gep(data, [at], inbounds=True), (kind or _memory_type(array_type)[0]).as_pointer())
 
 
-def read(context: Any, builder: Any, array_type: Any, array: Any, at: Any, mask: Any = None) -> Any:
-    """Sixteen numbers from there, as floats; zeros where they are masked out."""
-    kind, align = _kind(array_type)
-    place = address(context, builder, array_type, array, at)
+def emit_load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, mask: Any = None) -> Any:
+    """Load 16 elements as float32; lanes that are masked out are 0."""
+    kind, align = _memory_type(array_type)
+    pointer = element_pointer(context, builder, array_type, array, at)
     if mask is None:
-        value = builder.load(place, align=align)
+        value = builder.load(pointer, align=align)
     else:
         name = f"llvm.masked.load.v{LANES}{kind.element.intrinsic_name}.p0"
-        value = call(builder, name, kind, [place, ir.IntType(32)(align), mask, ir.Constant(kind, None)])
-    return builder.fpext(value, FLOATS) if kind is BFLOATS else value
+        value = emit_call(builder, name, kind, [pointer, ir.IntType(32)(align), mask, ir.Constant(kind, None)])
+    return builder.fpext(value, FLOATS) if kind is BFLOAT16S else value
 
 
-def write(context: Any, builder: Any, array_type: Any, array: Any, at: Any, value: Any, mask: Any = None) -> None:
-    """Sixteen floats to there, but for those that are masked out."""
-    kind, align = _kind(array_type)
-    place = address(context, builder, array_type, array, at)
-    value = builder.fptrunc(value, BFLOATS) if kind is BFLOATS else value
+def emit_store(context: Any, builder: Any, array_type: Any, array: Any, at: Any, value: Any, mask: Any = None) -> None:
+    """Store 16 float32, except lanes that are masked out."""
+    kind, align = _memory_type(array_type)
+    pointer = element_pointer(context, builder, array_type, array, at)
+    value = builder.fptrunc(value, BFLOAT16S) if kind is BFLOAT16S else value
     if mask is None:
-        builder.store(value, place, align=align)
+        builder.store(value, pointer, align=align)
     else:
         name = f"llvm.masked.store.v{LANES}{kind.element.intrinsic_name}.p0"
-        call(builder, name, ir.VoidType(), [value, place, ir.IntType(32)(align), mask])
+        emit_call(builder, name, ir.VoidType(), [value, pointer, ir.IntType(32)(align), mask])
 
 
-def spread_in(builder: Any, value: Any, kind: ir.VectorType = FLOATS) -> Any:
-    """The same number in every lane."""
+def emit_broadcast(builder: Any, value: Any, kind: ir.VectorType = FLOATS) -> Any:
+    """A scalar in every lane."""
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
-    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(_PLACES, [0] * LANES))
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(_INDICES, [0] * LANES))
 
 
-def first(builder: Any, count: Any) -> Any:
-    """Which lanes are among the first `count`."""
-    places = ir.Constant(_PLACES, list(range(LANES)))
-    return builder.icmp_unsigned("<", places, spread_in(builder, builder.trunc(count, ir.IntType(32)), _PLACES))
+def emit_mask(builder: Any, count: Any) -> Any:
+    """The mask of the first `count` lanes."""
+    indices = ir.Constant(_INDICES, list(range(LANES)))
+    return builder.icmp_unsigned("<", indices, emit_broadcast(builder, builder.trunc(count, ir.IntType(32)), _INDICES))
 
 
-def call(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any:
+def emit_call(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any:
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def clamped(builder: Any, value: Any, low: Any, high: Any) -> Any:
+def emit_clamp(builder: Any, value: Any, low: Any, high: Any) -> Any:
     value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
     return builder.select(builder.fcmp_ordered(">", value, high), high, value)
 
 
-@_operation
+@_intrinsic
 def load(_: Any, array: Any, at: Any) -> Any:
-    """The sixteen numbers of a flat array from `at`."""
+    """Load 16 elements of a flat array from index `at`."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return read(context, builder, signature.args[0], *values)
+        return emit_load(context, builder, signature.args[0], *values)
 
-    return _lanes(array, at), generate
+    return _vector(array, at), generate
 
 
-@_operation
+@_intrinsic
 def load_constant(_: Any, array: Any, at: Any) -> Any:
-    """The same of a float32 array that nothing writes to while the function runs: it need not be read again."""
+    """Load from a float32 array that nothing writes to while the function runs, so the compiler may reuse the load."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        lanes = builder.load(address(context, builder, signature.args[0], *values), align=4)
-        lanes.set_metadata("invariant.load", builder.module.add_metadata([]))
-        return lanes
+        value = builder.load(element_pointer(context, builder, signature.args[0], *values), align=4)
+        value.set_metadata("invariant.load", builder.module.add_metadata([]))
+        return value
 
-    return _lanes(array, at), generate
+    return _vector(array, at), generate
 
 
-@_operation
-def store(_: Any, array: Any, at: Any, lanes: Any) -> Any:
-    """Write sixteen numbers to a flat array from `at`."""
+@_intrinsic
+def store(_: Any, array: Any, at: Any, value: Any) -> Any:
+    """Store 16 elements to a flat array from index `at`."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        write(context, builder, signature.args[0], *values)
+        emit_store(context, builder, signature.args[0], *values)
         return context.get_dummy_value()
 
-    return types.void(array, at, lanes), generate
+    return types.void(array, at, value), generate
 
 
-@_operation
-def load_first(_: Any, array: Any, at: Any, count: Any) -> Any:
-    """The first `count` of sixteen numbers, and zeros; of none, nothing is read."""
+@_intrinsic
+def load_masked(_: Any, array: Any, at: Any, count: Any) -> Any:
+    """Load the first `count` of 16 elements, and zeros for the rest, without reading beyond them."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         array, at, count = values
-        return read(context, builder, signature.args[0], array, at, first(builder, count))
+        return emit_load(context, builder, signature.args[0], array, at, emit_mask(builder, count))
 
-    return _lanes(array, at, count), generate
+    return _vector(array, at, count), generate
 
 
-@_operation
-def load_else(_: Any, array: Any, at: Any, count: Any, other: Any) -> Any:
-    """The first `count` of sixteen numbers, and what `other` has after them."""
+@_intrinsic
+def load_masked_or(_: Any, array: Any, at: Any, count: Any, other: Any) -> Any:
+    """Load the first `count` of 16 elements; the other lanes come from `other`."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         array, at, count, other = values
-        mask = first(builder, count)
-        return builder.select(mask, read(context, builder, signature.args[0], array, at, mask), other)
+        mask = emit_mask(builder, count)
+        return builder.select(mask, emit_load(context, builder, signature.args[0], array, at, mask), other)
 
-    return _lanes(array, at, count, other), generate
+    return _vector(array, at, count, other), generate
 
 
-@_operation
-def _store_first(_: Any, array: Any, at: Any, lanes: Any, count: Any) -> Any:
+@_intrinsic
+def _store_masked(_: Any, array: Any, at: Any, value: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array, at, lanes, count = values
-        write(context, builder, signature.args[0], array, at, lanes, first(builder, count))
+        array, at, value, count = values
+        emit_store(context, builder, signature.args[0], array, at, value, emit_mask(builder, count))
         return context.get_dummy_value()
 
-    return types.void(array, at, lanes, count), generate
+    return types.void(array, at, value, count), generate
 
 
 @inlined()
-def load_up_to(array: Any, at: Any, count: Any) -> Any:
-    """The first `count` of sixteen numbers, and zeros."""
-    return load(array, at) if count >= LANES else load_first(array, at, count)
+def load_partial(array: Any, at: Any, count: Any) -> Any:
+    """Load the first `count` of 16 elements, and zeros for the rest; count may exceed 16."""
+    return load(array, at) if count >= LANES else load_masked(array, at, count)
 
 
 @inlined()
-def store_up_to(array: Any, at: Any, lanes: Any, count: Any) -> None:
-    """Write the first `count` of sixteen numbers, and leave what lies after them."""
+def store_partial(array: Any, at: Any, value: Any, count: Any) -> None:
+    """Store the first `count` of 16 elements; count may exceed 16."""
     if count >= LANES:
-        store(array, at, lanes)
+        store(array, at, value)
     else:
-        _store_first(array, at, lanes, count)
+        _store_masked(array, at, value, count)
 
 
-@_operation
-def spread(_: Any, value: Any) -> Any:
-    """The same float32 in every lane."""
+@_intrinsic
+def broadcast(_: Any, value: Any) -> Any:
+    """A float32 in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return spread_in(builder, values[0])
+        return emit_broadcast(builder, values[0])
 
-    return _lanes(types.float32), generate
+    return _vector(types.float32), generate
 
 
-@_operation
-def plus(_: Any, a: Any, b: Any) -> Any:
+@_intrinsic
+def add(_: Any, a: Any, b: Any) -> Any:
     """`a + b`."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.fadd(*values)
 
-    return _lanes(a, b), generate
+    return _vector(a, b), generate
 
 
-@_operation
-def minus(_: Any, a: Any, b: Any) -> Any:
+@_intrinsic
+def subtract(_: Any, a: Any, b: Any) -> Any:
     """`a - b`."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.fsub(*values)
 
-    return _lanes(a, b), generate
+    return _vector(a, b), generate
 
 
-@_operation
-def plus_product(_: Any, total: Any, a: Any, b: Any) -> Any:
-    """`total + a * b`, rounded once where the processor can."""
+@_intrinsic
+def multiply_add(_: Any, total: Any, a: Any, b: Any) -> Any:
+    """`total + a * b`, rounded once if the processor has fused multiply-add."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return call(builder, f"llvm.fmuladd.v{LANES}f32", FLOATS, [values[1], values[2], values[0]])
+        return emit_call(builder, f"llvm.fmuladd.v{LANES}f32", FLOATS, [values[1], values[2], values[0]])
 
-    return _lanes(total, a, b), generate
+    return _vector(total, a, b), generate
 
 
-@_operation
+@_intrinsic
 def clamp(_: Any, value: Any, low: Any, high: Any) -> Any:
-    """`value` between its bounds; what is not a number stays so."""
+    """`value` limited to its bounds; NaN stays NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return clamped(builder, *values)
+        return emit_clamp(builder, *values)
 
-    return _lanes(value, low, high), generate
+    return _vector(value, low, high), generate
 
 
-@_operation
-def where_between(_: Any, value: Any, low: Any, high: Any, wanted: Any) -> Any:
-    """`wanted` where `value` lies strictly between its bounds, else 0."""
+@_intrinsic
+def select_between(_: Any, value: Any, low: Any, high: Any, selected: Any) -> Any:
+    """`selected` where `value` lies strictly between its bounds, otherwise 0."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        value, low, high, wanted = values
+        value, low, high, selected = values
         above, below = builder.fcmp_ordered(">", value, low), builder.fcmp_ordered("<", value, high)
-        return builder.select(builder.and_(above, below), wanted, ir.Constant(FLOATS, [0.0] * LANES))
+        return builder.select(builder.and_(above, below), selected, ir.Constant(FLOATS, [0.0] * LANES))
 
-    return _lanes(value, low, high, wanted), generate
+    return _vector(value, low, high, selected), generate
 
 
-@_operation
+@_intrinsic
 def maximum(_: Any, a: Any, b: Any) -> Any:
-    """The larger of two in every lane; what is not a number is passed over."""
+    """The elementwise maximum, ignoring NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return call(builder, f"llvm.maxnum.v{LANES}f32", FLOATS, list(values))
+        return emit_call(builder, f"llvm.maxnum.v{LANES}f32", FLOATS, list(values))
 
-    return _lanes(a, b), generate
+    return _vector(a, b), generate
 
 
-@_operation
-def largest(_: Any, value: Any) -> Any:
-    """The largest of all lanes, a float32; what is not a number is passed over."""
+@_intrinsic
+def reduce_max(_: Any, value: Any) -> Any:
+    """The maximum of all lanes as a float32, ignoring NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return call(builder, f"llvm.vector.reduce.fmax.v{LANES}f32", ir.FloatType(), list(values))
+        return emit_call(builder, f"llvm.vector.reduce.fmax.v{LANES}f32", ir.FloatType(), list(values))
 
     return types.float32(value), generate
