@@ -1,10 +1,10 @@
 """The training augmentation of SSD (Caffe's `ssd_pascal.py`), as one view of the source image.
 
 Zoom-out, crop, mirror and warp are composed into one rectangle of the source, so each pixel is resampled once. The
-photometric distortions follow on the network's 300 x 300 pixels. The fill around the image comes last, so that it stays
-the plain mean.
+photometric distortions follow on the network's 300 x 300 pixels. The fill around the image comes last, so that it is
+not distorted.
 
-Every draw depends on (seed, epoch, image) alone, not on the arm, the worker or the order of loading.
+Every draw depends only on (seed, epoch, image), not on the arm, the worker or the order of loading.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.spec import AugmentSpec
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 Colour = NDArray[np.float32]
-AUGMENTATION_STREAM = 1  # first word of the seed, apart from that of the order
+AUGMENTATION_STREAM = 1  # first word of the seed, to separate the augmentation from the order
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ WHOLE = View(np.array([0.0, 0.0, 1.0, 1.0]), mirrored=False)
 
 @dataclass(frozen=True)
 class Photometric:
-    """The photometric distortions of one view; a value is neutral (0 or 1) if its coin said so."""
+    """The photometric distortions of one view; a value of 0 (brightness, hue) or 1 (others) changes nothing."""
 
     brightness: float
     contrast: float
@@ -52,12 +52,12 @@ class Photometric:
 
 
 def generator_of(seed: int, epoch: int, image: int) -> np.random.Generator:
-    """The generator of one sample's augmentation."""
+    """The random generator of one sample's augmentation."""
     return np.random.default_rng((AUGMENTATION_STREAM, seed, epoch, image))
 
 
 def draw_view(generator: np.random.Generator, boxes: Floats, spec: AugmentSpec) -> View:
-    """Zoom-out, then one of the successful crops, then mirror, for boxes (G, 4) xyxy in fractions."""
+    """Draw zoom-out, crop and mirror for an image with boxes (G, 4), xyxy in fractions."""
     canvas = np.array([0.0, 0.0, 1.0, 1.0])
     if generator.random() < spec.expand_probability:
         ratio = generator.uniform(1.0, spec.expand_largest)
@@ -71,9 +71,10 @@ def draw_view(generator: np.random.Generator, boxes: Floats, spec: AugmentSpec) 
 
 
 def _draw_crop(generator: np.random.Generator, boxes: Floats, spec: AugmentSpec) -> Floats:
-    """(4,) xyxy in [0, 1]: the whole image, or a crop that reaches the smallest IoU of its sampler.
+    """(4,) xyxy in [0, 1]: the whole image, or a crop that reaches its sampler's minimum IoU with some box.
 
-    Each sampler gives its first successful trial; one of these crops is chosen. The last sampler asks for no overlap.
+    Each sampler gives its first successful trial. The choice among these and the whole image is uniform. The last
+    sampler has no minimum.
     """
     samplers = len(spec.crop_overlaps) + 1
     shape = (samplers, spec.crop_trials)
@@ -92,7 +93,7 @@ def _draw_crop(generator: np.random.Generator, boxes: Floats, spec: AugmentSpec)
 
 
 def _largest_overlap(crops: Floats, boxes: Floats) -> Floats:
-    """(...) largest IoU of each crop (..., 4) with boxes (G, 4); 0 without boxes."""
+    """(...) the largest IoU of each crop (..., 4) with boxes (G, 4); 0 without boxes."""
     if not len(boxes):
         return np.zeros(crops.shape[:-1])
     shared = np.minimum(crops[..., None, 2:], boxes[:, 2:]) - np.maximum(crops[..., None, :2], boxes[:, :2])
@@ -105,10 +106,10 @@ def _largest_overlap(crops: Floats, boxes: Floats) -> Floats:
 def boxes_in_view(
     boxes: Floats, view: View, *, always: NDArray[np.bool_] | None = None
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Boxes (G, 4) xyxy in fractions of the image to fractions of the view, and which of them stay.
+    """Convert boxes (G, 4), xyxy in fractions of the image, to fractions of the view, and drop invisible ones.
 
-    A box stays if its centre lies in the view (Caffe: emit_constraint CENTER), and is clipped to the view.
-    always: (G,) boxes that stay if any part is visible (part of a crowd is still a crowd).
+    Returns the remaining boxes, clipped to the view, and (G,) bool, which remain: those with their centre in the view
+    (Caffe: emit_constraint CENTER). always: (G,) boxes that remain if any part is visible, such as crowds.
     """
     low, high = view.rectangle[:2], view.rectangle[2:]
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -123,7 +124,7 @@ def boxes_in_view(
 
 
 def draw_photometric(generator: np.random.Generator, spec: AugmentSpec) -> Photometric:
-    """Each distortion by its own coin; another coin puts contrast before or after the two in HSV."""
+    """Draw each distortion independently, and whether contrast comes before or after saturation and hue."""
     coins = generator.random(4) < spec.photometric_probability
     brightness = generator.uniform(-spec.brightness, spec.brightness)
     contrast = generator.uniform(*spec.contrast)
@@ -140,9 +141,9 @@ def draw_photometric(generator: np.random.Generator, spec: AugmentSpec) -> Photo
 
 @overridable
 def photometric(pixels: Pixels, draws: Photometric, inside: tuple[int, int, int, int], fill: Colour) -> Colour:
-    """Brightness, contrast, saturation and hue of one image, and the fill around it.
+    """Change brightness, contrast, saturation and hue of one image, and fill the pixels around it.
 
-    pixels: (S, S, 3) uint8 RGB. inside: xyxy in whole pixels, the part that is image. fill: (3,) float32.
+    pixels: (S, S, 3) uint8 RGB. inside: xyxy in whole pixels, the image without fill. fill: (3,) float32.
     Returns (S, S, 3) float32 of 0 to 255, clamped after each distortion as 8-bit images are.
     """
     first, last = (draws.contrast, 1.0) if draws.contrast_first else (1.0, draws.contrast)
@@ -159,7 +160,7 @@ def photometric(pixels: Pixels, draws: Photometric, inside: tuple[int, int, int,
 
 
 def _shift_colours(image: Tensor, saturation: float, hue: float) -> Tensor:
-    """Saturation scaled by a factor and hue turned by a share of the circle, in HSV; (3, S, S) of 0 to 255."""
+    """Scale the saturation by a factor, and turn the hue by a share of the circle, of (3, S, S) RGB of 0 to 255."""
     red, green, blue = image.unbind(dim=0)
     value = torch.maximum(red, green).maximum(blue)
     chroma = value - torch.minimum(red, green).minimum(blue)

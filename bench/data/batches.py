@@ -1,7 +1,7 @@
-"""From an index to batches: which images, through which views, with which targets.
+"""Training batches: which images, with which augmentation, and their targets.
 
-The batch of a step is a pure function of (seed, step). It depends neither on the arm, nor on the number of workers, nor
-on whether the run was interrupted.
+The batch of a step is a pure function of (seed, step). It does not depend on the arm, the number of workers or
+interruptions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.data.targets import Targets
 from bench.data.warp import warp
 from bench.spec import AugmentSpec
 
-ORDER_STREAM = 0  # first word of the seed of the order, apart from that of the augmentation
+ORDER_STREAM = 0  # first word of the seed, to separate the order from the augmentation
 BATCHES_AHEAD = 3
 
 
@@ -46,10 +46,10 @@ class Sample:
 def rows_of_step(step: int, *, batch: int, images: int, seed: int) -> NDArray[np.int64]:
     """(2, batch): the rows of the training index at `step`, and their epochs.
 
-    One endless stream of permutations, cut into batches, so that no image is ever left out.
+    An endless stream of permutations is cut into batches, so that no image is left out.
     """
-    place = step * batch + np.arange(batch)
-    epoch, within = np.divmod(place, images)
+    position = step * batch + np.arange(batch)
+    epoch, within = np.divmod(position, images)
     rows = np.empty(batch, dtype=np.int64)
     for each in np.unique(epoch):
         order = np.random.default_rng((ORDER_STREAM, seed, int(each))).permutation(images)
@@ -61,8 +61,8 @@ def rows_of_step(step: int, *, batch: int, images: int, seed: int) -> NDArray[np
 class TrainingBatches:
     """Augmented batches, prepared by threads while the network computes.
 
-    batch: images a step. size: side S of the network's input. fill: RGB of 0 to 255 outside an image.
-    workers: threads. device: where the batches are wanted.
+    batch: images per step. size: side S of the network's input. fill: RGB of 0 to 255 outside an image.
+    workers: threads. device: of the batches.
     """
 
     index: ImageIndex
@@ -77,36 +77,36 @@ class TrainingBatches:
     device: str = "cpu"
 
     def steps(self, first: int, last: int) -> Generator[tuple[Tensor, Targets], None, None]:
-        """Images (B, 3, S, S) float32 of 0 to 255, channels last, and their targets, on the device, step by step."""
+        """Yield images (B, 3, S, S) float32 of 0 to 255, channels last, and their targets for each step."""
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting: deque[list[Future[Sample]]] = deque()
+            pending: deque[list[Future[Sample]]] = deque()
             try:
                 for step in range(first, last):
-                    while len(waiting) < BATCHES_AHEAD and step + len(waiting) < last:
-                        waiting.append(self._submit(pool, step + len(waiting)))
-                    yield self.collate([future.result() for future in waiting.popleft()])
+                    while len(pending) < BATCHES_AHEAD and step + len(pending) < last:
+                        pending.append(self._submit(pool, step + len(pending)))
+                    yield self.collate([future.result() for future in pending.popleft()])
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def sample(self, row: int, epoch: int) -> Sample:
-        """The image at `row` of the index as epoch `epoch` shows it."""
+        """The image at `row` of the index, augmented for `epoch`."""
         generator = generator_of(self.seed, epoch, row)
-        own = slice(*self.index.offsets[row : row + 2])
-        boxes, crowd = self._boxes[own], self.index.crowd[own]
+        objects = slice(*self.index.offsets[row : row + 2])
+        boxes, crowd = self._boxes[objects], self.index.crowd[objects]
         view = draw_view(generator, boxes[~crowd], self.augment)
-        draws = draw_photometric(generator, self.augment)
+        distortions = draw_photometric(generator, self.augment)
         visible, stays = boxes_in_view(boxes, view, always=crowd)
         pixels, inside = warp(self.pixels[row], view, self.size)
         return Sample(
-            pixels=photometric(pixels, draws, inside, np.array(self.fill, dtype=np.float32)),
+            pixels=photometric(pixels, distortions, inside, np.array(self.fill, dtype=np.float32)),
             inside=inside,
             boxes=visible,
-            labels=self.index.labels[own][stays],
+            labels=self.index.labels[objects][stays],
             crowd=crowd[stays],
         )
 
     def collate(self, samples: list[Sample]) -> tuple[Tensor, Targets]:
-        """One batch from its samples."""
+        """Join samples to a batch on the device."""
         images = torch.from_numpy(np.stack([sample.pixels for sample in samples])).permute(0, 3, 1, 2)
         return images.to(self.device, non_blocking=True), targets_of(samples).to(self.device)
 
@@ -121,14 +121,14 @@ class TrainingBatches:
 
 
 def targets_of(samples: list[Sample]) -> Targets:
-    """The padded targets of a batch; labels count from 1, crowds and padding have 0."""
-    most = max(1, *(len(sample.boxes) for sample in samples))
-    boxes = np.zeros((len(samples), most, 4), dtype=np.float32)
-    labels = np.zeros((len(samples), most), dtype=np.int64)
-    crowd = np.zeros((len(samples), most), dtype=bool)
-    for place, sample in enumerate(samples):
+    """The padded targets of a batch. Labels count from 1; crowds and padding have 0."""
+    max_boxes = max(1, *(len(sample.boxes) for sample in samples))
+    boxes = np.zeros((len(samples), max_boxes, 4), dtype=np.float32)
+    labels = np.zeros((len(samples), max_boxes), dtype=np.int64)
+    crowd = np.zeros((len(samples), max_boxes), dtype=bool)
+    for position, sample in enumerate(samples):
         count = len(sample.boxes)
-        boxes[place, :count] = sample.boxes
-        labels[place, :count] = np.where(sample.crowd, 0, sample.labels + 1)
-        crowd[place, :count] = sample.crowd
+        boxes[position, :count] = sample.boxes
+        labels[position, :count] = np.where(sample.crowd, 0, sample.labels + 1)
+        crowd[position, :count] = sample.crowd
     return Targets(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(crowd))

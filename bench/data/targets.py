@@ -1,4 +1,4 @@
-"""What the data gives and the loss takes: the padded ground truths of a batch."""
+"""The padded ground truths of a batch, which the data pipeline passes to the loss."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Targets:
-    """Ground truths of a batch, padded to G boxes an image.
+    """Ground truths of a batch, padded to G boxes per image.
 
     boxes: (B, G, 4) float32 xyxy, as fractions of the input; padding is all zeros.
     labels: (B, G) int64, 1..C for objects, 0 for padding and crowds.
-    crowd: (B, G) bool, regions in which a prior is neither positive nor negative.
+    crowd: (B, G) bool, regions where a prior is neither positive nor negative.
     """
 
     boxes: Tensor

@@ -1,4 +1,4 @@
-"""One rectangle of a source image to the network's input, resampled once with antialiasing (Pillow's BILINEAR)."""
+"""Resample a rectangle of an image to the network's input, once, with antialiasing (Pillow's BILINEAR)."""
 
 from __future__ import annotations
 
@@ -20,61 +20,61 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Placement:
-    """Which pixels of an image a view needs, and where they go in the network's input.
+    """The pixels of an image that a view needs, and their place in the network's input.
 
-    part: xyxy in whole pixels of the image: everything that the filter reaches.
-    box: (4,) xyxy within the part: what fills `inside`.
+    source: xyxy in whole pixels of the image: all pixels that the filter reads.
+    box: (4,) xyxy within `source`: the area that is resampled to `inside`.
     inside: xyxy in whole pixels of the input: image, not fill; may be empty.
     mirrored: left and right are exchanged.
     """
 
-    part: Rectangle
+    source: Rectangle
     box: NDArray[np.float64]
     inside: Rectangle
     mirrored: bool
 
     def cut(self, image: Image) -> Image:
-        """The part of the image (H, W, 3) that is needed."""
-        left, top, right, bottom = self.part
+        """The pixels of `source` of the image (H, W, 3)."""
+        left, top, right, bottom = self.source
         return image[top:bottom, left:right]
 
 
 def placement(view: View, width: int, height: int, size: int) -> Placement:
-    """Where a view of an image goes in an input of `size`. Pixels whose centre lies in the image are image."""
+    """The placement of a view in an input of `size`. Pixels whose centre is outside the image are fill."""
     extent = np.array([width, height], dtype=np.float64)
     low, span = view.rectangle[:2], view.rectangle[2:] - view.rectangle[:2]
     # Image borders in output pixels, then the output pixels whose centres lie between them
     first = np.maximum(np.ceil((0 - low) / span * size - 0.5), 0).astype(int)
     last = np.minimum(np.ceil((1 - low) / span * size - 0.5), size).astype(int)
-    if (last <= first).any():  # a crop of nothing but the fill around a zoomed-out image
+    if (last <= first).any():  # the crop holds only fill around a zoomed-out image
         return Placement((0, 0, 0, 0), np.zeros(4), (0, 0, 0, 0), view.mirrored)
-    source = np.concatenate((low + first / size * span, low + last / size * span)).clip(0, 1) * np.tile(extent, 2)
+    area = np.concatenate((low + first / size * span, low + last / size * span)).clip(0, 1) * np.tile(extent, 2)
     reach = np.ceil(span * extent / size) + 1
-    corner = np.maximum(np.floor(source[:2] - reach), 0).astype(int)
-    opposite = np.minimum(np.ceil(source[2:] + reach), extent).astype(int)
+    corner = np.maximum(np.floor(area[:2] - reach), 0).astype(int)
+    opposite = np.minimum(np.ceil(area[2:] + reach), extent).astype(int)
     left, right = int(first[0]), int(last[0])
     if view.mirrored:
         left, right = size - right, size - left
-    part = (int(corner[0]), int(corner[1]), int(opposite[0]), int(opposite[1]))
-    return Placement(part, source - np.tile(corner, 2), (left, int(first[1]), right, int(last[1])), view.mirrored)
+    source = (int(corner[0]), int(corner[1]), int(opposite[0]), int(opposite[1]))
+    return Placement(source, area - np.tile(corner, 2), (left, int(first[1]), right, int(last[1])), view.mirrored)
 
 
 def warp(image: Image, view: View, size: int) -> tuple[Image, Rectangle]:
-    """The view of an image (H, W, 3) as (size, size, 3), and the part that is image; the rest is zero."""
+    """The view of an image (H, W, 3) as (size, size, 3), and the rectangle that is image; the rest is zero."""
     height, width = image.shape[:2]
     placed = placement(view, width, height, size)
     left, top, right, bottom = placed.inside
     result = np.zeros((size, size, 3), dtype=np.uint8)
     if right > left:
-        part = Pillow.fromarray(placed.cut(image))
+        pixels = Pillow.fromarray(placed.cut(image))
         box: tuple[float, float, float, float] = tuple(placed.box.tolist())
-        resized = np.asarray(part.resize((right - left, bottom - top), Pillow.Resampling.BILINEAR, box=box))
+        resized = np.asarray(pixels.resize((right - left, bottom - top), Pillow.Resampling.BILINEAR, box=box))
         result[top:bottom, left:right] = resized[:, ::-1] if placed.mirrored else resized
     return result, placed.inside
 
 
 def whole_images(pixels: PixelSource, rows: Iterable[int], size: int, *, workers: int) -> Tensor:
-    """The whole images at `rows`, warped to (N, 3, size, size) uint8, channels last, as evaluation sees them."""
+    """The whole images at `rows`, warped to (N, 3, size, size) uint8, channels last, as in evaluation."""
     with ThreadPoolExecutor(workers) as pool:
         warped = list(pool.map(lambda row: warp(pixels[row], WHOLE, size)[0], rows))
     return torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2)

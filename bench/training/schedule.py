@@ -11,7 +11,7 @@ from bench.spec import TrainSpec
 
 
 def rate_factor(training: TrainSpec, step: int) -> float:
-    """Share of the peak learning rate at `step` (from 0): linear warm-up, then the decay."""
+    """The learning rate at `step` (from 0) as a share of the peak: linear warm-up, then decay."""
     warmup = max(1, round(training.warmup_share * training.steps)) if training.warmup_share > 0 else 0
     if step < warmup:
         return (step + 1) / warmup
@@ -24,7 +24,7 @@ def rate_factor(training: TrainSpec, step: int) -> float:
 
 
 def trainable_stages(training: TrainSpec, step: int, stages: int) -> int:
-    """How many of the backbone's `stages`, counted from the top, are trainable at `step`."""
+    """The number of trainable backbone stages at `step`, of `stages`, counted from the top."""
     for phase in training.phases:
         if step < round(phase.until * training.steps):
             return math.ceil(phase.trainable * stages)
@@ -32,10 +32,10 @@ def trainable_stages(training: TrainSpec, step: int, stages: int) -> int:
 
 
 def stage_rate_factors(training: TrainSpec, stages: int) -> list[float]:
-    """Share of the heads' rate for each stage, bottom first; stages that open later have lower rates."""
-    opened = [math.ceil(phase.trainable * stages) for phase in training.phases]
-    levels = sorted({count for count in opened if count > 0})
-    # A stage that no phase opens counts as the deepest; it never learns
+    """Each stage's share of the heads' learning rate, bottom first; stages unfrozen later learn slower."""
+    trainable = [math.ceil(phase.trainable * stages) for phase in training.phases]
+    levels = sorted({count for count in trainable if count > 0})
+    # A stage that stays frozen gets the rate of the deepest one
     depths = [sum(count <= from_top for count in levels) for from_top in range(stages)]
-    first_opens_nothing = opened[0] == 0
-    return [training.stage_rate_decay ** -(depth + first_opens_nothing) for depth in reversed(depths)]
+    first_is_frozen = trainable[0] == 0
+    return [training.stage_rate_decay ** -(depth + first_is_frozen) for depth in reversed(depths)]

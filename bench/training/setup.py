@@ -1,4 +1,4 @@
-"""A process and its detector, set up for a run's numerics."""
+"""Set up a process for a run's numerics, and build its detector."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from bench.spec import DetectorSpec, Numerics
 
 
 def configure(numerics: Numerics) -> None:
-    """Set this process up for a run's numerics. Call it once, before the first tensor."""
+    """Set up this process for a run's numerics. Call it once, before creating tensors."""
     disable_malloc_trim()
     torch.set_num_threads(numerics.threads)
     torch.backends.cudnn.benchmark = True
     if numerics.device == "cuda":
         torch.set_float32_matmul_precision("high")
     if numerics.cpu_kernels:
-        import bench.cpu.accelerate  # noqa: F401, PLC0415  # registers them; plain runs do not wait for the compiler
+        import bench.cpu.accelerate  # noqa: F401, PLC0415  # registers kernels; slow to import
     fast_paths.enable(numerics.cpu_kernels)
 
 
 def build(spec: DetectorSpec, seed: int, numerics: Numerics) -> SSD:
-    """The detector of a specification, placed for the run's numerics."""
+    """Build the detector of a specification for the run's numerics."""
     return place(SSD(spec, seed=seed), numerics)
 
 
 def place(model: SSD, numerics: Numerics) -> SSD:
-    """A plain detector moved to the run's device and memory format, with CPU kernels if the numerics say so."""
+    """Move a plain detector to the run's device and memory format, and add CPU kernels if the run uses them."""
     model = model.to(numerics.device)
     if numerics.channels_last:
         model = model.to(memory_format=torch.channels_last)

@@ -28,11 +28,11 @@ from bench.training.schedule import rate_factor, stage_rate_factors, trainable_s
 
 
 class NotFinite(Exception):
-    """The loss or a weight is NaN or infinite; the message says at which step."""
+    """The loss or a weight is NaN or infinite; the message gives the step."""
 
 
 class BatchTooLarge(Exception):
-    """A step runs out of memory; the message gives the number of images and micro-batches."""
+    """A step ran out of memory; the message gives the number of images and micro-batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,10 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What the loop measured. step_seconds: of this process alone; waiting_seconds: spent waiting for data."""
+    """Times of a training.
+
+    seconds: over all processes. step_seconds: of each step of this process. waiting_seconds: spent waiting for data.
+    """
 
     seconds: float
     step_seconds: list[float]
@@ -59,7 +62,7 @@ class Trained:
 
 
 class Trainer:
-    """A detector with its optimiser; `run` resumes from its checkpoint, if there is one, and trains to the end."""
+    """A detector with its optimiser."""
 
     def __init__(self, model: SSD, spec: TrainSpec, numerics: Numerics) -> None:
         self.model, self.spec, self.numerics = model, spec, numerics
@@ -75,7 +78,9 @@ class Trainer:
         resumed: Callable[[int, list[str]], None] = lambda step, warnings: None,
         alive: Callable[[], None] = lambda: None,
     ) -> Trained:
-        """Train to the last step. Raises NotFinite, or BatchTooLarge if a step runs out of memory.
+        """Train to the last step, from the checkpoint if there is one.
+
+        Raises NotFinite, or BatchTooLarge if a step runs out of memory.
 
         resumed: called first, with the step that training resumes from (0 without a checkpoint) and a sentence about
             each damaged checkpoint.
@@ -87,15 +92,15 @@ class Trainer:
         every = checkpoint_interval(spec)
         report_every = max(1, spec.steps // 500)
         durations: list[float] = []
-        waited, unmeasured = 0.0, 0
+        waiting, unmeasured = 0.0, 0
         start = previous = time.perf_counter()
         self.model.train()
         stream = batches.steps(first, spec.steps)
         for step in range(first, spec.steps):
             alive()
-            asked = time.perf_counter()
+            wait_start = time.perf_counter()
             images, targets = next(stream)
-            waited += time.perf_counter() - asked
+            waiting += time.perf_counter() - wait_start
             try:
                 loss = self.step(step, images, targets)
             except (RuntimeError, MemoryError) as error:
@@ -112,8 +117,8 @@ class Trainer:
                 raise NotFinite(f"the loss is {value} at step {step + 1} of {spec.steps}")
             if saving and not all(bool(each.isfinite().all()) for each in self.model.parameters()):
                 raise NotFinite(f"weights are not finite after step {step + 1} of {spec.steps}")
-            waited_for = reporting or saving or self.numerics.device == "cpu"
-            if waited_for:  # steps that were only launched have no time yet
+            synchronised = reporting or saving or self.numerics.device == "cpu"
+            if synchronised:  # otherwise steps are only launched, and their time is unknown
                 durations += [(now - previous) / unmeasured] * unmeasured
                 unmeasured = 0
             if reporting:
@@ -130,21 +135,21 @@ class Trainer:
                 )
             if saving:
                 self._save(checkpoint, step + 1, seconds=before + time.perf_counter() - start)
-            if waited_for:
+            if synchronised:
                 previous = time.perf_counter()
         stream.close()
         return Trained(
             seconds=before + time.perf_counter() - start,
             step_seconds=durations,
-            waiting_seconds=waited,
+            waiting_seconds=waiting,
             resumed_from=first,
         )
 
     def set_step(self, step: int) -> None:
         """Set the learning rates and the trainable parts of `step`."""
-        open_stages = trainable_stages(self.spec, step, len(self.stages))
-        for place, stage in enumerate(self.stages):
-            stage.requires_grad_(place >= len(self.stages) - open_stages)
+        trainable = trainable_stages(self.spec, step, len(self.stages))
+        for index, stage in enumerate(self.stages):
+            stage.requires_grad_(index >= len(self.stages) - trainable)
         factor = rate_factor(self.spec, step)
         for group in self.optimiser.param_groups:
             group["lr"] = self.spec.rate * factor * group["share"]
@@ -185,7 +190,7 @@ class Trainer:
         return f"out of memory at step {step + 1} of {self.spec.steps}, with {images} images {how}"
 
     def _trainable_backbone(self) -> list[nn.ModuleList]:
-        """The stages of the backbone that may learn, bottom first; those below stay frozen for good."""
+        """The stages of the backbone that are trained at some step, bottom first. Freezes those below."""
         backbone = self.model.backbone
         trainable = []
         for stage in backbone.stages():
@@ -197,7 +202,7 @@ class Trainer:
         return trainable
 
     def _optimiser(self) -> torch.optim.Optimizer:
-        """All parameter groups exist from the first step, frozen or not, so that state loads at any step."""
+        """The optimiser. All groups exist from the first step, frozen or not, so that its state loads at any step."""
         parts: list[tuple[nn.Module, float]] = [(nn.ModuleList(self.model.new_layers()), 1.0)]
         shares = [self.spec.backbone_rate * factor for factor in stage_rate_factors(self.spec, len(self.stages))]
         parts += zip(self.stages, shares, strict=True)
@@ -225,7 +230,7 @@ class Trainer:
         write_checkpoint(path, content)
 
     def _resume(self, path: Path) -> tuple[int, float, list[str]]:
-        """Load the checkpoint, if there is one: its step and seconds, and a sentence about each damaged one."""
+        """Load the checkpoint, if any. Returns its step and seconds, and a sentence about each damaged file."""
         content, damaged = latest_checkpoint(path, self.numerics.device)
         if content is None:
             return 0, 0.0, damaged
