@@ -1,6 +1,6 @@
-"""The augmentation against what others say of it: torchvision's transforms, closed forms, slow obvious rules.
+"""The augmentation compared to torchvision's transforms, closed forms and slow literal rules.
 
-Each test prints the largest difference it saw (`pytest -s`).
+Each test prints the largest difference (`pytest -s`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Move:
         return View(corners / np.array([width, height, width, height]), self.mirrored)
 
     def torchvisions(self, what: Any) -> Any:
-        """The same by pad, crop, flip and resize of torchvision, for a picture or boxes."""
+        """The same by torchvision's pad, crop, flip and resize, for an image or boxes."""
         padded = theirs.pad(what, list(self.padding))
         left, top, width, height = self.crop
         cut = theirs.crop(padded, top, left, height, width)
@@ -76,8 +76,8 @@ def drawn(generator: np.random.Generator, move: str, width: int, height: int) ->
 
 
 @pytest.mark.parametrize("move", MOVES)
-def test_content_is_where_torchvisions_boxes_say_to_a_pixel(move: str) -> None:
-    """A white rectangle on black through each move alone and through all: its half-way lines and its box."""
+def test_content_is_within_a_pixel_of_torchvisions_boxes(move: str) -> None:
+    """Each move alone, and all, on a white rectangle on black: the lines of half intensity and the box."""
     generator = np.random.default_rng(MOVES.index(move))
     to_content, to_theirs, seen_cases = 0.0, 0.0, 0
     for _ in range(150):
@@ -107,8 +107,8 @@ def test_content_is_where_torchvisions_boxes_say_to_a_pixel(move: str) -> None:
 
 
 @pytest.mark.parametrize("move", ["warp", "crop", "mirror"])
-def test_pixels_are_those_of_torchvisions_transforms(move: str) -> None:
-    """Of noise, so that no shift can hide. At a crop's border our filter sees on into the picture, theirs does not."""
+def test_pixels_equal_torchvisions_transforms(move: str) -> None:
+    """Noise reveals any shift. At a crop's border only our filter reads pixels outside the crop."""
     generator = np.random.default_rng(10 + MOVES.index(move))
     largest = 0
     for _ in range(12):
@@ -126,8 +126,8 @@ def test_pixels_are_those_of_torchvisions_transforms(move: str) -> None:
     assert largest <= 1
 
 
-def test_boxes_stay_by_the_centre_rule_spelt_out() -> None:
-    """On a grid of sixteenths, where centres and borders meet: exactly those whose centre the view holds."""
+def test_boxes_stay_by_the_centre_rule() -> None:
+    """On a grid of sixteenths, where centres lie on borders: exactly the boxes with their centre in the view."""
     generator = np.random.default_rng(0)
     differing, boxes_seen = 0, 0
     for _ in range(300):
@@ -149,16 +149,16 @@ def test_boxes_stay_by_the_centre_rule_spelt_out() -> None:
     assert differing == 0
 
 
-class Choosing(np.random.Generator):
-    """A generator that leaves all to chance but which of the successful crops is taken (0: the whole image)."""
+class FixedChoice(np.random.Generator):
+    """A generator with a fixed choice among the successful crops (0: the whole image); all else is random."""
 
     def __init__(self, seed: int, choice: int) -> None:
         super().__init__(np.random.PCG64(seed))
-        self.taken, self.successful = choice, -1
+        self.choice, self.successful = choice, -1
 
     def integers(self, low: Any, *arguments: Any, **options: Any) -> Any:
         self.successful = int(low) - 1
-        return min(self.taken, self.successful)
+        return min(self.choice, self.successful)
 
 
 def overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
@@ -169,29 +169,29 @@ def overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return wide * high / (sum(area) - wide * high)
 
 
-def test_each_samplers_crop_has_its_smallest_iou() -> None:
-    """Several boxes; every sampler's crop is asked for in turn, and meets some box by what it promises."""
+def test_crops_have_the_minimum_iou_of_their_sampler() -> None:
+    """The crop of every sampler in turn has its minimum IoU with one of several boxes."""
     generator = np.random.default_rng(3)
-    patient = replace(STILL, crop_trials=3000)  # so that nearly always all of them succeed
+    patient = replace(STILL, crop_trials=3000)  # so that nearly all of them succeed
     slack = np.inf
-    taken = 0
+    crops = 0
     for seed in range(40):
         centre, side = generator.uniform(0.4, 0.6, (3, 2)), generator.uniform(0.3, 0.75, (3, 2))
         boxes = np.concatenate((centre - side / 2, centre + side / 2), axis=1)
         for choice, smallest in enumerate((*STILL.crop_overlaps, 0.0), start=1):
-            choosing = Choosing(seed, choice)
-            rectangle = draw_view(choosing, boxes, patient).rectangle
-            if choosing.successful < len(STILL.crop_overlaps) + 1:
-                continue  # some sampler found no crop: which is which is not to be seen from outside
+            fixed_choice = FixedChoice(seed, choice)
+            rectangle = draw_view(fixed_choice, boxes, patient).rectangle
+            if fixed_choice.successful < len(STILL.crop_overlaps) + 1:
+                continue  # a sampler failed, so crops cannot be assigned to samplers
             slack = min(slack, max(overlap(rectangle, box) for box in boxes) - smallest)
-            taken += 1
-    print(f"smallest excess over the asked IoU {slack:.1e} in {taken} crops")
-    assert taken > 60
+            crops += 1
+    print(f"smallest excess over the minimum IoU {slack:.1e} in {crops} crops")
+    assert crops > 60
     assert slack >= -1e-12
 
 
-def test_the_successful_crops_are_equally_likely() -> None:
-    """A box as large as the image: a crop's IoU is its scale squared, and all frequencies have a closed form."""
+def test_successful_crops_are_equally_likely() -> None:
+    """With a box as large as the image, a crop's IoU is its scale squared, and frequencies have a closed form."""
     draws, first = 6000, SPEC.crop_scale[0]
     box = np.array([[0.0, 0.0, 1.0, 1.0]])
     rectangles = np.array([draw_view(generator_of(0, 0, image), box, STILL).rectangle for image in range(draws)])
@@ -199,11 +199,11 @@ def test_the_successful_crops_are_equally_likely() -> None:
     whole = (rectangles == box).all(axis=1)
 
     smallest = np.sqrt(np.maximum([*SPEC.crop_overlaps, 0.0], first**2))
-    fails = ((smallest - first) / (1 - first)) ** SPEC.crop_trials  # only that of 0.9 to speak of
+    fails = ((smallest - first) / (1 - first)) ** SPEC.crop_trials  # negligible except for 0.9
     always, seldom = [0, 1, 2, 3, 5], 4
     assert fails[always].max() < 1e-5
     met = 1 - fails[seldom]
-    # Of seven choices where all samplers succeed, of six where that of 0.9 does not
+    # Seven choices if all samplers succeed, six if that of 0.9 fails
     expected_whole = met / 7 + fails[seldom] / 6
     weights = np.full(6, met / 7 + fails[seldom] / 6)
     weights[seldom] = met / 7
@@ -221,15 +221,15 @@ def test_the_successful_crops_are_equally_likely() -> None:
 
 
 @pytest.mark.parametrize("boxes", [np.zeros((0, 4)), np.array([[0.5, 0.5, 0.52, 0.52]])], ids=["none", "tiny"])
-def test_where_no_overlap_can_be_met_the_whole_and_the_free_crop_share(boxes: NDArray[np.float64]) -> None:
-    """A crop covers at least 0.09 of the image: the tiny box's IoU stays below the smallest that is asked."""
+def test_without_a_reachable_iou_the_whole_image_and_a_free_crop_are_equally_likely(boxes: NDArray[np.float64]) -> None:
+    """A crop covers at least 0.09 of the image, so its IoU with the tiny box is below every minimum."""
     rectangles = [draw_view(generator_of(1, 0, image), boxes, STILL).rectangle for image in range(2000)]
     whole = np.mean([(rectangle == [0, 0, 1, 1]).all() for rectangle in rectangles])
     print(f"whole image: {whole:.4f}, expected 0.5")
     assert abs(whole - 0.5) < 4 * np.sqrt(0.25 / 2000)
 
 
-def test_zoom_out_and_mirror_by_their_coins_and_evenly_up_to_the_largest() -> None:
+def test_zoom_out_and_mirror_have_the_right_distribution() -> None:
     spec = replace(SPEC, crop_scale=(1.0, 1.0))  # the crop is then the whole canvas
     views = [draw_view(generator_of(2, 0, image), np.zeros((0, 4)), spec) for image in range(4000)]
     rectangles = np.array([view.rectangle for view in views])
@@ -248,24 +248,24 @@ def test_zoom_out_and_mirror_by_their_coins_and_evenly_up_to_the_largest() -> No
     assert min(test.pvalue, where.pvalue) > 0.001
 
 
-def test_only_empty_images_give_batches_of_negatives() -> None:
+def test_empty_images_give_batches_without_objects() -> None:
     index, pixels = tiny.rectangles(3, empty=(0, 1, 2))
-    made = TrainingBatches(index, pixels, SPEC, seed=0, batch=4, size=SIZE, fill=(0.0, 0.0, 0.0), workers=2)
-    for images, targets in made.steps(0, 5):
+    training_batches = TrainingBatches(index, pixels, SPEC, seed=0, batch=4, size=SIZE, fill=(0.0, 0.0, 0.0), workers=2)
+    for images, targets in training_batches.steps(0, 5):
         assert images.shape == (4, 3, SIZE, SIZE)
         assert torch.isfinite(images).all()
         assert not targets.labels.any()
 
 
-def test_images_of_one_pixels_width_keep_their_boxes_and_their_pixels() -> None:
-    """Of one colour without the photometric part: inside it is that colour to the last bit, wherever a view falls."""
+def test_images_one_pixel_wide_keep_their_boxes_and_pixels() -> None:
+    """An image of one colour without photometric distortions: all pixels are exactly that colour or fill."""
     shapes = ((1, 400), (400, 1), (1, 1))
     for width, height in shapes:
         whole: LabelledBox = (0, 0, 0, width, height)
         part: LabelledBox = (1, 0, 0, max(1, width // 2), max(1, height // 2))
         pixels = tiny.Pixels([np.full((height, width, 3), 200, dtype=np.uint8)])
         spec = replace(SPEC, photometric_probability=0.0)
-        made = TrainingBatches(
+        training_batches = TrainingBatches(
             index_of([[whole, part]], size=(width, height)),
             pixels,
             spec,
@@ -277,8 +277,8 @@ def test_images_of_one_pixels_width_keep_their_boxes_and_their_pixels() -> None:
         )
         boxes_seen = 0
         for epoch in range(60):
-            sample = made.sample(0, epoch)
-            image = made.collate([sample])[0][0]
+            sample = training_batches.sample(0, epoch)
+            image = training_batches.collate([sample])[0][0]
             left, top, right, bottom = sample.inside
             assert (image[:, top:bottom, left:right] == 200).all()
             assert ((image == 200) | (image == 9)).all()
@@ -288,18 +288,18 @@ def test_images_of_one_pixels_width_keep_their_boxes_and_their_pixels() -> None:
         assert boxes_seen > 60
 
 
-class Unsteady(tiny.Pixels):
-    """Pictures that take longer the earlier they are asked for, so that threads end in another order."""
+class SlowFirst(tiny.Pixels):
+    """Images whose loading time falls, so that threads finish in another order."""
 
-    asked = 0
+    loaded = 0
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
-        self.asked += 1
-        time.sleep(0.02 / self.asked)
+        self.loaded += 1
+        time.sleep(0.02 / self.loaded)
         return super().__getitem__(row)
 
 
-def test_a_sample_is_the_same_whenever_and_by_whomever_it_is_loaded() -> None:
+def test_a_sample_does_not_depend_on_the_order_of_loading() -> None:
     index, pixels = tiny.rectangles(7, empty=(3,))
 
     def batches(source: tiny.Pixels, workers: int) -> TrainingBatches:
@@ -313,8 +313,8 @@ def test_a_sample_is_the_same_whenever_and_by_whomever_it_is_loaded() -> None:
     in_turn = list(plain.steps(0, 5))
     largest = 0.0
     for workers in (2, 5):
-        unsteady = batches(Unsteady(pixels.pictures), workers).steps(0, 5)
-        for (images, targets), (other, other_targets) in zip(in_turn, unsteady, strict=True):
+        slow_first = batches(SlowFirst(pixels.pictures), workers).steps(0, 5)
+        for (images, targets), (other, other_targets) in zip(in_turn, slow_first, strict=True):
             largest = max(largest, float((images - other).abs().max()))
             assert torch.equal(targets.boxes, other_targets.boxes)
             assert torch.equal(targets.labels, other_targets.labels)

@@ -1,4 +1,4 @@
-"""What the network is shown: views keep boxes on their pixels, and draws depend on nothing but their seed."""
+"""Augmentation: boxes stay on their pixels, and draws depend only on the seed."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ NEUTRAL = Photometric(0.0, 1.0, 1.0, 0.0, contrast_first=True)
 
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**31), width=st.integers(40, 500), height=st.integers(40, 500))
-def test_a_box_keeps_its_pixels(seed: int, width: int, height: int) -> None:
-    """A white rectangle on black: after zoom-out, crop, mirror and warp it is where its box says, to a pixel."""
+def test_boxes_stay_on_their_pixels(seed: int, width: int, height: int) -> None:
+    """After zoom-out, crop, mirror and warp, a white rectangle on black is within a pixel of its box."""
     generator = np.random.default_rng(seed)
     low = generator.integers(0, (width // 2, height // 2))
     high = low + generator.integers((8, 8), (width // 2, height // 2))
@@ -52,12 +52,12 @@ def test_a_box_keeps_its_pixels(seed: int, width: int, height: int) -> None:
         assert ((seen[0, 2:] - seen[0, :2]) * 300).min() < 2
         return
     found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-    # Enlarged pixels blur over a source pixel; the half-way line moves by less than one output pixel
+    # Interpolation blurs edges, but the line of half intensity moves by less than one output pixel
     np.testing.assert_allclose(found, seen[0] * 300, atol=1.01)
     assert (found >= np.array([*inside[:2], *inside[:2]]) - 1e-9).all()
 
 
-def test_only_boxes_whose_centre_is_seen_stay_and_crowds_stay_by_any_part() -> None:
+def test_boxes_stay_if_their_centre_is_visible_and_crowds_if_any_part_is() -> None:
     view = View(np.array([0.5, 0.0, 1.5, 1.0]), mirrored=True)
     boxes = np.array([[0.3, 0.2, 0.6, 0.4], [0.4, 0.2, 0.7, 0.4], [0.3, 0.2, 0.6, 0.4]])
     seen, stays = boxes_in_view(boxes, view, always=np.array([False, False, True]))
@@ -65,8 +65,8 @@ def test_only_boxes_whose_centre_is_seen_stay_and_crowds_stay_by_any_part() -> N
     np.testing.assert_allclose(seen, [[0.8, 0.2, 1.0, 0.4], [0.9, 0.2, 1.0, 0.4]])
 
 
-def test_crops_meet_their_overlap_and_each_that_does_is_as_likely() -> None:
-    """One box that every sampler can meet: the whole image and six samplers, a seventh each."""
+def test_successful_crops_and_the_whole_image_are_equally_likely() -> None:
+    """All samplers succeed for this box, so the whole image and the six crops have probability 1/7 each."""
     boxes = np.array([[0.05, 0.05, 0.95, 0.95]])
     spec = replace(SPEC, expand_probability=0.0, mirror_probability=0.0, crop_overlaps=(0.1, 0.3, 0.5, 0.6, 0.65))
     views = [draw_view(generator_of(0, 0, image), boxes, spec).rectangle for image in range(2000)]
@@ -79,19 +79,19 @@ def test_crops_meet_their_overlap_and_each_that_does_is_as_likely() -> None:
     assert all((view >= 0).all() and (view <= 1).all() for view in views)
 
 
-def test_a_crop_overlaps_some_box_by_what_its_sampler_asks() -> None:
-    """Thirty samplers of 0.7: only the whole image and the free sampler's crop may overlap less."""
+def test_a_crop_has_the_minimum_iou_of_its_sampler() -> None:
+    """With thirty samplers of 0.7, only the whole image and the sampler without minimum may overlap less."""
     boxes = np.array([[0.2, 0.2, 0.8, 0.8]])
     spec = replace(SPEC, expand_probability=0.0, crop_overlaps=(0.7,) * 30, crop_trials=500)
-    met = []
+    reached = []
     for image in range(60):
         x0, y0, x1, y1 = draw_view(generator_of(1, 0, image), boxes, spec).rectangle
         shared = max(0.0, min(x1, 0.8) - max(x0, 0.2)) * max(0.0, min(y1, 0.8) - max(y0, 0.2))
-        met.append(shared / ((x1 - x0) * (y1 - y0) + 0.36 - shared) >= 0.7)
-    assert np.mean(met) > 0.8
+        reached.append(shared / ((x1 - x0) * (y1 - y0) + 0.36 - shared) >= 0.7)
+    assert np.mean(reached) > 0.8
 
 
-def test_images_without_boxes_and_thin_ones_pass() -> None:
+def test_images_without_boxes_and_thin_images_work() -> None:
     for image in range(50):
         generator = generator_of(0, 0, image)
         view = draw_view(generator, np.zeros((0, 4)), SPEC)
@@ -100,13 +100,13 @@ def test_images_without_boxes_and_thin_ones_pass() -> None:
             assert pixels.shape == (300, 300, 3)
 
 
-def test_a_view_of_nothing_but_the_fill_is_all_fill() -> None:
+def test_a_view_outside_the_image_is_all_fill() -> None:
     pixels, inside = warp(np.full((20, 20, 3), 255, dtype=np.uint8), View(np.array([1.2, 0, 1.6, 1]), False), 300)
     assert not pixels.any()
     assert inside[2] <= inside[0] or inside[3] <= inside[1]
 
 
-def test_the_whole_image_is_resized_as_pillow_does() -> None:
+def test_the_whole_image_is_resized_like_pillow() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (210, 333, 3), dtype=np.uint8)
     expected = Image.fromarray(picture).resize((300, 300), Image.Resampling.BILINEAR)
     assert np.array_equal(warp(picture, WHOLE, 300)[0], np.asarray(expected))
@@ -124,32 +124,32 @@ def test_neutral_draws_change_nothing() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(colour=st.tuples(*(st.integers(0, 255),) * 3), hue=st.floats(-0.5, 0.5), saturation=st.floats(0.5, 1.5))
-def test_hue_and_saturation_are_those_of_hsv(colour: tuple[int, int, int], hue: float, saturation: float) -> None:
+def test_hue_and_saturation_equal_colorsys(colour: tuple[int, int, int], hue: float, saturation: float) -> None:
     ours = distorted(np.array(colour, dtype=np.uint8).reshape(1, 1, 3), hue=hue, saturation=saturation).reshape(3)
     h, s, v = colorsys.rgb_to_hsv(*(value / 255 for value in colour))
     expected = colorsys.hsv_to_rgb((h + hue) % 1, min(1, s * saturation), v)
     np.testing.assert_allclose(ours, np.array(expected) * 255, atol=0.05)
 
 
-def test_brightness_comes_first_and_contrast_before_or_after_the_colours() -> None:
+def test_brightness_comes_before_contrast() -> None:
     image = np.full((1, 1, 3), 100, dtype=np.uint8)
     assert distorted(image, brightness=20.0, contrast=1.5).flatten().tolist() == [180.0] * 3
     assert distorted(image, brightness=-120.0).flatten().tolist() == [0.0] * 3
     assert distorted(image, contrast=3.0).flatten().tolist() == [255.0] * 3
 
 
-def test_outside_the_image_is_the_fill() -> None:
+def test_pixels_outside_the_image_are_fill() -> None:
     image, fill = np.full((32, 32, 3), 200, dtype=np.uint8), np.array((10.0, 20.0, 30.0), dtype=np.float32)
     inside = np.zeros((32, 32), dtype=bool)
     inside[8:20, 4:30] = True
     draws = replace(NEUTRAL, brightness=20.0, saturation=1.5, hue=0.1)
-    made = photometric(image, draws, (4, 8, 30, 20), fill)
-    assert (made[~inside] == fill).all()
-    assert not (made[inside] == fill).all(axis=1).any()
+    result = photometric(image, draws, (4, 8, 30, 20), fill)
+    assert (result[~inside] == fill).all()
+    assert not (result[inside] == fill).all(axis=1).any()
     assert (photometric(image, draws, (0, 0, 0, 0), fill) == fill).all()
 
 
-def test_each_distortion_has_a_coin_of_its_own() -> None:
+def test_each_distortion_is_drawn_independently() -> None:
     draws = [draw_photometric(generator_of(0, 0, image), SPEC) for image in range(2000)]
     for name, neutral in (("brightness", 0.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.0)):
         share = np.mean([getattr(draw, name) != neutral for draw in draws])
@@ -173,7 +173,7 @@ def batches(workers: int, seed: int = 0) -> TrainingBatches:
 
 
 @pytest.mark.usefixtures("either_way")
-def test_batches_depend_neither_on_workers_nor_on_the_first_step() -> None:
+def test_batches_do_not_depend_on_workers_or_the_first_step() -> None:
     first, again, later = list(batches(1).steps(0, 4)), list(batches(4).steps(0, 4)), list(batches(2).steps(2, 4))
     for (images, targets), (other, other_targets) in zip([*first, *first[2:]], [*again, *later], strict=True):
         assert images.is_contiguous(memory_format=torch.channels_last)
@@ -183,12 +183,12 @@ def test_batches_depend_neither_on_workers_nor_on_the_first_step() -> None:
     assert not torch.equal(next(batches(1, seed=1).steps(0, 1))[0], first[0][0])
 
 
-def test_the_fill_stays_the_mean_whatever_the_light() -> None:
-    made = batches(1)
+def test_photometric_distortions_do_not_change_the_fill() -> None:
+    result = batches(1)
     for row in range(5):
         for epoch in range(6):
-            sample = made.sample(row, epoch)
-            image = made.collate([sample])[0][0]
+            sample = result.sample(row, epoch)
+            image = result.collate([sample])[0][0]
             left, top, right, bottom = sample.inside
             outside = torch.ones(300, 300, dtype=torch.bool)
             outside[top:bottom, left:right] = False

@@ -1,4 +1,4 @@
-"""Backbones: stages from the bottom up, folded norms, what is frozen, and what is refused."""
+"""Backbones: stages, folded norms, frozen layers and errors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from variants.unfreezing import Unfreezing
 
 @pytest.mark.parametrize(
     ("name", "left"),
-    # Depthwise and padded by size; plain; squeeze and excitation; pre-activation, which keeps some; no norms at all
+    # Depthwise, padded by size; plain; squeeze and excitation; pre-activation, where some norms stay; without norms
     [(tiny.NAME, 0), ("resnet18", 0), ("mobilenetv3_small_100", 0), ("resnetv2_18", 8), ("test_convnext", 0)],
 )
-def test_folding_changes_no_map(name: str, left: int) -> None:
+def test_folding_does_not_change_maps(name: str, remaining: int) -> None:
     network = timm.create_model(name, features_only=True).eval()
     spread_norms(network)
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
@@ -38,7 +38,7 @@ def test_folding_changes_no_map(name: str, left: int) -> None:
         after = network(images)
     assert max(relative_error(ours, expected) for ours, expected in zip(after, before, strict=True)) < 1e-4
     folded = sum(isinstance(module, FoldedConvolution) for module in network.modules())
-    assert folded == norms - left
+    assert folded == norms - remaining
     assert not any(
         parameter.requires_grad
         for module in network.modules()
@@ -47,8 +47,8 @@ def test_folding_changes_no_map(name: str, left: int) -> None:
     )
 
 
-def test_where_folding_would_change_a_map_the_norms_stay_and_are_frozen() -> None:
-    """GhostNet's finest map is a convolution's raw output, which its norm receives too."""
+def test_norms_stay_and_are_frozen_if_folding_would_change_a_map() -> None:
+    """GhostNet's finest map is the output of a convolution, which a norm reads too."""
     network = timm.create_model("ghostnet_100", features_only=True).eval()
     spread_norms(network)
     images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
@@ -62,8 +62,8 @@ def test_where_folding_would_change_a_map_the_norms_stay_and_are_frozen() -> Non
     assert not any(parameter.requires_grad for module in norms for parameter in module.parameters())
 
 
-def test_a_folded_convolution_learns_as_the_two_layers_would() -> None:
-    """The gradient of the plain weight is that with a frozen norm behind it, so a step means the same."""
+def test_a_folded_convolution_has_the_gradients_of_the_two_layers() -> None:
+    """Its gradient equals that of the plain weight before a frozen norm, so an optimiser step is the same."""
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=True), nn.BatchNorm2d(6)).double().eval()
     spread_norms(plain)
@@ -77,8 +77,8 @@ def test_a_folded_convolution_learns_as_the_two_layers_would() -> None:
 
 @pytest.mark.parametrize("size", [(75, 75), (38, 38), (75, 38), (9, 10)])
 @pytest.mark.parametrize(("kernel", "stride"), [(5, 2), (3, 2), (3, 1), (2, 2)])
-def test_a_folded_convolution_pads_by_the_input_s_size(size: tuple[int, int], kernel: int, stride: int) -> None:
-    """TensorFlow's padding, even on both sides or one pixel more at the end."""
+def test_a_folded_convolution_pads_by_the_input_size(size: tuple[int, int], kernel: int, stride: int) -> None:
+    """TensorFlow's padding is equal on both sides, or one pixel more at the end."""
     torch.manual_seed(0)
     plain = nn.Sequential(Conv2dSame(4, 4, kernel, stride=stride, groups=4), nn.BatchNorm2d(4)).double().eval()
     spread_norms(plain)
@@ -94,34 +94,34 @@ def test_a_folded_convolution_pads_by_the_input_s_size(size: tuple[int, int], ke
         ("mobilenetv3_small_100", [2, 4, 8, 16, 16, 32, 32]),
     ],
 )
-def test_stages_go_from_the_bottom_up_and_leave_nothing_out(name: str, strides: list[int]) -> None:
+def test_stages_are_in_order_and_complete(name: str, strides: list[int]) -> None:
     backbone = Backbone(name, "none")
     stages = backbone.stages()
     assert [stage.stride for stage in stages] == strides
-    of_stages = [id(p) for stage in stages for part in stage.modules for p in part.parameters()]
-    assert len(of_stages) == len(set(of_stages))
-    assert set(of_stages) == {id(p) for p in backbone.parameters()}
+    stage_parameters = [id(p) for stage in stages for module in stage.modules for p in module.parameters()]
+    assert len(stage_parameters) == len(set(stage_parameters))
+    assert set(stage_parameters) == {id(p) for p in backbone.parameters()}
 
 
-def test_the_last_part_of_a_network_is_never_taken_for_its_stem() -> None:
-    # HRNet's last part ends no map; stride 0 would freeze it for good together with the stem
+def test_the_last_module_is_not_taken_for_the_stem() -> None:
+    # HRNet's last module ends no map; a stride of 0 would freeze it for good, with the stem
     assert all(stage.stride > 0 for stage in Backbone("hrnet_w18_small", "none").stages())
 
 
-def test_frozen_stages_take_no_part_in_the_backward_pass(tmp_path: Path) -> None:
+def test_frozen_stages_have_no_backward_pass(tmp_path: Path) -> None:
     backbone = Backbone(tiny.NAME, str(tiny.weights_file(tmp_path / "tiny.pth")))
     images = torch.rand(1, 3, 300, 300) * 255
     for stage in backbone.stages()[:4]:
         nn.ModuleList(stage.modules).requires_grad_(False)
     finest, *upper = backbone(images)
-    assert not finest.requires_grad  # stride 8 is below the boundary: no graph was built for it
+    assert not finest.requires_grad  # stride 8 is frozen, so no graph was built
     sum(level.sum() for level in upper).backward()
     for place, stage in enumerate(backbone.stages()):
-        reached = [p.grad is not None for part in stage.modules for p in part.parameters()]
-        assert all(reached) if place >= 4 else not any(reached), place
+        has_gradient = [p.grad is not None for module in stage.modules for p in module.parameters()]
+        assert all(has_gradient) if place >= 4 else not any(has_gradient), place
 
 
-def test_pretrained_norms_keep_their_statistics_in_training_mode(tmp_path: Path) -> None:
+def test_pretrained_norms_stay_in_evaluation_mode(tmp_path: Path) -> None:
     path = str(tiny.weights_file(tmp_path / "tiny.pth"))
     pretrained, untrained = Backbone(tiny.NAME, path).train(), Backbone(tiny.NAME, "none").train()
     assert pretrained.pretrained
@@ -130,7 +130,7 @@ def test_pretrained_norms_keep_their_statistics_in_training_mode(tmp_path: Path)
     assert all(module.training for module in untrained.features.modules())
 
 
-def test_preprocessing_is_that_of_the_weights() -> None:
+def test_preprocessing_matches_the_weights() -> None:
     backbone = Backbone("efficientnet_lite0", "none")
     assert backbone.mean.flatten().tolist() == backbone.deviation.flatten().tolist() == [127.5] * 3
     imagenet = Backbone("resnet18", "none")
@@ -142,7 +142,7 @@ def test_preprocessing_is_that_of_the_weights() -> None:
     assert float(seen[0].abs().max()) < 1e-6
 
 
-def test_the_fingerprint_follows_the_file_and_not_its_name(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_content_of_the_file(tmp_path: Path) -> None:
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).write_bytes(content)
     a, b, c = (weights_fingerprint(str(tmp_path / name)) for name in "abc")
@@ -152,11 +152,11 @@ def test_the_fingerprint_follows_the_file_and_not_its_name(tmp_path: Path) -> No
         weights_fingerprint(str(tmp_path / "missing"))
 
 
-def test_weights_files_of_other_shapes_and_kinds_are_told(tmp_path: Path) -> None:
+def test_incompatible_weights_files_are_errors(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     state = torch.load(tiny.weights_file(path), weights_only=True)
     state["conv_stem.weight"] = torch.zeros(1, 3, 3, 3)
-    torch.save({"state_dict": state}, path)  # as trainers save it, with the tensors one level down
+    torch.save({"state_dict": state}, path)  # like checkpoints of trainers, with the tensors one level down
     with pytest.raises(UserError, match=r"1 of \d+ tensors are missing or of another shape, first conv_stem.weight"):
         Backbone(tiny.NAME, str(path))
     torch.save([torch.zeros(1)], path)
@@ -164,7 +164,7 @@ def test_weights_files_of_other_shapes_and_kinds_are_told(tmp_path: Path) -> Non
         Backbone(tiny.NAME, str(path))
 
 
-def test_weights_of_a_whole_classifier_serve_too(tmp_path: Path) -> None:
+def test_the_backbone_loads_from_a_whole_classifier(tmp_path: Path) -> None:
     whole = timm.create_model(tiny.NAME)
     torch.save({"model": whole.state_dict()}, tmp_path / "whole.pth")
     backbone = Backbone(tiny.NAME, str(tmp_path / "whole.pth"))
@@ -172,13 +172,13 @@ def test_weights_of_a_whole_classifier_serve_too(tmp_path: Path) -> None:
     assert torch.equal(stem, whole.get_parameter("conv_stem.weight"))
 
 
-def test_a_network_of_other_input_sizes_is_the_user_s_error() -> None:
-    # Swin takes its own 224 pixels alone, which timm says by an assertion
+def test_a_network_with_a_fixed_input_size_is_an_error() -> None:
+    # Swin accepts only 224 pixels; timm raises an AssertionError
     spec = replace(tiny.specification().detector, backbone="swin_tiny_patch4_window7_224")
     with pytest.raises(UserError, match=r"swin_tiny_patch4_window7_224: does not take 300 pixels"):
         SSD(spec, seed=0)
 
 
-def test_unfreezing_refuses_a_backbone_that_was_never_trained(tmp_path: Path) -> None:
+def test_unfreezing_refuses_an_untrained_backbone(tmp_path: Path) -> None:
     assert "--axes fpn,anchors" in (Unfreezing().refusal(tiny.specification("none")) or "")
     assert Unfreezing().refusal(tiny.specification(str(tmp_path / "any.pth"))) is None

@@ -1,4 +1,4 @@
-"""L2Norm and extra levels: the heads see maps of like size, whatever the network."""
+"""L2Norm and extra levels: all heads read maps of similar magnitude, for any network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests import tiny
 from variants.baseline import LIGHT_EXTRAS
 
 
-def test_every_position_gets_the_length_that_the_scale_says() -> None:
+def test_every_position_has_the_length_of_the_scale() -> None:
     maps = torch.randn(2, 40, 5, 7, generator=torch.Generator().manual_seed(0)) * 30
     lengths = L2Norm(40, 0.5)(maps).norm(dim=1)
     assert torch.allclose(lengths, torch.full_like(lengths, 0.5 * 40**0.5), rtol=1e-5)
 
 
-def test_it_is_the_norm_of_torchvisions_ssd() -> None:
+def test_l2_norm_equals_torchvision() -> None:
     """Scale 20 on the 512 channels of conv4_3, and zeros stay zeros."""
     maps = torch.randn(2, 512, 3, 3, generator=torch.Generator().manual_seed(0))
     maps[0, :, 1, 1] = 0
@@ -29,11 +29,11 @@ def test_it_is_the_norm_of_torchvisions_ssd() -> None:
     assert float((L2Norm(512, 20 / 512**0.5)(maps) - theirs).detach().abs().max()) < 1e-5
 
 
-def test_no_norm_leaves_a_map_alone() -> None:
+def test_scale_zero_means_no_norm() -> None:
     assert isinstance(level_norm(8, 0.0), nn.Identity)
 
 
-def test_an_extra_level_without_groups_is_the_papers() -> None:
+def test_an_extra_level_without_groups_is_that_of_the_paper() -> None:
     layers = extra_level(64, ExtraLevel(squeeze=16, channels=32, stride=2, padding=1))
     assert [type(layer) for layer in layers if not isinstance(layer, nn.Identity)] == [
         nn.Conv2d,
@@ -44,8 +44,8 @@ def test_an_extra_level_without_groups_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize("backbone", [tiny.NAME, "resnet18", "efficientnet_lite0"])
-def test_all_heads_start_on_maps_of_like_size(backbone: str) -> None:
-    """Without it the maps of efficientnet_lite0 had deviations of 8 to 0.6, and 25 classes were not learnt."""
+def test_all_heads_start_with_maps_of_similar_magnitude(backbone: str) -> None:
+    """Without norms, maps of efficientnet_lite0 have deviations from 0.6 to 8, and 25 classes do not train."""
     spec = tiny.specification().detector
     weights = "pretrained" if backbone == "efficientnet_lite0" else "none"
     model = SSD(replace(spec, backbone=backbone, weights=weights), seed=0).eval()

@@ -20,14 +20,14 @@ from bench.detector.matching import match
 from bench.detector.priors import prior_boxes
 from bench.detector.ssd import SSD, bias_of
 from tests import tiny
-from tests.detector.test_matching import padded, random_boxes
+from tests.detector.oracles import padded, random_boxes
 
 SPEC = tiny.specification(classes=4).detector
 PRIORS = prior_boxes(SPEC)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_equals_torchvisions_loss(seed: int) -> None:
+def test_loss_equals_torchvision(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     images = [random_boxes(generator, count) for count in (3, 1, 5)]
     targets = padded(images)
@@ -60,8 +60,8 @@ def test_equals_torchvisions_loss(seed: int) -> None:
     print(f"loss: relative difference {relative:.1e}, largest difference of a gradient {largest:.1e}")
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
-    """Along random directions, in steps small enough that the same hard negatives are chosen."""
+def test_gradients_equal_finite_differences() -> None:
+    """Steps along random directions are small enough that the hard negatives stay the same."""
     generator = torch.Generator().manual_seed(0)
     targets = padded([random_boxes(generator, 3), random_boxes(generator, 1)])
     logits = torch.randn(2, 8732, 5, generator=generator, requires_grad=True)
@@ -85,25 +85,25 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert max(errors) < 0.005 < 0.05 * max(sizes)
 
 
-def test_over_all_priors_it_is_that_over_those_that_count() -> None:
-    """What CUDA computes, where no size may depend on the data, beside what a CPU computes."""
+def test_avoiding_synchronisation_gives_the_same_loss_and_gradients() -> None:
+    """With `avoid_sync`, as on CUDA, no shape depends on the data."""
     generator = torch.Generator().manual_seed(0)
     targets = padded([random_boxes(generator, count) for count in (3, 0, 12)])
     logits = torch.randn(3, 8732, 5, generator=generator, requires_grad=True)
     offsets = torch.randn(3, 8732, 4, generator=generator, requires_grad=True)
-    few, all_ = (
+    dynamic, masked = (
         multibox_loss(SPEC, logits, offsets, priors=PRIORS, targets=targets, avoid_sync=avoid_sync)
         for avoid_sync in (False, True)
     )
-    assert float(few.boxes) == pytest.approx(float(all_.boxes), rel=1e-5)
-    assert float(few.classes) == pytest.approx(float(all_.classes), rel=1e-5)
-    gradients = [torch.autograd.grad(loss.total, (logits, offsets)) for loss in (few, all_)]
+    assert float(dynamic.boxes) == pytest.approx(float(masked.boxes), rel=1e-5)
+    assert float(dynamic.classes) == pytest.approx(float(masked.classes), rel=1e-5)
+    gradients = [torch.autograd.grad(loss.total, (logits, offsets)) for loss in (dynamic, masked)]
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("outputs", [2, 14, 21, 91])
-def test_cross_entropy_is_torchs(outputs: int) -> None:
+def test_cross_entropy_equals_torch(outputs: int) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = (20 * torch.randn(3, 50, outputs, generator=generator)).requires_grad_()
     labels = torch.randint(0, outputs, (3, 50), generator=generator)
@@ -114,7 +114,7 @@ def test_cross_entropy_is_torchs(outputs: int) -> None:
 
 
 @pytest.mark.parametrize("avoid_sync", [False, True])
-def test_three_hard_negatives_for_each_positive_of_an_image_and_three_without_any(avoid_sync: bool) -> None:
+def test_hard_negatives_per_image_are_three_times_the_positives_and_at_least_three(avoid_sync: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     loss = torch.rand(4, 50, generator=generator)
     loss[3] = 0.5  # ties
@@ -129,21 +129,21 @@ def test_three_hard_negatives_for_each_positive_of_an_image_and_three_without_an
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_first_of_equal_negatives_are_taken_in_either_way(seed: int) -> None:
-    """Losses of few values; images full of positives, without any, and with more wanted than there are."""
+def test_ties_among_hard_negatives_go_to_the_first_priors(seed: int) -> None:
+    """Losses with few distinct values; images with many, no and too many positives."""
     generator = torch.Generator().manual_seed(seed)
     loss = torch.randint(0, 4, (12, 60), generator=generator) / 4
     share = torch.linspace(0, 1, 12)[:, None]
     matched = torch.where(
         torch.rand(12, 60, generator=generator) < share, 0, torch.randint(-2, 0, (12, 60), generator=generator)
     )
-    few, all_ = (hard_negatives(loss, matched, ratio=3, avoid_sync=avoid_sync) for avoid_sync in (False, True))
-    assert torch.equal(few, all_)
-    assert not few[matched != -1].any()
+    dynamic, masked = (hard_negatives(loss, matched, ratio=3, avoid_sync=avoid_sync) for avoid_sync in (False, True))
+    assert torch.equal(dynamic, masked)
+    assert not dynamic[matched != -1].any()
 
 
 @pytest.mark.parametrize("avoid_sync", [False, True])
-def test_a_loss_that_is_not_a_number_is_among_the_hard_negatives(avoid_sync: bool) -> None:
+def test_nan_losses_are_hard_negatives(avoid_sync: bool) -> None:
     loss = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
     loss[:, 7], loss[2] = torch.nan, torch.nan
     hard = hard_negatives(loss, torch.full((3, 50), -1), ratio=3, avoid_sync=avoid_sync)
@@ -151,7 +151,7 @@ def test_a_loss_that_is_not_a_number_is_among_the_hard_negatives(avoid_sync: boo
     assert hard[2].any()
 
 
-def test_an_image_without_boxes_and_one_class_give_finite_gradients() -> None:
+def test_gradients_are_finite_with_one_class_and_no_boxes() -> None:
     spec = tiny.specification(classes=1).detector
     model = SSD(spec, seed=0)
     loss = model.loss(torch.zeros(2, 3, 300, 300), padded([torch.zeros(0, 4), torch.zeros(0, 4)]))
@@ -163,8 +163,8 @@ def test_an_image_without_boxes_and_one_class_give_finite_gradients() -> None:
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_the_classifier_starts_out_expecting_background() -> None:
-    """With all features zero only the biases speak: the objects' share of the probability is the one given."""
+def test_initial_biases_favour_the_background() -> None:
+    """With zero features the biases alone give the objects their initial probability."""
     model = SSD(replace(SPEC, object_probability=0.1), seed=0)
     bias = bias_of(model.class_heads[0]).detach().view(-1, 5)
     probability = bias.softmax(dim=1)
@@ -173,7 +173,7 @@ def test_the_classifier_starts_out_expecting_background() -> None:
     assert float(-probability[:, 0].log().mean()) < undecided / 10
 
 
-def test_coding_is_invertible_and_equals_torchvisions() -> None:
+def test_box_coding_is_invertible_and_equals_torchvision() -> None:
     generator = torch.Generator().manual_seed(0)
     boxes = random_boxes(generator, 500)
     priors = to_centres(random_boxes(generator, 500))

@@ -1,4 +1,4 @@
-"""Overlaps are those of the real grid, and fitted shapes match what the preset cannot."""
+"""IoUs are those on the real grid, and fitted shapes match boxes that the preset cannot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from bench.detector import prior_fitting
 from bench.detector.boxes import to_corners
-from bench.detector.prior_fitting import Grid, best_overlaps, fit_shapes, flat, recall, recall_by_shape
+from bench.detector.prior_fitting import Grid, best_overlaps, fit_shapes, flat_shapes, recall, recall_by_shape
 from bench.detector.priors import prior_boxes
 from tests import tiny
 
@@ -22,14 +22,14 @@ SPEC = tiny.specification().detector
 
 
 def boxes_of(width: float, height: float, count: int, seed: int = 0) -> NDArray[np.float64]:
-    """Boxes of about this size in pixels at 300, anywhere in the picture."""
+    """(count, 4) boxes of about this size, in pixels at 300, at random places."""
     generator = np.random.default_rng(seed)
     size = np.array([width, height]) / 300 * generator.uniform(0.85, 1.15, (count, 2))
     low = generator.random((count, 2)) * (1 - size)
     return np.concatenate((low, low + size), axis=1)
 
 
-def test_the_best_overlap_of_a_shape_is_that_of_all_its_priors() -> None:
+def test_the_best_overlap_of_a_shape_is_the_maximum_over_its_priors() -> None:
     generator = np.random.default_rng(0)
     low = generator.random((200, 2)) * 0.9
     boxes = np.concatenate((low, np.minimum(low + generator.uniform(0.01, 0.6, (200, 2)), 1)), axis=1)
@@ -40,11 +40,11 @@ def test_the_best_overlap_of_a_shape_is_that_of_all_its_priors() -> None:
         shape_of_prior += [start + shape for _ in range(side * side) for shape in range(len(level))]
         start += len(level)
     expected = np.stack([every[:, np.array(shape_of_prior) == shape].max(axis=1) for shape in range(start)], axis=1)
-    np.testing.assert_allclose(best_overlaps(boxes, flat(SPEC.priors), Grid.of(SPEC)), expected, atol=1e-6)
+    np.testing.assert_allclose(best_overlaps(boxes, flat_shapes(SPEC.priors), Grid.of(SPEC)), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("width", "height"), [(20, 100), (100, 20), (12, 12), (150, 30)])
-def test_shapes_far_from_the_preset_are_matched_after_fitting(width: float, height: float) -> None:
+def test_fitting_matches_shapes_far_from_the_preset(width: float, height: float) -> None:
     train, held_out = boxes_of(width, height, 400), boxes_of(width, height, 400, seed=1)
     fitted = replace(SPEC, priors=fit_shapes(train, SPEC))
     before, after = recall(held_out, SPEC)["matched"], recall(held_out, fitted)["matched"]
@@ -62,14 +62,14 @@ def test_fitting_never_matches_fewer_training_boxes(seed: int) -> None:
     assert fit_shapes(boxes, SPEC) == fitted.priors
 
 
-def test_without_boxes_the_shapes_stay() -> None:
+def test_without_boxes_shapes_do_not_change() -> None:
     assert fit_shapes(np.zeros((0, 4)), SPEC) == SPEC.priors
     assert recall(np.zeros((0, 4)), SPEC) == {"boxes": 0}
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_fitting_loses_no_match_on_data_of_any_kind(seed: int) -> None:
-    """Mixtures of one to eight kinds of object, from needles to squares, from specks to the whole image."""
+def test_fitting_never_matches_fewer_boxes_of_any_kind(seed: int) -> None:
+    """Mixtures of one to eight kinds of boxes of every ratio and size."""
     generator = np.random.default_rng(seed)
     count = int(generator.integers(1, 300))
     kinds = np.exp(generator.uniform(np.log(0.005), np.log(0.99), (int(generator.integers(1, 9)), 2)))
@@ -83,7 +83,7 @@ def test_fitting_loses_no_match_on_data_of_any_kind(seed: int) -> None:
 
 
 def test_small_boxes_are_left_to_the_fine_maps() -> None:
-    """On a map whose step is twice their smaller side and more they would be matched by chance."""
+    """A map whose step is more than twice their smaller side would match them only by chance."""
     small, large = boxes_of(14, 14, 400), boxes_of(40, 200, 100)
     fitted = fit_shapes(np.concatenate((small, large)), SPEC)
     for step, shapes, before in zip(SPEC.steps, fitted, SPEC.priors, strict=True):
@@ -92,20 +92,20 @@ def test_small_boxes_are_left_to_the_fine_maps() -> None:
     assert 300 * min(min(shape) for shape in fitted[0]) < 20
 
 
-def test_squares_that_the_preset_suits_lose_nothing() -> None:
+def test_boxes_that_the_preset_matches_stay_matched() -> None:
     held_out = boxes_of(60, 60, 500, seed=1)
     fitted = replace(SPEC, priors=fit_shapes(boxes_of(60, 60, 500), SPEC))
     assert recall(held_out, SPEC)["matched"] == recall(held_out, fitted)["matched"] == 1.0
 
 
-def test_recall_by_level_is_of_each_level_s_own_shapes() -> None:
-    found = recall(boxes_of(21, 21, 300), SPEC)
-    assert found["matched_by_level"][0] == found["matched"] > 0.9
-    assert found["matched_by_level"][2:] == found["only_by_level"][2:] == [0.0] * 4
+def test_recall_by_level_counts_only_the_priors_of_that_level() -> None:
+    result = recall(boxes_of(21, 21, 300), SPEC)
+    assert result["matched_by_level"][0] == result["matched"] > 0.9
+    assert result["matched_by_level"][2:] == result["only_by_level"][2:] == [0.0] * 4
 
 
 def some_boxes(seed: int, count: int) -> NDArray[np.float64]:
-    """Boxes of every size and shape, anywhere."""
+    """(count, 4) boxes of every size and ratio, at random places."""
     generator = np.random.default_rng(seed)
     size = np.exp(generator.uniform(np.log(0.02), 0, (count, 2)))
     low = generator.random((count, 2)) * (1 - size)
@@ -113,48 +113,48 @@ def some_boxes(seed: int, count: int) -> NDArray[np.float64]:
 
 
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 80))
-def test_what_levels_and_shapes_contribute_adds_up(seed: int, count: int) -> None:
+def test_shares_of_levels_and_shapes_add_up(seed: int, count: int) -> None:
     boxes = some_boxes(seed, count)
-    found, shapes = recall(boxes, SPEC), recall_by_shape(boxes, SPEC)
+    result, shapes = recall(boxes, SPEC), recall_by_shape(boxes, SPEC)
     assert [len(level) for level in shapes] == [4, 6, 6, 6, 4, 4]
     for level, shares in enumerate(shapes):
-        assert sum(share["best"] for share in shares) == pytest.approx(found["best_by_level"][level])
+        assert sum(share["best"] for share in shares) == pytest.approx(result["best_by_level"][level])
         assert all(share["only"] <= share["best"] for share in shares)
-        assert sum(share["only"] for share in shares) <= found["only_by_level"][level] + 1e-12
-        assert found["only_by_level"][level] <= found["best_by_level"][level] <= found["matched_by_level"][level]
-    assert sum(found["best_by_level"]) == pytest.approx(found["matched"])
-    sizes = found["by_size_network"].values()
+        assert sum(share["only"] for share in shares) <= result["only_by_level"][level] + 1e-12
+        assert result["only_by_level"][level] <= result["best_by_level"][level] <= result["matched_by_level"][level]
+    assert sum(result["best_by_level"]) == pytest.approx(result["matched"])
+    sizes = result["by_size_network"].values()
     assert sum(size["boxes"] for size in sizes) == count
     weighted = sum(size["boxes"] * size["matched"] for size in sizes if size["boxes"])
-    assert weighted / count == pytest.approx(found["matched"])
+    assert weighted / count == pytest.approx(result["matched"])
     assert all((size["matched"] is None) == (size["boxes"] == 0) for size in sizes)
 
 
-def test_what_only_a_level_or_a_shape_matches_is_lost_without_it() -> None:
-    """Oracle: the recall of the detector with that level's, or that shape's, priors too small to match."""
+def test_only_shares_are_lost_without_the_level_or_shape() -> None:
+    """Compare to the recall of a detector without that level or shape: its priors are too small to match."""
     boxes = some_boxes(3, 250)
-    found, shares = recall(boxes, SPEC), recall_by_shape(boxes, SPEC)
+    result, shares = recall(boxes, SPEC), recall_by_shape(boxes, SPEC)
     speck = (1e-4, 1e-4)
-    for level, own in enumerate(SPEC.priors):
+    for level, shapes_of_level in enumerate(SPEC.priors):
         rest = [*SPEC.priors]
-        rest[level] = (speck,) * len(own)
-        lost = found["matched"] - recall(boxes, replace(SPEC, priors=tuple(rest)))["matched"]
-        assert found["only_by_level"][level] == pytest.approx(lost, abs=1e-12)
-        for place in range(len(own)):
-            rest[level] = (*own[:place], speck, *own[place + 1 :])
-            lost = found["matched"] - recall(boxes, replace(SPEC, priors=tuple(rest)))["matched"]
-            assert shares[level][place]["only"] == pytest.approx(lost, abs=1e-12)
-    assert max(found["only_by_level"]) > 0.05  # the oracle was put to the test
+        rest[level] = (speck,) * len(shapes_of_level)
+        lost = result["matched"] - recall(boxes, replace(SPEC, priors=tuple(rest)))["matched"]
+        assert result["only_by_level"][level] == pytest.approx(lost, abs=1e-12)
+        for index in range(len(shapes_of_level)):
+            rest[level] = (*shapes_of_level[:index], speck, *shapes_of_level[index + 1 :])
+            lost = result["matched"] - recall(boxes, replace(SPEC, priors=tuple(rest)))["matched"]
+            assert shares[level][index]["only"] == pytest.approx(lost, abs=1e-12)
+    assert max(result["only_by_level"]) > 0.05  # otherwise the comparison would test nothing
 
 
-def test_recall_in_parts_is_recall_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recall_does_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = some_boxes(4, 50)
     whole = recall(boxes, SPEC), recall_by_shape(boxes, SPEC)
-    monkeypatch.setattr(prior_fitting, "PART", 7)
+    monkeypatch.setattr(prior_fitting, "CHUNK", 7)
     assert (recall(boxes, SPEC), recall_by_shape(boxes, SPEC)) == whole
 
 
-def test_sizes_are_coco_s_at_the_network() -> None:
+def test_sizes_use_cocos_limits_at_the_network_resolution() -> None:
     sides = np.array([31, 33, 95, 97]) / 300
     boxes = np.concatenate((np.zeros((4, 2)), np.stack((sides, sides), axis=1)), axis=1)
     counts = {name: size["boxes"] for name, size in recall(boxes, SPEC)["by_size_network"].items()}

@@ -1,4 +1,4 @@
-"""Prior boxes: how many, where, of which shape and in which order; and the file of shapes."""
+"""Prior boxes: number, places, shapes and order; and the file of shapes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.detector.boxes import to_corners
 from bench.detector.priors import (
     PRESETS,
     RATIOS,
-    described,
+    describe_shape,
     preset_shapes,
     prior_boxes,
     read_shapes,
@@ -44,7 +44,7 @@ def detector(priors: tuple[tuple[Shape, ...], ...]) -> DetectorSpec:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_there_are_8732_in_float32(preset: str) -> None:
+def test_there_are_8732_priors_in_float32(preset: str) -> None:
     shapes = preset_shapes(preset)
     boxes = prior_boxes(detector(shapes))
     assert [len(level) for level in shapes] == COUNTS
@@ -53,7 +53,7 @@ def test_there_are_8732_in_float32(preset: str) -> None:
     assert sum(side * side * count for side, count in zip(SIDES, COUNTS, strict=True)) == 8732
 
 
-def test_coco_preset_is_torchvision_s_generator_in_its_order() -> None:
+def test_coco_preset_equals_torchvisions_generator() -> None:
     generator = DefaultBoxGenerator(
         [[2], [2, 3], [2, 3], [2, 3], [2], [2]],
         scales=[0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
@@ -68,7 +68,7 @@ def test_coco_preset_is_torchvision_s_generator_in_its_order() -> None:
     assert largest <= 1e-6
 
 
-def test_unclipped_coco_scales_are_torchvision_s_generator_without_its_clamp(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unclipped_coco_preset_equals_torchvisions_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     scales, _ = PRESETS["coco"]
     monkeypatch.setitem(PRESETS, "coco", (scales, False))
     generator = DefaultBoxGenerator([list(level) for level in RATIOS], scales=list(scales), steps=STEPS, clip=False)
@@ -80,7 +80,7 @@ def test_unclipped_coco_scales_are_torchvision_s_generator_without_its_clamp(mon
     assert largest <= 1e-6
 
 
-def test_voc_preset_is_caffe_s_prior_box_layer_in_its_order() -> None:
+def test_voc_preset_equals_caffes_prior_box_layer() -> None:
     """ssd_pascal.py: min_ratio 20, max_ratio 90, 10% for conv4_3; prior_box_layer.cpp: by row, column, shape."""
     expected: list[tuple[float, ...]] = []
     for level, side in enumerate(SIDES):
@@ -102,7 +102,7 @@ def test_voc_preset_is_caffe_s_prior_box_layer_in_its_order() -> None:
 
 @pytest.mark.parametrize("kind", [None, "fpn", "lateral-only"])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_they_are_float32_in_every_precision_and_for_every_neck(preset: str, kind: str | None) -> None:
+def test_priors_are_float32_in_every_precision_and_with_every_neck(preset: str, kind: str | None) -> None:
     neck = None if kind is None else NeckSpec(kind=kind, channels=16, levels=3)
     spec = replace(tiny.specification().detector, priors=preset_shapes(preset), neck=neck)
     model = SSD(spec, seed=0).eval()
@@ -110,14 +110,14 @@ def test_they_are_float32_in_every_precision_and_for_every_neck(preset: str, kin
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         logits, _ = model(torch.zeros(1, 3, 300, 300, dtype=torch.uint8))
         found = model.detect(torch.zeros(1, 3, 300, 300, dtype=torch.uint8))
-    assert torch.equal(logits, logits.bfloat16().float())  # the network computed in bfloat16
+    assert torch.equal(logits, logits.bfloat16().float())  # the network did compute in bfloat16
     assert found.boxes.dtype == torch.float32
     assert model.priors.dtype == torch.float32
     assert torch.equal(model.priors, expected)
 
 
-def test_sides_beyond_the_image_are_clipped_as_in_each_source() -> None:
-    # 264 * sqrt(2) is more than the image, and Caffe's SSD-300 leaves it so; torchvision does not
+def test_sides_beyond_the_image_are_clipped_only_in_the_coco_preset() -> None:
+    # 264 * sqrt(2) exceeds the image: Caffe's SSD-300 keeps it, torchvision clips it
     assert max(max(shape) for shape in preset_shapes("voc")[-1]) > 1.2
     assert max(max(shape) for shape in preset_shapes("coco")[-1]) == 1.0
 
@@ -138,7 +138,7 @@ SHAPES = st.tuples(*(st.tuples(*[st.tuples(*[st.floats(1e-6, 4)] * 2)] * count) 
 
 @settings(max_examples=60)
 @given(shapes=SHAPES, size=st.sampled_from([300, 512, 7]))
-def test_shapes_survive_their_file_to_the_last_bit(
+def test_shapes_are_restored_exactly_from_a_file(
     shapes: tuple[tuple[Shape, ...], ...], size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("priors") / "priors.json"
@@ -148,7 +148,7 @@ def test_shapes_survive_their_file_to_the_last_bit(
     assert first["width"] == pytest.approx(shapes[0][0][0] * size, abs=1e-6)
 
 
-def test_what_a_person_changes_in_pixels_counts(tmp_path: Path) -> None:
+def test_edited_pixels_count(tmp_path: Path) -> None:
     path = tmp_path / "priors.json"
     write_shapes(path, preset_shapes("coco"), size=300)
     content = json.loads(path.read_text())
@@ -161,20 +161,20 @@ def test_what_a_person_changes_in_pixels_counts(tmp_path: Path) -> None:
     assert [back[0], *back[2:]] == [preset_shapes("coco")[0], *preset_shapes("coco")[2:]]
 
 
-def test_a_shape_is_described_in_the_field_s_words() -> None:
-    found = described((0.3, 0.1), 300)
+def test_a_shape_is_described_by_scale_and_ratio() -> None:
+    found = describe_shape((0.3, 0.1), 300)
     assert (found["width"], found["height"], found["fractions"]) == (90, 30, [0.3, 0.1])
     assert (found["scale"], found["ratio"]) == (51.96, 3.0)  # sqrt(90 * 30), 90 / 30
     assert found["nearest"] == {"scale": 0.15, "ratio": "3:1"}
-    assert described((0.05, 0.055), 300)["nearest"] == {"scale": 0.07, "ratio": "1:1"}
-    assert described((0.1, 0.5), 300)["nearest"]["ratio"] == "1:3"
-    # The preset's own shapes are nearest to what they were made from
+    assert describe_shape((0.05, 0.055), 300)["nearest"] == {"scale": 0.07, "ratio": "1:1"}
+    assert describe_shape((0.1, 0.5), 300)["nearest"]["ratio"] == "1:3"
+    # The shapes of a preset are nearest to the ratios that define them
     for level, shapes in enumerate(preset_shapes("voc")[:5]):
-        names = [described(shape, 300)["nearest"]["ratio"] for shape in shapes]
+        names = [describe_shape(shape, 300)["nearest"]["ratio"] for shape in shapes]
         assert names == ["1:1", "1:1", "2:1", "1:2", "3:1", "1:3"][: COUNTS[level]]
 
 
-def test_a_detector_s_file_says_what_each_level_and_shape_matches(tmp_path: Path) -> None:
+def test_a_detectors_file_has_recall_and_shares(tmp_path: Path) -> None:
     spec = detector(preset_shapes("coco"))
     boxes = {
         "train": np.array([[0.4, 0.4, 0.47, 0.47], [0.1, 0.1, 0.9, 0.9], [0.5, 0.5, 0.51, 0.51]]),
@@ -236,7 +236,7 @@ def with_fractions(value: Any) -> dict[str, Any]:
         (json.dumps(with_width(10**400)), "not a file of priors"),
     ],
 )
-def test_a_bad_file_is_the_user_s_error(content: str, message: str, tmp_path: Path) -> None:
+def test_a_malformed_file_is_an_error(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(content)
     with pytest.raises(UserError, match=message) as raised:
@@ -244,7 +244,7 @@ def test_a_bad_file_is_the_user_s_error(content: str, message: str, tmp_path: Pa
     assert str(path) in str(raised.value)
 
 
-def test_what_is_no_text_file_at_all_is_the_user_s_error(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such file.*coco, voc"):
         read_shapes(tmp_path / "missing.json")
     with pytest.raises(UserError, match="not a file of priors"):

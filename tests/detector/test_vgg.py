@@ -1,4 +1,4 @@
-"""VGG16 as in the paper, against torchvision's SSD300: sizes, weights of all origins, outputs, detections."""
+"""VGG16 as in the paper, compared to torchvision's SSD300: size, weights from every source, outputs, detections."""
 
 from __future__ import annotations
 
@@ -15,32 +15,18 @@ from bench.detector import vgg
 from bench.detector.backbones import Backbone
 from bench.detector.levels import L2Norm
 from bench.detector.postprocess import detect
-from bench.detector.priors import preset_shapes
 from bench.detector.ssd import SSD, bias_of
 from bench.detector.torchvision_names import from_torchvision, our_name, to_torchvision
 from bench.errors import UserError
-from bench.spec import Specification
 from bench.speed.cost import count_flops, count_parameters
 from bench.training.trainer import Trainer
 from tests import tiny
-from variants.baseline import baseline, initialisation_of, training_of
+from tests.detector.oracles import vgg16_specification
 
 
-def specification(classes: int, *, weights: str = "none", profile: str = "smoke") -> Specification:
-    return baseline(
-        classes=classes,
-        backbone=vgg.NAME,
-        weights=weights,
-        weights_fingerprint="",
-        priors=preset_shapes("coco"),
-        training=training_of(profile, 1000, scenes=False),
-        initialisation=initialisation_of(profile),
-    )
-
-
-def test_size_and_cost_are_the_papers() -> None:
+def test_parameters_and_flops_are_those_of_the_paper() -> None:
     """26.29 M parameters and 62.7 GFLOP at 21 classes."""
-    model = SSD(specification(20).detector, seed=0)
+    model = SSD(vgg16_specification(20).detector, seed=0)
     parameters = count_parameters(model) / 1e6
     flops = count_flops(model, torch.zeros(1, 3, 300, 300)) / 1e9
     print(f"{parameters:.2f} M parameters, {flops:.1f} GFLOP")
@@ -49,7 +35,7 @@ def test_size_and_cost_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize(("seed", "outputs"), [(0, 21), (1, 91)])
-def test_torchvisions_ssd_computes_the_same(seed: int, outputs: int) -> None:
+def test_outputs_and_detections_equal_torchvision(seed: int, outputs: int) -> None:
     theirs, ours = _pair(seed, outputs)
     generator = torch.Generator().manual_seed(seed)
     pictures = torch.randint(0, 256, (1, 3, 300, 300), generator=generator, dtype=torch.uint8)
@@ -74,7 +60,7 @@ def test_torchvisions_ssd_computes_the_same(seed: int, outputs: int) -> None:
     assert max(distances) < 0.01
 
 
-def test_conversion_is_one_to_one_and_goes_back() -> None:
+def test_torchvision_names_convert_both_ways() -> None:
     theirs, ours = _pair(0, 21)
     names = [our_name(name) for name in theirs.state_dict()]
     assert sorted(names) == sorted(ours.state_dict())
@@ -84,7 +70,7 @@ def test_conversion_is_one_to_one_and_goes_back() -> None:
         our_name("backbone.body.conv1.weight")
 
 
-def test_weights_of_features_alone_leave_fc6_and_fc7_untrained(tmp_path: Path) -> None:
+def test_weights_without_a_classifier_leave_fc6_and_fc7_untrained(tmp_path: Path) -> None:
     features = nn.Sequential(*torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], False))
     torch.save({f"features.{name}": value.half() for name, value in features.state_dict().items()}, tmp_path / "a.pth")
     torch.save(features.state_dict(), tmp_path / "b.pth")
@@ -97,10 +83,10 @@ def test_weights_of_features_alone_leave_fc6_and_fc7_untrained(tmp_path: Path) -
         assert backbone.deviation.flatten().tolist() == pytest.approx([1, 1, 1])
 
 
-def test_untrained_parts_learn_with_the_heads_and_the_trained_ones_may_be_frozen(tmp_path: Path) -> None:
+def test_untrained_layers_train_at_the_rate_of_the_heads_and_pretrained_ones_may_be_frozen(tmp_path: Path) -> None:
     features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], False)
     torch.save(features.state_dict(), tmp_path / "vgg.pth")
-    base = specification(2, weights=str(tmp_path / "vgg.pth"))
+    base = vgg16_specification(2, weights=str(tmp_path / "vgg.pth"))
     model = SSD(base.detector, seed=0)
     trainer = Trainer(model, base.training, tiny.NUMERICS)
     trainer.set_step(base.training.steps - 1)
@@ -114,8 +100,8 @@ def test_untrained_parts_learn_with_the_heads_and_the_trained_ones_may_be_frozen
     assert rates[id(network.features[28].weight)] == pytest.approx(0.2 * rates[id(network.fc6.weight)])
 
 
-def test_a_classifier_is_subsampled_as_caffes_reduced_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every fourth output of fc6 and fc7; every third row and column of fc6's 7 x 7."""
+def test_a_classifier_is_subsampled_like_caffes_reduced_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fourth output of fc6 and fc7, and every third row and column of the 7 x 7 kernel of fc6."""
     whole = _classifier_state()
     monkeypatch.setattr(vgg, "read_state", lambda path: whole)
     backbone = Backbone(vgg.NAME, "whole.pth")
@@ -127,8 +113,8 @@ def test_a_classifier_is_subsampled_as_caffes_reduced_model_is(monkeypatch: pyte
     assert backbone.deviation.flatten().tolist() == pytest.approx([0.229 * 255, 0.224 * 255, 0.225 * 255])
 
 
-def test_a_classifier_of_nan_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So torchvision ships IMAGENET1K_FEATURES, whose inputs are Caffe's."""
+def test_a_classifier_of_nan_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision ships IMAGENET1K_FEATURES like this; its preprocessing is Caffe's."""
     whole = _classifier_state() | {"classifier.0.weight": torch.full((1,), float("nan")).expand(4096, 512 * 49)}
     monkeypatch.setattr(vgg, "read_state", lambda path: whole)
     backbone = Backbone(vgg.NAME, "features.pth")
@@ -136,7 +122,7 @@ def test_a_classifier_of_nan_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backbone.deviation.flatten().tolist() == pytest.approx([1, 1, 1])
 
 
-def test_an_ssd_checkpoint_gives_its_backbone(tmp_path: Path) -> None:
+def test_the_backbone_loads_from_an_ssd_checkpoint(tmp_path: Path) -> None:
     theirs, _ = _pair(2, 21)
     torch.save(theirs.state_dict(), tmp_path / "ssd.pth")
     backbone = Backbone(vgg.NAME, str(tmp_path / "ssd.pth"))
@@ -145,14 +131,14 @@ def test_an_ssd_checkpoint_gives_its_backbone(tmp_path: Path) -> None:
     assert torch.equal(backbone.features.features[24].weight, theirs.state_dict()["backbone.extra.0.1.weight"])
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_tensors_are_named(tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "part.pth")
     with pytest.raises(UserError, match=r"25 of the 30 tensors .* first features.0.bias"):
         Backbone(vgg.NAME, str(tmp_path / "part.pth"))
 
 
-def test_caffes_initialisation_is_uniform_by_the_fan_in_with_biases_zero() -> None:
-    spec = specification(20, profile="paper").detector
+def test_caffe_initialisation_is_uniform_by_the_fan_in_with_zero_biases() -> None:
+    spec = vgg16_specification(20, profile="paper").detector
     model = SSD(spec, seed=0)
     layer = cast(nn.Conv2d, model.class_heads[1])
     bound = (3 / (1024 * 9)) ** 0.5
@@ -179,21 +165,21 @@ def test_the_shared_weights_load(shared_weights: Path) -> None:
 
 
 def _pair(seed: int, outputs: int) -> tuple[Any, SSD]:
-    """torchvision's SSD with random weights, the L2Norm's scale too, and ours with the same ones."""
+    """torchvision's SSD with random weights and L2Norm scales, and ours with the same weights."""
     torch.manual_seed(seed)
     theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=outputs).eval()
     with torch.no_grad():
         theirs.backbone.scale_weight.uniform_(10, 30)
         for name, value in theirs.named_parameters():
-            if name.startswith("head."):  # scores neither all alike nor all at 1
+            if name.startswith("head."):  # so that scores differ and are below 1
                 value.mul_(0.05) if name.endswith("weight") else value.normal_()
-    ours = SSD(specification(outputs - 1).detector, seed=0).eval()
+    ours = SSD(vgg16_specification(outputs - 1).detector, seed=0).eval()
     ours.load_state_dict(from_torchvision(theirs.state_dict()))
     return theirs, ours
 
 
 def _nearest(box: Tensor, label: Tensor, other: dict[str, Tensor]) -> float:
-    """Pixels between a box and the nearest one of its class."""
+    """The distance in pixels of a box to the nearest box of its class."""
     same = other["boxes"][other["labels"] == label]
     return float((same - box).abs().amax(dim=1).min()) if len(same) else float("inf")
 

@@ -24,7 +24,7 @@ from bench.training.checkpoints import (
 )
 from bench.training.trainer import Trainer, checkpoint_interval
 from tests import tiny
-from tests.training.test_trainer import Interrupted, train
+from tests.training.oracles import Interrupted, train
 from variants.baseline import training_of
 
 

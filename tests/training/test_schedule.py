@@ -1,4 +1,4 @@
-"""Rate and trainable stages are functions of the step, and those of the paper are the paper's."""
+"""Learning rates and trainable stages as functions of the step, and the paper's schedule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GRADUAL = (Phase(until=0.2, trainable=0.0), Phase(until=0.4, trainable=0.5), Pha
 SPEC = TrainSpec(steps=100, batch=2, optimiser="sgd", rate=0.1, warmup_share=0.1, decay_start=0.4)
 
 
-def test_warm_up_rises_to_the_peak_which_stays_until_the_decay() -> None:
+def test_the_rate_warms_up_stays_at_the_peak_and_decays() -> None:
     assert [rate_factor(SPEC, step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
     assert {rate_factor(SPEC, step) for step in range(10, 41)} == {1.0}
     falling = [rate_factor(SPEC, step) for step in range(40, 100)]
@@ -22,7 +22,7 @@ def test_warm_up_rises_to_the_peak_which_stays_until_the_decay() -> None:
     assert SPEC.final_rate_share < falling[-1] < 0.02
 
 
-def test_the_papers_rate_drops_at_80_and_100_thousand_of_120_thousand_steps() -> None:
+def test_the_paper_profile_has_the_papers_schedule() -> None:
     paper = training_of("paper", 16551, scenes=False)
     assert (paper.steps, paper.batch, paper.rate) == (120_000, 32, 1e-3)
     assert (paper.momentum, paper.weight_decay, paper.bias_rate, paper.frozen_stride) == (0.9, 5e-4, 2.0, 0)
@@ -33,7 +33,7 @@ def test_the_papers_rate_drops_at_80_and_100_thousand_of_120_thousand_steps() ->
 @pytest.mark.parametrize(
     ("images", "scenes", "steps"), [(10, False, 90), (205, False, 154), (1200, False, 200), (5000, True, 90)]
 )
-def test_quick_is_twelve_epochs_within_limits(images: int, scenes: bool, steps: int) -> None:
+def test_quick_trains_twelve_epochs_within_limits(images: int, scenes: bool, steps: int) -> None:
     quick = training_of("quick", images, scenes=scenes)
     assert (quick.steps, quick.batch) == (steps, 16)
 
@@ -43,33 +43,33 @@ def test_the_baseline_trains_every_stage_at_one_rate_from_the_first_step() -> No
     assert stage_rate_factors(SPEC, 5) == [1.0] * 5
 
 
-def test_unfreezing_goes_from_the_top_down_with_rates_that_fall_downwards() -> None:
+def test_unfreezing_goes_from_the_top_down_with_falling_rates() -> None:
     gradual = replace(SPEC, phases=GRADUAL, stage_rate_decay=2.6)
-    opened = [trainable_stages(gradual, step, 5) for step in (0, 19, 20, 39, 40, 99)]
-    assert opened == [0, 0, 3, 3, 5, 5]
+    trainable = [trainable_stages(gradual, step, 5) for step in (0, 19, 20, 39, 40, 99)]
+    assert trainable == [0, 0, 3, 3, 5, 5]
     factors = stage_rate_factors(gradual, 5)
     assert factors == pytest.approx([2.6**-2, 2.6**-2, 2.6**-1, 2.6**-1, 2.6**-1])
-    # Everything is trainable before the rate has begun to fall
+    # Everything is trainable before the rate decays
     assert rate_factor(gradual, 40) == 1.0
 
 
-def test_a_backbone_that_no_phase_opens_is_a_schedule_too() -> None:
-    heads_alone = replace(SPEC, phases=(Phase(until=1.0, trainable=0.0),), stage_rate_decay=2.6)
-    assert trainable_stages(heads_alone, 99, 5) == 0
-    assert len(stage_rate_factors(heads_alone, 5)) == 5
+def test_a_backbone_may_stay_frozen() -> None:
+    heads_only = replace(SPEC, phases=(Phase(until=1.0, trainable=0.0),), stage_rate_decay=2.6)
+    assert trainable_stages(heads_only, 99, 5) == 0
+    assert len(stage_rate_factors(heads_only, 5)) == 5
     top_half = replace(SPEC, phases=(Phase(until=1.0, trainable=0.5),), stage_rate_decay=2.6)
     assert stage_rate_factors(top_half, 5)[-3:] == [1.0] * 3
-    assert stage_rate_factors(SPEC, 0) == []  # everything below the stride that stays frozen
+    assert stage_rate_factors(SPEC, 0) == []  # all stages stay frozen
 
 
-def test_two_phases_that_open_the_same_count_as_one() -> None:
+def test_phases_with_the_same_stages_count_as_one() -> None:
     phases = (Phase(until=0.3, trainable=0.4), Phase(until=0.5, trainable=0.5), Phase(until=1.0, trainable=1.0))
-    # Of two stages 0.4 and 0.5 are both one: the top stage learns from the start, at the rate of the heads
+    # Of two stages, 0.4 and 0.5 both unfreeze one: the top stage trains from the start, at the rate of the heads
     two = replace(SPEC, phases=phases, stage_rate_decay=2.0)
     assert stage_rate_factors(two, 2) == [0.5, 1.0]
 
 
-def test_without_warm_up_the_first_step_has_the_whole_rate() -> None:
+def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
     assert rate_factor(replace(SPEC, warmup_share=0.0), 0) == 1.0
-    # One step of warm-up is none: a rate of zero would waste it
+    # A warm-up of one step has no effect: a rate of zero would waste the step
     assert rate_factor(replace(SPEC, steps=2), 0) == 1.0

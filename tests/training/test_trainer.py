@@ -1,4 +1,4 @@
-"""The loop: resumed equals uninterrupted, frozen stays frozen, a loss that is no number stops it."""
+"""The training loop: resuming, freezing, learning rates, micro-batches and NaN."""
 
 from __future__ import annotations
 
@@ -14,17 +14,13 @@ from bench.data.batches import TrainingBatches
 from bench.data.targets import Targets
 from bench.detector.loss import Loss
 from bench.detector.ssd import SSD
-from bench.spec import Specification
 from bench.training.checkpoints import read_checkpoint
-from bench.training.trainer import NotFinite, Progress, Trained, Trainer
+from bench.training.trainer import NotFinite, Trainer
 from tests import tiny
+from tests.training.oracles import Interrupted, train
 
 pytestmark = pytest.mark.usefixtures("either_way")
 AXES = find_axes("variants")
-
-
-class Interrupted(Exception):
-    """Raised by a test in the middle of a training."""
 
 
 @pytest.fixture(scope="module")
@@ -32,29 +28,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny.weights_file(tmp_path_factory.mktemp("weights") / "tiny.pth"))
 
 
-def train(spec: Specification, checkpoint: Path, *, stop_at: int | None = None) -> tuple[SSD, Trained]:
-    index, pixels = tiny.rectangles(6, empty=(2,))
-    model = SSD(spec.detector, seed=0)
-    batches = TrainingBatches(
-        index,
-        pixels,
-        spec.training.augment,
-        seed=0,
-        batch=2,
-        size=300,
-        fill=(127.0, 127.0, 127.0),
-        workers=2,
-    )
-
-    def report(progress: Progress) -> None:
-        if progress.step == stop_at:
-            raise Interrupted
-
-    return model, Trainer(model, spec.training, tiny.NUMERICS).run(batches, checkpoint, report=report)
-
-
 @pytest.mark.parametrize("active", [(), *((name,) for name in AXES)], ids=lambda active: "+".join(active) or "baseline")
-def test_resumed_equals_uninterrupted_to_the_bit(active: tuple[str, ...], weights: str, tmp_path: Path) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(active: tuple[str, ...], weights: str, tmp_path: Path) -> None:
     base = tiny.specification(weights)
     base = replace(base, training=replace(base.training, steps=6, batch=2, checkpoints=3, frozen_stride=0))
     index, _ = tiny.rectangles(6, empty=(2,))
@@ -70,14 +45,14 @@ def test_resumed_equals_uninterrupted_to_the_bit(active: tuple[str, ...], weight
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_the_host_never_waits_for_a_step(weights: str) -> None:
+def test_a_step_on_cuda_does_not_synchronise(weights: str) -> None:
     spec = tiny.specification(weights)
     numerics = replace(tiny.NUMERICS, device="cuda")
     trainer = Trainer(SSD(spec.detector, seed=0).to("cuda").train(), spec.training, numerics)
     images = torch.rand(2, 3, 300, 300, device="cuda")
     boxes = torch.tensor([[[0.1, 0.2, 0.4, 0.7], [0.0, 0.0, 0.0, 0.0]]]).expand(2, -1, -1)
     targets = Targets(boxes, torch.tensor([[1, 0]] * 2), torch.zeros(2, 2, dtype=torch.bool)).to("cuda")
-    trainer.step(0, images, targets)  # the optimiser's state, and cuDNN's choice of algorithms
+    trainer.step(0, images, targets)  # creates the optimiser's state and lets cuDNN choose its algorithms
     torch.cuda.set_sync_debug_mode("error")
     try:
         loss = trainer.step(1, images, targets)
@@ -86,7 +61,7 @@ def test_on_cuda_the_host_never_waits_for_a_step(weights: str) -> None:
     assert torch.isfinite(loss.total)
 
 
-def test_frozen_stages_do_not_move_and_others_do(weights: str, tmp_path: Path) -> None:
+def test_only_trainable_stages_change(weights: str, tmp_path: Path) -> None:
     base = tiny.specification(weights)
     base = replace(base, training=replace(base.training, steps=5, batch=2, frozen_stride=4, weight_decay=0.5))
     spec, _ = derive(base, [AXES["unfreezing"].axis], tiny.rectangles()[0])
@@ -107,7 +82,7 @@ def test_frozen_stages_do_not_move_and_others_do(weights: str, tmp_path: Path) -
     assert not torch.equal(before.class_heads[0].weight, only_heads.class_heads[0].weight)  # type: ignore[arg-type]
 
 
-def test_nothing_is_computed_backwards_below_the_frozen_boundary(weights: str) -> None:
+def test_frozen_stages_have_no_backward_pass(weights: str) -> None:
     spec = tiny.specification(weights)
     model = SSD(spec.detector, seed=0)
     trainer = Trainer(model, replace(spec.training, frozen_stride=32), tiny.NUMERICS)
@@ -115,7 +90,7 @@ def test_nothing_is_computed_backwards_below_the_frozen_boundary(weights: str) -
     assert all(not level.requires_grad for level in model.backbone(torch.zeros(1, 3, 300, 300)))
 
 
-def test_a_loss_that_is_no_number_stops_the_training(weights: str, tmp_path: Path) -> None:
+def test_a_nan_loss_stops_the_training(weights: str, tmp_path: Path) -> None:
     base = tiny.specification(weights)
     training = replace(base.training, steps=8, batch=2, rate=1e30, warmup_share=0.0, clip_norm=0.0, optimiser="sgd")
     with pytest.raises(NotFinite, match="at step"):
@@ -132,20 +107,20 @@ def test_a_checkpoint_with_other_priors_is_refused(weights: str, tmp_path: Path)
         train(other, tmp_path / "checkpoint.pt")
 
 
-def test_the_optimiser_knows_from_the_start_all_that_is_ever_trained(weights: str) -> None:
+def test_the_optimiser_has_all_parameters_that_are_trained_at_some_step(weights: str) -> None:
     spec, _ = derive(tiny.specification(weights), [AXES["unfreezing"].axis], tiny.rectangles()[0])
     model = SSD(spec.detector, seed=0)
     trainer = Trainer(model, spec.training, tiny.NUMERICS)
-    known = [id(value) for group in trainer.optimiser.param_groups for value in group["params"]]
-    assert len(known) == len(set(known))
+    optimised = [id(value) for group in trainer.optimiser.param_groups for value in group["params"]]
+    assert len(optimised) == len(set(optimised))
     trainer.set_step(spec.training.steps - 1)
-    assert set(known) == {id(value) for value in model.parameters() if value.requires_grad}
+    assert set(optimised) == {id(value) for value in model.parameters() if value.requires_grad}
     trainer.set_step(0)
     frozen = {id(p) for p in model.backbone.parameters()}
-    assert {id(value) for value in model.parameters() if value.requires_grad} == set(known) - frozen
+    assert {id(value) for value in model.parameters() if value.requires_grad} == set(optimised) - frozen
 
 
-def test_rates_are_those_of_the_schedule_and_biases_learn_as_caffe_lets_them(weights: str) -> None:
+def test_learning_rates_follow_the_schedule_and_biases_train_as_in_caffe(weights: str) -> None:
     spec = tiny.specification(weights)
     training = replace(spec.training, rate=0.5, backbone_rate=0.1, bias_rate=2.0, warmup_share=0.0, decay_start=1.0)
     model = SSD(spec.detector, seed=0)
@@ -159,8 +134,8 @@ def test_rates_are_those_of_the_schedule_and_biases_learn_as_caffe_lets_them(wei
     assert rates[id(top)] == (pytest.approx(0.05), training.weight_decay)
 
 
-def test_a_step_leaves_no_gradients_behind(weights: str) -> None:
-    # Zeros would move frozen weights by momentum and decay
+def test_a_step_leaves_no_gradients(weights: str) -> None:
+    # Zeros would move frozen weights by momentum and weight decay
     index, pixels = tiny.rectangles(4)
     spec = tiny.specification(weights)
     model = SSD(spec.detector, seed=0)
@@ -176,10 +151,10 @@ def test_a_step_leaves_no_gradients_behind(weights: str) -> None:
 
 @pytest.mark.parametrize("micro_batches", [2, 3, 8])
 def test_micro_batches_give_the_gradients_of_the_batch(weights: str, micro_batches: int) -> None:
-    """Their losses are divided by the matched priors of the batch; a mean of their own losses would weigh images."""
+    """Losses are divided by the matched priors of the whole batch; means would weight images unequally."""
     index, pixels = tiny.rectangles(5, empty=(1,))
     spec = tiny.specification(weights)
-    # AdamW would make a full step of the rounding of a gradient near zero
+    # AdamW would turn the rounding of a gradient near zero into a full step
     training = replace(spec.training, frozen_stride=0, optimiser="sgd", clip_norm=0.0, rate=1.0)
     batches = TrainingBatches(
         index, pixels, training.augment, seed=0, batch=5, size=300, fill=(127.0, 127.0, 127.0), workers=1
@@ -211,16 +186,16 @@ def test_a_nan_loss_is_never_checkpointed(weights: str, tmp_path: Path) -> None:
 
 
 def test_infinite_weights_are_never_checkpointed(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step's loss is that of the weights before it, so after the last step only the weights themselves can tell."""
+    """The loss of a step is computed before its update, so after the last step the weights must be checked."""
     step = Trainer.step
 
-    def poisoning(trainer: Trainer, number: int, *given: Any) -> Loss:
+    def poisoned_step(trainer: Trainer, number: int, *given: Any) -> Loss:
         loss = step(trainer, number, *given)
         if number == 3:
             next(trainer.model.class_heads.parameters()).data[0] = float("inf")
         return loss
 
-    monkeypatch.setattr(Trainer, "step", poisoning)
+    monkeypatch.setattr(Trainer, "step", poisoned_step)
     base = tiny.specification(weights)
     with pytest.raises(NotFinite, match="weights are not finite after step 4 of 4"):
         train(replace(base, training=replace(base.training, steps=4, batch=2, checkpoints=4)), tmp_path / "a.pt")
