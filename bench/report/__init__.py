@@ -10,7 +10,7 @@ from bench.storage.run_folder import TABLES
 
 if TYPE_CHECKING:
     from bench.analysis.run_records import Run
-    from bench.report.verdict import Sentence
+    from bench.report.citations import Sentence
 
 
 @dataclass(frozen=True, kw_only=True)

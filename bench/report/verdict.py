@@ -7,7 +7,7 @@ interval, and adjusted p value if there is one, exclude zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,8 @@ from bench.analysis.run_records import Run
 from bench.analysis.statistics import LEVEL, STUDENT
 from bench.data.subsets import SIZES
 from bench.evaluation.error_types import KINDS
-from bench.report.sentences import one_line
+from bench.report.citations import CitedValue, Name, Part, Sentence
+from bench.report.notes import one_line
 from bench.report.tables.ablation import ablation_table
 from bench.report.tables.columns import COLUMNS
 from bench.report.tables.formats import integer, is_missing, p_value, percent, signed, three_digits
@@ -31,8 +32,7 @@ from bench.storage.atomic import write_text
 # What to look at next, by the size with the lowest AP.
 SIZE_HINTS = {
     "small": "next, try more input pixels per object (tiles, a larger input)",
-    "medium": "next, check the plot of priors over ground truths and the learning curves",
-    "large": "next, check the plot of priors over ground truths and the learning curves",
+    **dict.fromkeys(("medium", "large"), "next, check the plot of priors over ground truths and the learning curves"),
 }
 # Where to look, by the costliest error type. Not what would help, because that was not measured.
 ERROR_HINTS = {
@@ -44,46 +44,6 @@ ERROR_HINTS = {
     "missed": "objects are not found at all: check their sizes and the priors over ground truths",
 }
 FEW_OBJECTS = 30  # below this, a single object changes recall by more than three points
-
-
-@dataclass(frozen=True, kw_only=True)
-class CitedValue:
-    """A value from a table. row: its key ("effects": metric and contrast); "" for a count over the column."""
-
-    text: str
-    value: float
-    table: str
-    row: str
-    column: str
-
-    @property
-    def source(self) -> str:
-        return f"{self.table}: {', '.join(part for part in (self.row, self.column) if part)}"
-
-
-@dataclass(frozen=True)
-class Name:
-    """The name of a variant or axis, or a cause of failure, which may contain digits."""
-
-    text: str
-
-
-Part = str | Name | CitedValue
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A result of the run as words, names and cited values."""
-
-    parts: tuple[Part, ...]
-
-    @property
-    def text(self) -> str:
-        return "".join(part if isinstance(part, str) else part.text for part in self.parts)
-
-    @property
-    def citations(self) -> tuple[CitedValue, ...]:
-        return tuple(part for part in self.parts if isinstance(part, CitedValue))
 
 
 def verdict(analysis: Analysis) -> list[Sentence]:
@@ -164,19 +124,19 @@ def _state(run: Run) -> Sentence:
         parts += [", ", _count(states.count("pending"), "status"), " pending"]
     if "done" not in states:
         parts.append("; no results yet")
-    return _sentence(parts)
+    return Sentence.of(parts)
 
 
 def _best_variant(run: Run, rows: _Rows, best: str) -> list[Sentence]:
     if len(rows.numbers("AP")) < 2:
         alone = "; there is nothing to compare it with"
-        return [_sentence([Name(best), " has an AP of ", rows.cite(best, "AP"), alone])]
+        return [Sentence.of([Name(best), " has an AP of ", rows.cite(best, "AP"), alone])]
     if best == run.baseline:
-        return [_sentence(["The baseline itself has the highest measured AP, ", rows.cite(best, "AP")])]
+        return [Sentence.of(["The baseline itself has the highest measured AP, ", rows.cite(best, "AP")])]
     parts: list[Part] = ["The highest measured AP is that of ", Name(best), ", ", rows.cite(best, "AP")]
     if run.baseline is not None and rows.has(run.baseline, "AP"):
         parts += ["; the baseline has ", rows.cite(run.baseline, "AP")]
-    return [_sentence([*parts, " (the maximum of several variants is biased upward: judge by the effects)"])]
+    return [Sentence.of([*parts, " (the maximum of several variants is biased upward: judge by the effects)"])]
 
 
 def _main_effects(main: pd.DataFrame) -> list[Sentence]:
@@ -188,7 +148,7 @@ def _main_effects(main: pd.DataFrame) -> list[Sentence]:
         contrast, direction = Name(str(row["contrast"])), _direction(row)
         comparison = " than without it, averaged over the other axes: "
         sentences.append(
-            _sentence([_scope(row), ", AP is ", direction, " with ", contrast, comparison, *_interval(row)])
+            Sentence.of([_scope(row), ", AP is ", direction, " with ", contrast, comparison, *_interval(row)])
         )
     if unclear:
         measured = [row for row in unclear if not pd.isna(row["effect"])]
@@ -197,7 +157,7 @@ def _main_effects(main: pd.DataFrame) -> list[Sentence]:
         for reason in dict.fromkeys(method for _, method in absences):
             names = ", ".join(contrast for contrast, method in absences if method == reason)
             items.append([Name(names), " (", Name(reason.removeprefix("none: ")), ")"])
-        sentences.append(_sentence(["Inconclusive, so no claim: ", *_joined(items)]))
+        sentences.append(Sentence.of(["Inconclusive, so no claim: ", *_joined(items)]))
     return sentences
 
 
@@ -219,7 +179,7 @@ def _further_effects(rows: pd.DataFrame) -> list[Sentence]:
         if not clear:
             continue
         scope = next((_scope(row) for row in clear if str(row["verdict"]).startswith(THESE_MODELS)), _scope(clear[0]))
-        sentences.append(_sentence([scope, words, *_joined([_further(row) for row in clear])]))
+        sentences.append(Sentence.of([scope, words, *_joined([_further(row) for row in clear])]))
     return sentences
 
 
@@ -246,11 +206,11 @@ def _cost(run: Run, rows: _Rows, effects: pd.DataFrame) -> list[Sentence]:
     timed = effects[(effects["unit"] != FRACTION) & (effects["kind"] == "main effect")]
     if (timed["method"] != STUDENT).all():
         parts.append("; times were measured once and have no interval")
-    sentences = [_sentence(parts)]
+    sentences = [Sentence.of(parts)]
     clear = [row for _, row in timed.iterrows() if _is_clear(row)]
     if clear:
         listed = _joined([_timed_effect(row) for row in clear])
-        sentences.append(_sentence(["Clear effects on speed and training time (exploratory): ", *listed]))
+        sentences.append(Sentence.of(["Clear effects on speed and training time (exploratory): ", *listed]))
     return sentences
 
 
@@ -281,7 +241,7 @@ def _pareto(rows: _Rows) -> list[Sentence]:
         ]
     )
     opening = "For a latency budget, choose the last of these that fits; in measured median latency at batch size one "
-    return [_sentence([opening, "and AP, no variant beats them in both: ", *listed])]
+    return [Sentence.of([opening, "and AP, no variant beats them in both: ", *listed])]
 
 
 def _costliest_errors(errors: pd.DataFrame, best: str) -> list[Sentence]:
@@ -293,7 +253,7 @@ def _costliest_errors(errors: pd.DataFrame, best: str) -> list[Sentence]:
     listed = _joined([[Name(str(row["kind"])), " ", *_cost_of_errors(row)] for _, row in rows.iterrows()])
     hint = ERROR_HINTS[str(rows["kind"].iloc[0])]
     opening = ", by the AP50 that fixing only that type would recover: "
-    return [_sentence(["Costliest error types of ", Name(best), opening, *listed, f"; {hint}"])]
+    return [Sentence.of(["Costliest error types of ", Name(best), opening, *listed, f"; {hint}"])]
 
 
 def _cost_of_errors(row: pd.Series) -> list[Part]:
@@ -315,7 +275,7 @@ def _weakest_size(rows: _Rows, best: str) -> list[Sentence]:
         parts += [f", {size} " if place else f"AP of {size} "]
         parts += [rows.cite(best, f"AP_{size}"), " on ", rows.cite(best, f"ground_truths_{size}"), " ground truths"]
     few = rows.value(best, f"ground_truths_{weakest}") < FEW_OBJECTS
-    return [_sentence([*parts, "); ", "too few objects to say much" if few else SIZE_HINTS[weakest]])]
+    return [Sentence.of([*parts, "); ", "too few objects to say much" if few else SIZE_HINTS[weakest]])]
 
 
 def _seeds(run: Run, main: pd.DataFrame) -> list[Sentence]:
@@ -324,7 +284,7 @@ def _seeds(run: Run, main: pd.DataFrame) -> list[Sentence]:
         return []
     if len(run.seeds) == 1:
         return [
-            _sentence(
+            Sentence.of(
                 [
                     "One seed says nothing about retraining; how many seeds a difference of this size needs follows "
                     "from the spread of several, so train with three seeds (--seeds)"
@@ -335,7 +295,7 @@ def _seeds(run: Run, main: pd.DataFrame) -> list[Sentence]:
     if unclear.empty:
         return []
     listed = _joined([[Name(str(row["contrast"])), " ", *_seeds_of(row)] for _, row in unclear.iterrows()])
-    return [_sentence(["Seeds needed to detect the observed difference in four of five runs: ", *listed])]
+    return [Sentence.of(["Seeds needed to detect the observed difference in four of five runs: ", *listed])]
 
 
 def _seeds_of(row: pd.Series) -> list[Part]:
@@ -375,10 +335,6 @@ def _effect(row: pd.Series, column: str) -> CitedValue:
 
 def _count(number: int, column: str) -> CitedValue:
     return CitedValue(text=str(number), value=number, table="ablation", row="", column=column)
-
-
-def _sentence(parts: Iterable[Part]) -> Sentence:
-    return Sentence((*(part for part in parts if part != ""), "."))
 
 
 def _joined(items: Sequence[Sequence[Part]]) -> list[Part]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from bench.analysis.results import analyse
 from bench.analysis.run_records import load_run
@@ -17,7 +18,7 @@ REFERENCE = Path(__file__).parents[2] / "results/reference"
 REFERENCE_RUNS = sorted(path.parent for path in REFERENCE.glob("*/plan.json"))
 
 
-def recorded_values(folder: Path, variant: str, section: str, name: str) -> list[float]:
+def recorded_values(folder: Path, variant: str, section: str, name: str) -> list[Any]:
     """A metric of the finished cells of a variant, in the order of their ids."""
     records = [json.loads(path.read_text()) for path in sorted(folder.glob("cells/*/record.json"))]
     return [r[section][name] for r in records if r["variant"] == variant and r["status"] == "done"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bench.analysis.results import analyse
 from bench.analysis.run_records import load_run
-from bench.report.sentences import gradient_accumulation, timing_noise
+from bench.report.notes import gradient_accumulation, timing_noise
 from bench.report.tables import TABLES, all_tables, columns
 from bench.report.tables.ablation import ablation_table
 from bench.report.tables.conditions import conditions_table
@@ -131,7 +131,8 @@ def test_per_class_has_counts_and_every_variant(tmp_path: Path) -> None:
     assert list(rows[0]) == ["class", "ground_truths", *run.variants]
     assert [row["class"] for row in rows] == list(CLASSES)
     assert [row["ground_truths"] for row in rows] == ["0", "11", "12", "13", "14", "15"]
-    assert rows[0]["fpn"] == "" and float(rows[1]["fpn"]) > 0
+    per_class = recorded_values(tmp_path / "run", "fpn", "accuracy", "per_class")
+    assert rows[0]["fpn"] == "" and [float(rows[1]["fpn"])] == [each[CLASSES[1]]["AP"] for each in per_class]
 
 
 def test_conditions_have_counts_and_are_empty_if_not_annotated(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from bench.analysis.effects import COLUMNS
 from bench.analysis.results import Analysis, analyse
 from bench.analysis.run_records import load_run
 from bench.analysis.statistics import BOOTSTRAP, STUDENT
+from bench.report.citations import Name, Sentence
 from bench.report.tables.ablation import ablation_table
 from bench.report.terminal.verdict import print_verdict
-from bench.report.verdict import Name, Sentence, verdict, write_verdict
+from bench.report.verdict import verdict, write_verdict
 from tests.analysis.made_run import write_matches
 from tests.report.made_run import matrix, write_run
 from tests.report.oracles import REFERENCE_RUNS

@@ -16,11 +16,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.analysis.run_records import Run
+from bench.report.citations import CitedValue, Sentence
+from bench.report.notes import subject
 from bench.report.page.examples import IOU, SCORE, examples
-from bench.report.sentences import subject
 from bench.report.tables.environment import flatten
 from bench.report.tables.typeset import Table
-from bench.report.verdict import CitedValue, Sentence
 from bench.storage.atomic import replacing
 from bench.storage.run_folder import ENVIRONMENT, PAGE, PLOTS
 

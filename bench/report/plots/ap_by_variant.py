@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bench.analysis.run_records import Run, cells_frame
+from bench.report.notes import status
 from bench.report.plots.canvas import GREY, annotate, as_float, new_figure, padded_limits, variant_styles
-from bench.report.sentences import status
 from bench.report.tables.entries import metrics_by_variant
 
 

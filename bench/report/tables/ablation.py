@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.analysis.run_records import Run, cells_frame
 from bench.data.subsets import SIZES
-from bench.report.sentences import (
+from bench.report.notes import (
     common_value,
     gradient_accumulation,
     latency_samples,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.analysis.run_records import Run
 from bench.data.subsets import CONDITIONS
-from bench.report.sentences import subject
+from bench.report.notes import subject
 from bench.report.tables.entries import variant_table
 from bench.report.tables.typeset import Table
 

@@ -9,7 +9,7 @@ import pandas as pd
 from bench.analysis.effects import FRACTION, NO_CLAIM
 from bench.analysis.run_records import Run
 from bench.analysis.statistics import BOOTSTRAP, MAX_SEEDS, STUDENT
-from bench.report.sentences import subject, unfinished_cells
+from bench.report.notes import subject, unfinished_cells
 from bench.report.tables.formats import MISSING, integer, p_value, percent, points, signed, three_digits
 from bench.report.tables.typeset import Entry, Heading, Table, with_integers
 from bench.spec import BASELINE

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.run_records import Run, cells_frame
-from bench.report.sentences import common_value, unfinished_cells
+from bench.report.notes import common_value, unfinished_cells
 from bench.report.tables.columns import COLUMNS, Column
 from bench.report.tables.formats import MISSING, formatted, is_missing
 from bench.report.tables.typeset import Entry, Heading, Table

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.run_records import Run
-from bench.report.sentences import subject, text_of
+from bench.report.notes import subject, text_of
 from bench.report.tables.typeset import Entry, Heading, Table
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from bench.analysis.run_records import Run
 from bench.analysis.statistics import BOOTSTRAP, STUDENT
-from bench.report.sentences import subject, unfinished_cells
+from bench.report.notes import subject, unfinished_cells
 from bench.report.tables.errors import INTEGERS
 from bench.report.tables.formats import formatted, integer, points
 from bench.report.tables.typeset import Entry, Heading, Table, with_integers

@@ -9,7 +9,7 @@ import pandas as pd
 from bench.analysis.cell_errors import RunErrors
 from bench.analysis.run_records import Run
 from bench.evaluation.error_types import FALSE_NEGATIVES, FALSE_POSITIVES, KINDS
-from bench.report.sentences import subject, unfinished_cells
+from bench.report.notes import subject, unfinished_cells
 from bench.report.tables.entries import metrics_by_variant
 from bench.report.tables.formats import MISSING, formatted, integer, percent
 from bench.report.tables.typeset import Entry, Heading, Table, with_integers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from bench.analysis.run_records import Run, classes_frame
-from bench.report.sentences import common_value, subject, unfinished_cells
+from bench.report.notes import common_value, subject, unfinished_cells
 from bench.report.tables.entries import mark_best, with_std
 from bench.report.tables.formats import formatted, integer, is_missing, percent
 from bench.report.tables.typeset import Entry, Heading, Table

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from bench.analysis.run_records import Run
 from bench.data.subsets import NETWORK_SIZES, SIZES
-from bench.report.sentences import subject
+from bench.report.notes import subject
 from bench.report.tables.entries import variant_table
 from bench.report.tables.typeset import Heading, Table
 

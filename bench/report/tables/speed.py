@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.sentences import text_of
+from bench.report.notes import text_of
 from bench.report.tables.environment import flatten, name_value_table
 from bench.report.tables.formats import MISSING, integer, percent, three_digits
 from bench.report.tables.saving import write_tables

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.run_records import Run, sweep_frame
-from bench.report.sentences import (
+from bench.report.notes import (
     gradient_accumulation,
     machine_differences,
     measured_on,

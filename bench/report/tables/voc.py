@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.analysis.run_records import Run
-from bench.report.sentences import subject
+from bench.report.notes import subject
 from bench.report.tables.columns import VOC_COLUMNS
 from bench.report.tables.entries import variant_table
 from bench.report.tables.typeset import Table

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bench.analysis.run_records import Run
 from bench.data.subsets import SIZES
-from bench.report.sentences import one_line, status, subject
+from bench.report.notes import one_line, status, subject
 from bench.report.tables.ablation import ablation_table
 from bench.report.tables.columns import AP_COLUMNS
 from bench.report.tables.typeset import Table

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from bench.report.verdict import CitedValue, Sentence
+from bench.report.citations import CitedValue, Sentence
 
 
 def print_verdict(verdict: Sequence[Sentence], console: Console) -> None:
