@@ -44,12 +44,12 @@ def diagnosis_title(content: Mapping[str, Any]) -> str:
 def _sizes(content: Mapping[str, Any]) -> Table:
     size = content["detector"]["size"]
     rows = []
-    for side, words in SPLITS.items():
-        own = content["sizes"][side]
+    for side, split in SPLITS.items():
+        sizes = content["sizes"][side]
         for where, suffix in (("original image", ""), (f"{size} × {size}", "_network")):
-            shares = [_share(own[f"coco{suffix}"][name], own["objects"]) for name in SIZES]
-            quantiles = [_quantiles(own[f"{name}{suffix}"], digits) for name, digits in (("side", 0), ("ratio", 2))]
-            rows.append([words, where, str(own["objects"]), *shares, *quantiles])
+            shares = [_share(sizes[f"coco{suffix}"][name], sizes["objects"]) for name in SIZES]
+            quantiles = [_quantiles(sizes[f"{name}{suffix}"], digits) for name, digits in (("side", 0), ("ratio", 2))]
+            rows.append([split, where, str(sizes["objects"]), *shares, *quantiles])
     return _table(
         "sizes",
         "Objects in pixels of the original images and of the network input. Small: area below 32² pixels; large: from "
@@ -63,28 +63,23 @@ def _sizes(content: Mapping[str, Any]) -> Table:
 def _priors(content: Mapping[str, Any]) -> Table:
     matchable = content["matchable"]
     rows = []
-    for place, words in (("val", "validation images"), ("views", "training views")):
+    for where, images in (("val", "validation images"), ("views", "training views")):
         given, fitted = (
-            {"all": matchable[priors][place]["all"], **matchable[priors][place]["by_size"]}
+            {"all": matchable[priors][where]["all"], **matchable[priors][where]["by_size"]}
             for priors in ("given", "fitted")
         )
-        for name, own in given.items():
-            shares = [_share(each["matched"], each["objects"]) for each in (own, fitted[name])]
-            means = [formatted(each["priors_mean"], "{:.1f}".format) for each in (own, fitted[name])]
-            rows.append([words, name, str(own["objects"]), *shares, *means])
+        for name, counts in given.items():
+            shares = [_share(each["matched"], each["objects"]) for each in (counts, fitted[name])]
+            means = [formatted(each["priors_mean"], "{:.1f}".format) for each in (counts, fitted[name])]
+            rows.append([images, name, str(counts["objects"]), *shares, *means])
     return _table(
         "matchable",
         f"Objects matched by a prior with IoU ≥ {matchable['threshold']}, and the mean number of priors per object, by "
         "object side at the network input: for the given priors and for tuned ones (fitted to the training images). "
         f"On validation images and on {matchable['views']} augmented training views.",
         [
-            "in",
-            "side\npixels",
-            "objects",
-            "matched\n%",
-            "tuned:\nmatched %",
-            "priors\nper object",
-            "tuned:\nper object",
+            *("in", "side\npixels", "objects", "matched\n%", "tuned:\nmatched %"),
+            *("priors\nper object", "tuned:\nper object"),
         ],
         rows,
         keys=2,
@@ -95,10 +90,10 @@ def _classes(content: Mapping[str, Any]) -> Table:
     rows = []
     given, fitted = (content["matchable"][priors]["val"]["by_class"] for priors in ("given", "fitted"))
     for each in sorted(content["classes"], key=lambda row: (row["val"], row["train"])):
-        own, tuned = given[each["class"]], fitted[each["class"]]
+        matched_given, matched_tuned = given[each["class"]], fitted[each["class"]]
         side = MISSING if each["side_network"] is None else f"{each['side_network']:.0f}"
         counts = [str(each[key]) for key in ("train", "train_images", "val", "val_images")]
-        shares = [_share(table["matched"], table["objects"]) for table in (own, tuned)]
+        shares = [_share(table["matched"], table["objects"]) for table in (matched_given, matched_tuned)]
         rows.append([each["class"], *counts, side, *shares])
     lost = content["crowding"]["val"]["suppressed_by_class"]
     return _table(
@@ -116,11 +111,11 @@ def _classes(content: Mapping[str, Any]) -> Table:
 
 def _suspicious(content: Mapping[str, Any]) -> Table:
     rows = []
-    for kind, words in content["suspect_kinds"].items():
-        own = [content["suspects"][side]["kinds"][kind] for side in SPLITS]
-        first = next((entry for side in own for entry in side["listed"]), None)
+    for kind, description in content["suspect_kinds"].items():
+        by_split = [content["suspects"][side]["kinds"][kind] for side in SPLITS]
+        first = next((entry for side in by_split for entry in side["listed"]), None)
         example = MISSING if first is None else f"{Path(first['file']).name}: {first['class']} {_corners(first['box'])}"
-        rows.append([words, *(str(side["count"]) for side in own), example])
+        rows.append([description, *(str(side["count"]) for side in by_split), example])
     empty = [content["suspects"][side]["empty_images"] for side in SPLITS]
     example = next((Path(name).name for side in empty for name in side["listed"]), MISSING)
     rows.append(["images without boxes (correct if they show no objects)", *(str(e["count"]) for e in empty), example])
@@ -136,23 +131,24 @@ def _suspicious(content: Mapping[str, Any]) -> Table:
 def _scores(scored: Mapping[str, Any]) -> list[Table]:
     accuracy = scored["accuracy"]
     counts = accuracy["ground_truths"]
-    overall = [
-        "all",
-        formatted(accuracy["AP"], percent),
-        formatted(accuracy["AP50"], percent),
-        formatted(accuracy["AP75"], percent),
-    ]
+    overall = ["all", *(formatted(accuracy[key], percent) for key in ("AP", "AP50", "AP75", "AR_100"))]
     by_size = [
         [
-            *(f"{name}, {words}", formatted(accuracy[f"AP_{name}{suffix}"], percent), MISSING, MISSING),
+            *(f"{name}, {resolution}", formatted(accuracy[f"AP_{name}{suffix}"], percent), MISSING, MISSING),
             *(formatted(accuracy.get(f"AR_{name}{suffix}"), percent), str(counts[f"{name}{suffix}"])),
         ]
-        for suffix, words in (("", "original image"), ("_network", "network"))
+        for suffix, resolution in (("", "original image"), ("_network", "network"))
         for name in SIZES
     ]
     by_class = [
-        [name, *(formatted(own[key], percent) for key in ("AP", "AP50", "AP75", "AR_100")), str(own["ground_truths"])]
-        for name, own in sorted(accuracy["per_class"].items(), key=lambda pair: (pair[1]["AP"] is None, pair[1]["AP"]))
+        [
+            name,
+            *(formatted(scores[key], percent) for key in ("AP", "AP50", "AP75", "AR_100")),
+            str(scores["ground_truths"]),
+        ]
+        for name, scores in sorted(
+            accuracy["per_class"].items(), key=lambda pair: (pair[1]["AP"] is None, pair[1]["AP"])
+        )
     ]
     heads = ["AP\n%", "AP50\n%", "AP75\n%", "AR\n%", "objects"]
     elsewhere = f" ({scored['elsewhere']} on other images ignored)" if scored["elsewhere"] else ""
@@ -162,7 +158,7 @@ def _scores(scored: Mapping[str, Any]) -> list[Table]:
             "scores",
             f"AP and recall (AR, 100 detections per image and class) of {about}, by size.",
             ["objects", *heads],
-            [[*overall, formatted(accuracy["AR_100"], percent), str(counts["all"])], *by_size],
+            [[*overall, str(counts["all"])], *by_size],
         ),
         _recall(scored["found"], about),
         _errors(scored["errors"], about),
@@ -171,7 +167,7 @@ def _scores(scored: Mapping[str, Any]) -> list[Table]:
 
 
 def _errors(errors: Mapping[str, Any], about: str) -> Table:
-    rows = [[kind, str(own["count"]), formatted(own["dAP50"], percent)] for kind, own in errors.items()]
+    rows = [[kind, str(error["count"]), formatted(error["dAP50"], percent)] for kind, error in errors.items()]
     return _table(
         "scored_errors",
         "Errors by TIDE type (docs/errors.md): points of AP50 recovered by fixing all errors of one type and no "
@@ -181,16 +177,18 @@ def _errors(errors: Mapping[str, Any], about: str) -> Table:
     )
 
 
-def _recall(found: Mapping[str, Any], about: str) -> Table:
+def _recall(by_size: Mapping[str, Any], about: str) -> Table:
     rows = []
-    for name, own in found.items():
-        without = own["objects"] - own["with_prior"]
+    for name, counts in by_size.items():
+        without = counts["objects"] - counts["with_prior"]
         shares = [
-            _share(own["found"], own["objects"]),
-            _share(own["with_prior_found"], own["with_prior"]),
-            _share(own["found"] - own["with_prior_found"], without),
+            _share(counts["found"], counts["objects"]),
+            _share(counts["with_prior_found"], counts["with_prior"]),
+            _share(counts["found"] - counts["with_prior_found"], without),
         ]
-        rows.append([name, str(own["objects"]), shares[0], str(own["with_prior"]), shares[1], str(without), shares[2]])
+        rows.append(
+            [name, str(counts["objects"]), shares[0], str(counts["with_prior"]), shares[1], str(without), shares[2]]
+        )
     return _table(
         "recall_by_size",
         "Objects found by a detection of any score with IoU ≥ 0.5, by object side at the network input: of all, "
