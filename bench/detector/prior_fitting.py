@@ -7,7 +7,7 @@ the best IoU of a box is exact without building all 8732 priors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -114,7 +114,7 @@ def fit_shapes(boxes: Floats, spec: DetectorSpec) -> tuple[tuple[Shape, ...], ..
             rejected.add(least_needed)
     fitted = _by_level(shapes, grid)
     # The score includes the mean IoU, so check that no fewer boxes are matched
-    before, after = (_matched_share(boxes, flat_shapes(priors), grid, threshold) for priors in (spec.priors, fitted))
+    before, after = (recall(boxes, replace(spec, priors=priors))["matched"] for priors in (spec.priors, fitted))
     return fitted if after >= before else spec.priors
 
 
@@ -196,10 +196,6 @@ def _score(overlap: Floats, threshold: float) -> float:
     """The objective of the fit: above all the matched share, then the mean best IoU."""
     best = overlap.max(axis=1)
     return float((best >= threshold).mean() + 0.25 * best.mean())
-
-
-def _matched_share(boxes: Floats, shapes: Floats, grid: Grid, threshold: float) -> float:
-    return float((best_overlaps(boxes, shapes, grid).max(axis=1) >= threshold).mean())
 
 
 def _kmeans(boxes: Floats, shapes: Floats, grid: Grid, threshold: float) -> Floats:

@@ -22,7 +22,6 @@ from bench.data.index import ImageIndex
 from bench.data.pixels import PixelSource, open_pixels
 from bench.data.warp import whole_images
 from bench.detector.prior_fitting import matchable_boxes, recall
-from bench.detector.priors import write_priors
 from bench.detector.ssd import SSD
 from bench.device.hardware import device_description
 from bench.device.memory import peak_memory_mib
@@ -34,6 +33,7 @@ from bench.evaluation.detections import xywh
 from bench.evaluation.error_types import error_types
 from bench.evaluation.inference import detect_all
 from bench.evaluation.metrics import with_metrics
+from bench.run.priors_file import write_priors
 from bench.spec import Cell, Specification
 from bench.speed.cost import count_flops, count_parameters
 from bench.speed.inference import SpeedSettings, measure_inference

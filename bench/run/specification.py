@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.axis import find_axes
-from bench.detector.priors import PRESETS, preset_shapes, read_shapes
+from bench.detector.priors import PRESETS, preset_shapes
 from bench.detector.transfer import class_outputs
 from bench.detector.weights import weights_fingerprint
 from bench.options import BaselineOptions
+from bench.run.priors_file import read_shapes
 from bench.spec import BASELINE, Specification
 from variants.baseline import baseline, initialisation_of, preset_of, training_of
 

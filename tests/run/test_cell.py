@@ -14,10 +14,10 @@ import torch
 
 from bench.axis import find_axes
 from bench.data.dataset import open_dataset
-from bench.detector.priors import read_shapes
 from bench.detector.ssd import SSD
 from bench.run.cell import CellJob, prior_recall, run_cell, share_of
 from bench.run.plan import Request, plan_cells
+from bench.run.priors_file import read_shapes
 from bench.speed.inference import SpeedSettings
 from bench.storage.records import read_log, read_record
 from bench.storage.run_folder import (

@@ -20,7 +20,7 @@ import run_all
 from bench.analysis.cell_errors import load_run_errors
 from bench.analysis.error_costs import errors_frame
 from bench.analysis.run_records import load_run
-from bench.detector.priors import read_shapes
+from bench.run.priors_file import read_shapes
 from tests.conftest import REPOSITORY
 from tests.small_runs import records, request_words
 
