@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bench.detector import vgg
 from bench.detector.folding import freeze_norms, with_folded_norms
-from bench.detector.weights import read_state
+from bench.detector.weights import load_tensors, read_state
 from bench.errors import UserError
 
 STRIDES = (8, 16, 32)
@@ -152,7 +152,7 @@ def _load(name: str, weights: str) -> tuple[Any, Sequence[float], Sequence[float
             "--weights FILE or --weights none"
         ) from error
     if weights not in ("pretrained", "none"):
-        _load_file(network, Path(weights))
+        load_tensors(network, read_state(Path(weights)), weights)
     config = timm.get_pretrained_cfg(name)
     mean, deviation = (config.mean, config.std) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     return network, mean, deviation
@@ -177,7 +177,7 @@ def _efficientnet_lite0(weights: str) -> tuple[Any, Sequence[float], Sequence[fl
         whole.load_state_dict(dict(zip(whole.state_dict(), shipped.values(), strict=True)))
         network.load_state_dict(whole.state_dict(), strict=False)
     elif weights != "none":
-        _load_file(network, Path(weights))
+        load_tensors(network, read_state(Path(weights)), weights)
     return network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
@@ -195,16 +195,3 @@ def _features(name: str, *, pretrained: bool) -> Any:
         )
     wanted = tuple(reductions.index(stride) for stride in STRIDES)
     return timm.create_model(name, features_only=True, out_indices=wanted, pretrained=pretrained)
-
-
-def _load_file(network: nn.Module, path: Path) -> None:
-    """Load a state dict into the feature network; UserError names the keys that are missing."""
-    state = read_state(path)
-    own = network.state_dict()
-    missing = [key for key in own if key not in state or state[key].shape != own[key].shape]
-    if missing:
-        raise UserError(
-            f"--weights {path}: {len(missing)} of {len(own)} tensors are missing or of another shape, "
-            f"first {', '.join(missing[:5])}"
-        )
-    network.load_state_dict({key: state[key] for key in own})

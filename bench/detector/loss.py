@@ -29,11 +29,8 @@ class Loss:
 
 def total_of(parts: Sequence[Loss]) -> Loss:
     """The loss of a batch from those of its micro-batches, all divided by the same divisor."""
-    return Loss(
-        total=torch.stack([part.total for part in parts]).sum(),
-        boxes=torch.stack([part.boxes for part in parts]).sum(),
-        classes=torch.stack([part.classes for part in parts]).sum(),
-    )
+    columns = zip(*((part.total, part.boxes, part.classes) for part in parts), strict=True)
+    return Loss(*(torch.stack(values).sum() for values in columns))
 
 
 def multibox_loss(

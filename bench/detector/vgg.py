@@ -17,7 +17,7 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from bench.detector.torchvision_names import MARK, from_torchvision
-from bench.detector.weights import read_state
+from bench.detector.weights import load_tensors, read_state
 from bench.errors import UserError
 
 NAME = "vgg16"
@@ -88,20 +88,9 @@ def load_vgg16(weights: str) -> LoadedVGG:
         return LoadedVGG(network=network, mean=CAFFE_STATISTICS[0], deviation=CAFFE_STATISTICS[1], has_classifier=True)
     state = _downloaded() if weights == "pretrained" else read_state(Path(weights))
     own, statistics = _own_names(state)
-    wanted = network.state_dict()
-    missing = [
-        name
-        for name, value in wanted.items()
-        if (name.startswith("features.") or own.keys() & {"fc6.weight", "fc7.weight"})
-        and (name not in own or own[name].shape != value.shape)
-    ]
-    if missing:
-        raise UserError(
-            f"--weights {weights}: {len(missing)} of the {len(wanted)} tensors of {NAME} are missing or of another "
-            f"shape, first {', '.join(missing[:5])}"
-        )
-    network.load_state_dict({name: own.get(name, value).to(value.dtype) for name, value in wanted.items()})
-    return LoadedVGG(network=network, mean=statistics[0], deviation=statistics[1], has_classifier="fc6.weight" in own)
+    has_classifier = bool(own.keys() & {"fc6.weight", "fc7.weight"})
+    load_tensors(network, own, weights, optional=() if has_classifier else ("fc6.", "fc7."))
+    return LoadedVGG(network=network, mean=statistics[0], deviation=statistics[1], has_classifier=has_classifier)
 
 
 def _downloaded() -> State:

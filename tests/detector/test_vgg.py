@@ -133,7 +133,7 @@ def test_the_backbone_loads_from_an_ssd_checkpoint(tmp_path: Path) -> None:
 
 def test_missing_tensors_are_named(tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "part.pth")
-    with pytest.raises(UserError, match=r"25 of the 30 tensors .* first features.0.bias"):
+    with pytest.raises(UserError, match=r"25 of 30 tensors .* first features.0.bias"):
         Backbone(vgg.NAME, str(tmp_path / "part.pth"))
 
 
