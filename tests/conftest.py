@@ -71,6 +71,21 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.report.plots.write_plots", lambda analysis: [])
 
 
+@pytest.fixture
+def kernels_on() -> Iterator[None]:
+    """CPU kernels on, with two threads."""
+    import torch  # noqa: PLC0415
+
+    from bench.device import fast_paths  # noqa: PLC0415
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    fast_paths.enable(True)
+    yield
+    fast_paths.enable(False)
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=["plain", "kernels"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run a test with plain detectors, and with every detector accelerated by CPU kernels."""

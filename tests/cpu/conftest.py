@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 from torch import Tensor
 
 from bench.cpu.inverted_residual import FusedLayer
 from bench.cpu.winograd import convolve
-from bench.device import fast_paths
-
-
-@pytest.fixture
-def kernels_on() -> Iterator[None]:
-    """CPU kernels on, with two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    fast_paths.enable(True)
-    yield
-    fast_paths.enable(False)
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
