@@ -154,7 +154,7 @@ def test_a_checkpoint_of_torchvisions_ssd_is_scored(
     assert scored["detections"] == len(json.loads((tmp_path / "detections.json").read_text())) > 0
 
     for given, says in (
-        (["--weights", str(tmp_path / "features.pth")], "a backbone alone finds nothing"),
+        (["--weights", str(tmp_path / "features.pth")], "A backbone alone cannot detect objects"),
         (["--weights", str(tmp_path / "ssd.pth"), "--detections", "a.json"], "give only one of them"),
     ):
         assert run_all.main([*words, *given]) == 2
