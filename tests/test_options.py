@@ -33,7 +33,7 @@ def test_defaults_of_the_main_job() -> None:
     options = run_options()
     assert (options.data.source, options.data.val_fraction) == ("scenes", VAL_FRACTION)
     assert (options.baseline.profile, options.baseline.weights) == ("quick", "pretrained")
-    assert options.baseline.backbone is options.baseline.steps is options.axes is options.out is None
+    assert [options.baseline.backbone, options.baseline.steps, options.axes, options.out] == [None] * 4
     assert (options.seeds, options.first_seed, options.jobs, options.backend) == (1, 0, 1, "loky")
     assert (options.device, options.cpu_kernels, options.images, options.plan) == ("auto", "auto", True, False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bench.axis import find_axes
 from bench.detector.priors import PRESETS, preset_shapes
@@ -27,7 +28,7 @@ def base_specification(
     assert options.backbone is not None
     priors = options.priors or preset_of(options.profile)
     training = training_of(options.profile, train_images, scenes=source.partition(":")[0] == "scenes")
-    wanted = {"steps": options.steps, "batch": options.batch, "rate": options.rate}
+    wanted: dict[str, Any] = {"steps": options.steps, "batch": options.batch, "rate": options.rate}
     return baseline(
         classes=len(classes),
         backbone=options.backbone,

@@ -117,7 +117,7 @@ def _check_numerics(numerics: Numerics, options: RunOptions, device: str, out: P
 
 def _description(options: RunOptions, name: str, data: Dataset) -> dict[str, Any]:
     """What plan.json and the tables say of the run."""
-    description = {
+    description: dict[str, Any] = {
         "data": name,
         "source": options.data.source,
         "backbone": options.baseline.backbone,
