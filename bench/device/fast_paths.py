@@ -49,9 +49,9 @@ def overridable(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         override = _overrides.get(name) if _enabled else None
         if override is not None:
-            result = override(*args, **kwargs)
+            result: R = override(*args, **kwargs)
             if result is not NotImplemented:
-                return result  # type: ignore[no-any-return]
+                return result
         return function(*args, **kwargs)
 
     return call

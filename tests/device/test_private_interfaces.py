@@ -102,7 +102,7 @@ def uncached_openmp() -> Iterator[None]:
 def test_without_openmp_kernels_run_in_a_thread_pool(load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = results_of_kernels()
     openmp_library.cache_clear()
-    monkeypatch.setattr(private_interfaces.ctypes, "CDLL", load)
+    monkeypatch.setattr(ctypes, "CDLL", load)
     assert openmp_library() is None
     for result, other in zip(results_of_kernels(), expected, strict=True):
         assert torch.equal(result, other)
