@@ -30,7 +30,7 @@ def margins(logits: Tensor) -> Tensor:
 @override(postprocess.suppress)
 def suppress(boxes: Tensor, group: Tensor, threshold: float) -> Tensor:
     """(N,) bool: greedy suppression within each group."""
-    if not kernels_apply(boxes.device, boxes.dtype):
+    if boxes.dtype != torch.float32 or not kernels_apply(boxes.device, boxes.dtype):
         return NotImplemented
     _, counts = torch.unique_consecutive(group, return_counts=True)
     starts = F.pad(counts.cumsum(0), (1, 0)).numpy()

@@ -59,11 +59,12 @@ class WinogradConvolution(nn.Conv2d):
 
     def _kernel_applies(self, x: Tensor, dtype: torch.dtype) -> bool:
         """Whether the kernel supports this input and is faster than torch."""
-        if not kernels_apply(x.device, dtype) or (dtype == torch.bfloat16 and has_amx()):  # with AMX torch is faster
-            return False
         whole_vectors = self.in_channels % MULTIPLE == 0 and self.out_channels % MULTIPLE == 0
-        supported = x.dtype in (torch.float32, dtype) and self.weight.dtype == torch.float32
-        return whole_vectors and supported and x.dim() == 4 and x.numel() > 0 and x.shape[1] == self.in_channels
+        dtypes_fit = x.dtype in (torch.float32, dtype) and self.weight.dtype == torch.float32
+        shape_fits = x.dim() == 4 and x.numel() > 0 and x.shape[1] == self.in_channels
+        if not (whole_vectors and dtypes_fit and shape_fits and kernels_apply(x.device, dtype)):
+            return False
+        return not (dtype == torch.bfloat16 and has_amx())  # with AMX torch multiplies bfloat16 faster
 
 
 def lay_out(weight: Tensor, dtype: torch.dtype, *, transposed: bool = False) -> Tensor:

@@ -167,7 +167,7 @@ def test_torch_runs_for_one_image_without_gradients() -> None:
         assert kernel_applies(x, weight, [1, 1], [1, 1], [0, 1, 0, 1])
 
 
-@pytest.mark.parametrize(("name", "joined"), [("tf_efficientnet_lite0", 32), ("mobilenetv2_050", 34)])
+@pytest.mark.parametrize(("name", "fused"), [("tf_efficientnet_lite0", 32), ("mobilenetv2_050", 34)])
 def test_a_network_with_fused_activations_has_the_same_gradients(name: str, fused: int) -> None:
     network = timm.create_model(name, features_only=True).eval()
     spread_norms(network)

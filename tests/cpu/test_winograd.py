@@ -291,7 +291,7 @@ def test_filters_of_frozen_layers_are_laid_out_once_while_others_train(monkeypat
 
 
 @pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda ours: pickle.loads(pickle.dumps(ours))], ids=["copy", "pickle"]
+    "copy_of", [copy.deepcopy, lambda ours: pickle.loads(pickle.dumps(ours))], ids=["copy", "pickle"]
 )
 def test_a_copy_has_its_own_filters(copy_of: Callable[[WinogradConvolution], WinogradConvolution]) -> None:
     ours, x = WinogradConvolution(layer(16, 16), relu=True), picture(16, (2, 6, 6))

@@ -23,7 +23,7 @@ from variants.unfreezing import Unfreezing
 
 
 @pytest.mark.parametrize(
-    ("name", "left"),
+    ("name", "remaining"),
     # Depthwise, padded by size; plain; squeeze and excitation; pre-activation, where some norms stay; without norms
     [(tiny.NAME, 0), ("resnet18", 0), ("mobilenetv3_small_100", 0), ("resnetv2_18", 8), ("test_convnext", 0)],
 )

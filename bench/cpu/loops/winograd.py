@@ -154,8 +154,8 @@ def forward(x, y, filters, bias, sizes, bounds, part, parts):
             for point in range(POINTS):
                 at = (point * panels + panel) * PANEL * channels_in
                 multiply(count, windows, point * point_stride, channels_in, 1, channels_in,
-                         filters[at : at + PANEL * channels_in], no_bias, unbounded, sums[:0], sums, point * tiles *
-                         PANEL, PANEL, LANES, valid)  # fmt: skip
+                         filters[at : at + PANEL * channels_in], no_bias, unbounded, sums[:0], sums,
+                         point * tiles * PANEL, PANEL, LANES, valid)  # fmt: skip
             for tile in range(count):
                 image, row, column = tile_position(begin + tile, across, per_image)
                 to = ((image * height + 2 * row) * width + 2 * column) * channels_out + first
