@@ -59,5 +59,5 @@ def _run_in_pool(body: Callable[[int], object], parts: int, threads: int) -> Non
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """The threads that work beside the calling one."""
+    """The threads that work in addition to the calling one."""
     return ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="cpu-kernels")

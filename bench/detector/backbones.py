@@ -88,7 +88,7 @@ class Stage:
 
 
 def restore_timm_network(backbone: Backbone, name: str, weights: str) -> None:
-    """Replace a backbone's folded layers by timm's own network with the same weights: what timm's users run.
+    """Replace a backbone's folded layers by timm's own network with the same weights, as users of timm run it.
 
     name, weights: what the backbone was built from. Norms that were frozen stay frozen.
     """
@@ -182,7 +182,7 @@ def _efficientnet_lite0(weights: str) -> tuple[Any, Sequence[float], Sequence[fl
 
 
 def _features(name: str, *, pretrained: bool) -> Any:
-    """timm's feature extractor of `name` with the three maps; UserError where it has no such strides."""
+    """timm's feature extractor of `name` with the three maps. Raises UserError if it has other strides."""
     try:
         probe = timm.create_model(name, features_only=True, pretrained=False)
         reductions = list(cast(Any, probe.feature_info).reduction())

@@ -124,7 +124,7 @@ class SSD(nn.Module):
                 bound = math.sqrt(3 / layer.weight[0].numel())  # its filler "xavier" divides by the fan-in
                 nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
             elif "heads" in name:
-                # RetinaNet's start: first logits near zero whatever the scale of the maps
+                # RetinaNet's initialisation: first logits near zero for maps of any scale
                 nn.init.normal_(layer.weight, std=0.01, generator=generator)
             else:
                 nn.init.xavier_uniform_(layer.weight, generator=generator)

@@ -51,7 +51,7 @@ def class_outputs(weights: str, classes: Sequence[str]) -> tuple[int, ...]:
 
 
 def take_over(model: nn.Module, weights: str, outputs: Sequence[int], *, heads: bool) -> tuple[str, ...]:
-    """Copy the file's tensors beside the backbone that fit into an SSD; returns the names of the copied tensors.
+    """Copy the file's tensors outside the backbone that fit an SSD. Returns their names.
 
     outputs: from `class_outputs`; a class without one keeps its untrained weights. heads: whether to copy the heads.
     """
@@ -71,7 +71,7 @@ def take_over(model: nn.Module, weights: str, outputs: Sequence[int], *, heads: 
 
 
 def check_taken(model: nn.Module, taken: Sequence[str], weights: str) -> None:
-    """Raise UserError if the file left tensors beside the backbone untrained; the message names them."""
+    """Raise UserError if the file left tensors outside the backbone untrained; the message names them."""
     left = [name for name in model.state_dict() if not name.startswith("backbone.") and name not in taken]
     if left:
         theirs = _ours(read_state(Path(weights)), weights)

@@ -1,4 +1,4 @@
-"""The loss equals torchvision's where its matcher is sound; hard negatives are counted per image."""
+"""The loss equals torchvision's if its matcher agrees with ours; hard negatives per image; gradients."""
 
 from __future__ import annotations
 
