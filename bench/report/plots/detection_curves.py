@@ -69,5 +69,5 @@ def draw_curves(
         legend_beside(figure, axes)
     else:
         show_empty(axes, "no cell has matches with anything to show")
-    annotate(figure, run, legend + (", mean over seeds" if len(run.seeds) > 1 else ""))
+    annotate(figure, run, legend + ("; mean over seeds" if len(run.seeds) > 1 else ""))
     return figure, axes

@@ -25,7 +25,7 @@ FONTS = {"footnotesize": 4.25, "scriptsize": 3.99}  # width of a digit in pt, fo
 # Character widths of Computer Modern, relative to a digit, where they differ much from 1.
 CHARACTER_WIDTHS = dict.fromkeys("fijlrt.,:;'()[]| ", 0.65) | dict.fromkeys("mwMW+%±×−✓", 1.65)
 COLUMN_GAP = 4.0  # pt, twice \tabcolsep
-MAX_PADDING = 30  # characters; longer Markdown cells do not widen the whole column
+MAX_PADDING = 40  # characters; longer Markdown cells do not widen the whole column
 LINES_PER_PAGE = 46  # in \footnotesize, leaving room for the caption
 
 
