@@ -29,11 +29,9 @@ def calibration(run: Run, cell_errors: RunErrors) -> Figure:
 
 def _curve(cells: list[CellErrors]) -> Curve:
     bins = [reliability(cell.matches) for cell in cells]
-    full = [each.count >= MIN_DETECTIONS for each in bins]
-    error = 100 * float(mean_without_nan([each.error for each in bins]))
-    return Curve(
-        x=100 * mean_without_nan([np.where(drawn, each.score, np.nan) for drawn, each in zip(full, bins, strict=True)]),
-        y=100
-        * mean_without_nan([np.where(drawn, each.precision, np.nan) for drawn, each in zip(full, bins, strict=True)]),
-        note=f"\nECE {error:.1f}" if np.isfinite(error) else "",
+    score, precision = (
+        100 * mean_without_nan([np.where(each.count >= MIN_DETECTIONS, getattr(each, name), np.nan) for each in bins])
+        for name in ("score", "precision")
     )
+    error = 100 * float(mean_without_nan([each.error for each in bins]))
+    return Curve(x=score, y=precision, note=f"\nECE {error:.1f}" if np.isfinite(error) else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -84,7 +85,7 @@ def _ablation_part(table: Table, run: Run, names: Sequence[str], *, gap: int, br
     for name in names:
         heading = table.headings[places[name]]
         text = SHORT_HEADINGS.get(name) or short_axes.get(name) or heading.text
-        justify = "center" if name in run.axes else alignment(heading)
+        justify: Literal["left", "center", "right"] = "center" if name in run.axes else alignment(heading)
         part.add_column(Text(text), justify=justify, no_wrap=not broken, vertical="top")
     for row, variant in zip(table.rows, run.variants, strict=True):
         texts = []
