@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.subsets import NETWORK_SIZES, SIZES
 from bench.evaluation.matches import Matches
 
-AREAS = ("all", "small", "medium", "large", "small_network", "medium_network", "large_network")
+AREAS = ("all", *SIZES, *NETWORK_SIZES)
 
 
 def draw_matches(
@@ -79,7 +80,7 @@ def draw_matches(
 def _outside(size: NDArray[np.int64], area: str) -> NDArray[np.bool_]:
     if area == "all":
         return np.zeros(len(size), dtype=bool)
-    return size != ("small", "medium", "large").index(area.removesuffix("_network"))
+    return size != SIZES.index(area.removesuffix("_network"))
 
 
 def _shares(classes: int) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from bench.analysis.bootstrap import bootstrap_weights, paired_interval, resampl
 from bench.analysis.factorial import factorial_contrasts
 from bench.analysis.run_records import load_run
 from bench.analysis.statistics import student
+from bench.data.subsets import SIZES
 from bench.errors import UserError
 from bench.evaluation.coco import evaluate
 from bench.evaluation.coco_format import detections_coco, ground_truth_coco
@@ -49,7 +50,7 @@ def test_unit_weights_give_pycocotools_metrics() -> None:
             ours = figures["AP", name][0]
             assert (record["AP"] is None) == np.isnan(ours)
             largest = max(largest, abs(ours - record["AP"]) if record["AP"] is not None else 0.0)
-        for bucket in ("small", "medium", "large"):
+        for bucket in SIZES:
             network = evaluation.accuracy[f"AP_{bucket}_network"]
             largest = max(largest, abs(figures[f"AP_{bucket}_network", ""][0] - network) if network is not None else 0)
     print(f"largest difference to pycocotools: {largest:.3g}")
