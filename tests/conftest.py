@@ -39,6 +39,56 @@ limit_openmp_spin()  # before a test imports torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+# Modules and folders with the marker `fast`, chosen by measured durations: together under 60 s on two cores
+FAST = (
+    "analysis",
+    "data/readers",
+    "data/test_decode.py",
+    "data/test_drawing.py",
+    "data/test_sources.py",
+    "data/test_split.py",
+    "data/test_views.py",
+    "detector/test_boxes.py",
+    "detector/test_levels.py",
+    "detector/test_loss.py",
+    "detector/test_matching.py",
+    "detector/test_postprocess.py",
+    "detector/test_priors.py",
+    "device",
+    "evaluation/test_known_ap.py",
+    "evaluation/test_matches.py",
+    "evaluation/test_voc.py",
+    "report/test_tables.py",
+    "report/test_verdict.py",
+    "run/test_plan.py",
+    "storage",
+    "test_docs.py",
+    "test_errors.py",
+    "test_layout.py",
+    "test_options.py",
+    "test_spec.py",
+    "training/test_schedule.py",
+    "variants",
+)
+
+
+def is_fast(path: Path) -> bool:
+    """Whether a test module belongs to `fast`."""
+    name = path.relative_to(REPOSITORY / "tests").as_posix()
+    return any(name == fast or name.startswith(f"{fast}/") for fast in FAST)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m fast``, do not import the other modules: that alone takes longer than many tests."""
+    only_fast = config.option.markexpr == "fast" and collection_path.match("test_*.py")
+    return True if only_fast and not is_fast(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_fast(item.path) and not (item.get_closest_marker("slow") or item.get_closest_marker("gpu")):
+            item.add_marker("fast")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
