@@ -20,11 +20,12 @@ from PIL import Image
 from bench.analysis.results import analyse
 from bench.analysis.run_records import cells_frame, load_run
 from bench.report import build_report
-from bench.report.plots import PLOTS, canvas, interactions, learning_curves
+from bench.report.plots import PLOTS, canvas, interactions
 from bench.report.plots import priors as prior_plot
 from bench.report.plots.ap_against_throughput import ap_against_throughput, pareto
 from bench.report.plots.ap_by_size import ap_by_size
 from bench.report.plots.ap_by_variant import ap_by_variant
+from bench.report.plots.learning_curves import learning_curves, smoothed
 from bench.report.tables import TABLES
 from tests.report.made_run import matrix, name_of, write_run
 
@@ -32,7 +33,7 @@ DRAWN = (
     ap_by_variant,
     ap_by_size,
     ap_against_throughput,
-    learning_curves.learning_curves,
+    learning_curves,
     prior_plot.priors_over_ground_truths,
 )
 
@@ -147,7 +148,7 @@ def test_the_front_is_what_no_point_dominates(x: np.ndarray, y: np.ndarray) -> N
 def test_smoothing_keeps_constants_and_gaps() -> None:
     losses = np.full(50, 3.0)
     losses[[0, 20]] = np.nan
-    smooth = learning_curves.smoothed(losses)
+    smooth = smoothed(losses)
     assert np.isnan(smooth[[0, 20]]).all() and np.allclose(np.delete(smooth, [0, 20]), 3.0)
 
 

@@ -114,7 +114,7 @@ def test_every_number_about_a_reference_run_has_a_source(folder: Path) -> None:
 def test_one_seed_claims_cover_these_models_only(tmp_path: Path) -> None:
     sentences = said(write_matches(tmp_path / "run", axes=("fpn", "anchors"), controls=("half-data",)))
     clear = has(sentences, "In these trained models, AP is higher with fpn")
-    assert {"effect", "low", "high", "n", "p_holm"} == {figure.column for figure in clear.figures}
+    assert {"effect", "low", "high", "n", "p_holm"} == {figure.column for figure in clear.citations}
     assert "images" in clear.text
     assert "anchors" in has(sentences, "Inconclusive").text
     assert "lower with half-data" in has(sentences, "controls differ").text
@@ -148,8 +148,8 @@ def test_the_pareto_front_matches_brute_force(tmp_path: Path) -> None:
         if not ((rows["AP"] >= row["AP"]) & (rows["latency_p50_ms"] <= row["latency_p50_ms"])).drop(name).any()
     }
     listed = has(said(folder), "no variant beats them")
-    assert {figure.row for figure in listed.figures} == kept
-    times = [figure.value for figure in listed.figures if figure.column == "latency_p50_ms"]
+    assert {figure.row for figure in listed.citations} == kept
+    times = [figure.value for figure in listed.citations if figure.column == "latency_p50_ms"]
     assert times == sorted(times)
 
 
