@@ -91,8 +91,8 @@ def torchvision_ssd(ours: SSD) -> TorchvisionSSD:
         image_std=deviation,
         **rules,
     )
-    theirs.head.classification_head.module_list.load_state_dict(plain.class_heads.state_dict())
-    theirs.head.regression_head.module_list.load_state_dict(plain.box_heads.state_dict())
+    theirs.head.classification_head.module_list.load_state_dict(ours.class_heads.state_dict())
+    theirs.head.regression_head.module_list.load_state_dict(ours.box_heads.state_dict())
     return theirs
 
 
