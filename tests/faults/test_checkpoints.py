@@ -57,7 +57,7 @@ def test_a_truncated_checkpoint_is_named_and_the_previous_one_used(checkpoint: P
     assert content is not None
     assert content["step"] == 10
     assert warning.startswith("checkpoint.pt is damaged")
-    assert warning.endswith("went on from step 10 instead")
+    assert warning.endswith("resumed from step 10 instead")
 
 
 @pytest.mark.parametrize("part", [0.0, 0.05, 0.3, 0.6, 0.999])
@@ -77,7 +77,7 @@ def test_with_both_damaged_training_restarts_with_a_warning(checkpoint: Path) ->
     content, warnings = latest_checkpoint(checkpoint, "cpu")
     assert content is None
     assert len(warnings) == 2
-    assert all("trained from the start" in warning for warning in warnings)
+    assert all("training started again" in warning for warning in warnings)
 
 
 def test_a_kill_between_the_two_renames_leaves_the_previous_one(checkpoint: Path) -> None:

@@ -48,7 +48,9 @@ def failing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_old_file_stays_and_no_other_file_appears(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text('{"a": 1}')
-    with pytest.raises(StorageError, match=r"record\.json cannot be written: .*\. (Make room|Change its permissions)"):
+    with pytest.raises(
+        StorageError, match=r"record\.json cannot be written: .*\. (Free some space|Change its permissions)"
+    ):
         write_json(path, {"a": 2})
     assert read_json(path) == {"a": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["record.json"]
@@ -112,7 +114,7 @@ def test_a_run_on_a_full_disk_reports_it_and_resumes_later(words: list[str], tmp
         command(words), cwd=REPOSITORY, env=full, capture_output=True, text=True, timeout=120, check=False
     )
     assert ended.returncode == 2
-    assert "cannot be written: its disk is full. Make room" in ended.stderr.replace("\n", " ")
+    assert "cannot be written: its disk is full. Free some space" in ended.stderr.replace("\n", " ")
     assert "Traceback" not in ended.stderr
     assert not list(run.glob("cells/*/record.json"))
     assert not list(run.rglob(".*"))

@@ -51,8 +51,8 @@ def test_all_arms_restart_with_gradient_accumulation(
     request = asked(words, tmp_path, largest=1)
     assert run_all.main(request) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "hungry, seed 0: memory ran out at step 1 of 4, with 4 images at once; all cells restart" in printed
-    assert "with 4 images in 2 pieces; all cells restart with 4 micro-batches per step" in printed
+    assert "hungry, seed 0: out of memory at step 1 of 4, with 4 images at once; all cells restart" in printed
+    assert "with 4 images in 2 micro-batches; all cells restart with 4 micro-batches per step" in printed
     plan = read_json(tmp_path / "run/plan.json")
     assert plan["numerics"]["micro_batches"] == 4
     assert plan["base"]["training"]["batch"] == 4
@@ -61,7 +61,7 @@ def test_all_arms_restart_with_gradient_accumulation(
     assert {record["variant"]: record["status"] for record in records} == {"baseline": "done", "hungry": "done"}
     assert all(record["numerics"]["micro_batches"] == 4 for record in records)
     assert records[0]["accuracy"] == records[1]["accuracy"]  # the axis changes nothing else
-    note = "so it was split into 4 micro-batches (all arms)"
+    note = "gradient accumulation to fit into memory: 4 micro-batches per step"
     assert note in (tmp_path / "run/tables/ablation.md").read_text()
     # The same command resumes the plan with micro-batches
     assert run_all.main(request) == 0
@@ -74,5 +74,5 @@ def test_a_cell_fails_if_not_even_one_image_fits(words: list[str], tmp_path: Pat
     outcomes = {record["variant"]: (record["failure"] or {}).get("cause") for record in records}
     assert outcomes == {
         "baseline": None,
-        "hungry": "memory ran out at step 1 of 4, with 4 images one at a time",
+        "hungry": "out of memory at step 1 of 4, with 4 images one at a time",
     }
