@@ -100,14 +100,14 @@ def _costs(cell: CellErrors, *, resampled: bool) -> Iterator[tuple[Group, _Error
     assert types is not None
     weights = bootstrap_weights(len(matches.image_ids), REPLICATES if resampled else 0)  # first row: all images once
     before = ap50(matches, weights)
-    used = ~matches.truth_ignored[0]
-    images = len(np.unique(matches.truth_image[used]))
+    scored = ~matches.truth_ignored[0]
+    images = len(np.unique(matches.truth_image[scored]))
     for kind in EVERY_KIND:
         errors = _errors(cell, kind)
         gains = ap50_gain(before, ap50(fix_errors(matches, types, kind), weights))
         yield (
             ("all", "", kind),
-            _mean_cost(gains, ground_truths=int(used.sum()), count=int(errors.sum()), images=images),
+            _mean_cost(gains, ground_truths=int(scored.sum()), count=int(errors.sum()), images=images),
         )
         if kind not in KINDS:
             continue
@@ -128,7 +128,7 @@ def _costs(cell: CellErrors, *, resampled: bool) -> Iterator[tuple[Group, _Error
             if number:
                 after = fix_errors(matches, types, kind, detections=bucket.detections, truths=bucket.truths)
                 # Conditions give many differences that are rarely needed: compute them without intervals.
-                used = weights if size else weights[:1]
+                rows = weights if size else weights[:1]
                 bucket_gains = ap50_gain(before[: len(used)], ap50(after, used))
             cost = _mean_cost(
                 bucket_gains,
