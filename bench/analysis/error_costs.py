@@ -128,8 +128,8 @@ def _costs(cell: CellErrors, *, resampled: bool) -> Iterator[tuple[Group, _Error
             if number:
                 after = fix_errors(matches, types, kind, detections=bucket.detections, truths=bucket.truths)
                 # Conditions give many differences that are rarely needed: compute them without intervals.
-                rows = weights if size else weights[:1]
-                bucket_gains = ap50_gain(before[: len(used)], ap50(after, used))
+                sampled = weights if size else weights[:1]
+                bucket_gains = ap50_gain(before[: len(sampled)], ap50(after, sampled))
             cost = _mean_cost(
                 bucket_gains,
                 ground_truths=truths,
