@@ -1,8 +1,8 @@
 """3 x 3 convolution with less than half the multiplications (Winograd's minimal filtering, Lavin and Gray 2016).
 
-It computes `conv2d(x, weight, bias, padding=1)`, optionally with a ReLU, and its gradients. In float32 it is as exact
-as torch. In bfloat16 it rounds after the transforms, which add inputs: the error of VGG16's feature maps is about 1.3
-times that of torch's bfloat16 convolution. With noise as input it is 1.8 times, and 2.3 times for weight gradients.
+It computes `conv2d(x, weight, bias, padding=1)`, optionally with a ReLU, and its gradients, in float32 as exactly as
+torch. There is no bfloat16 form: it would round after the transforms, which add inputs, and be less exact than torch's
+convolution (feature maps of VGG16 had 1.2 to 1.3 times the error).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from bench.cpu import loops
 from bench.cpu.arrays import as_array, as_flat, compute_dtype, empty_like, kernels_apply, needs_grad
 from bench.cpu.layout_cache import LayoutCache
 from bench.cpu.threads import parallel_for
-from bench.device.private_interfaces import has_amx
 
 MULTIPLE = 16  # channels must be a multiple of this: `loops.lanes.LANES`, without importing numba
 ROUND = 1 << 23  # bytes of transformed inputs and gradients in a round of the weight gradient, to fit the cache
@@ -47,28 +46,24 @@ class WinogradConvolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, cast(Tensor, self.bias)
-        dtype = compute_dtype(x.device)
-        if not self._kernel_applies(x, dtype):
+        if not self._kernel_applies(x):
             y = super().forward(x)
             return F.relu_(y) if self.relu else y
-        x = x.to(dtype)
         if needs_grad(x, weight, bias):
             return cast(Tensor, _Differentiable.apply(x, weight, bias, self.relu))
-        filters = self._layout.get(lambda: lay_out(weight, dtype), [weight], dtype)
+        filters = self._layout.get(lambda: lay_out(weight), [weight], None)
         return convolve(x, filters, bias, relu=self.relu)
 
-    def _kernel_applies(self, x: Tensor, dtype: torch.dtype) -> bool:
-        """Whether the kernel supports this input and is faster than torch."""
+    def _kernel_applies(self, x: Tensor) -> bool:
+        """Whether the kernel supports this input."""
         whole_vectors = self.in_channels % MULTIPLE == 0 and self.out_channels % MULTIPLE == 0
-        dtypes_fit = x.dtype in (torch.float32, dtype) and self.weight.dtype == torch.float32
+        float32 = x.dtype == self.weight.dtype == compute_dtype(x.device) == torch.float32
         shape_fits = x.dim() == 4 and x.numel() > 0 and x.shape[1] == self.in_channels
-        if not (whole_vectors and dtypes_fit and shape_fits and kernels_apply(x.device, dtype)):
-            return False
-        return not (dtype == torch.bfloat16 and has_amx())  # with AMX torch multiplies bfloat16 faster
+        return whole_vectors and float32 and shape_fits and kernels_apply(x.device, torch.float32)
 
 
-def lay_out(weight: Tensor, dtype: torch.dtype, *, transposed: bool = False) -> Tensor:
-    """Transform `weight` (O, C, 3, 3) to filters as the kernel reads them, in float32 or bfloat16.
+def lay_out(weight: Tensor, *, transposed: bool = False) -> Tensor:
+    """Transform `weight` (O, C, 3, 3) to filters as the kernel reads them.
 
     transposed: for the gradient of the input, which is a convolution of O channels to C.
     """
@@ -77,7 +72,7 @@ def lay_out(weight: Tensor, dtype: torch.dtype, *, transposed: bool = False) -> 
     channels_out, channels_in = (inputs, outputs) if transposed else (outputs, inputs)
     steps = (8 * inputs, 1, 9 * inputs, -inputs) if transposed else (0, 9 * inputs, 1, inputs)
     panels = -(-channels_out // loops.winograd.PANEL)
-    filters = torch.zeros(loops.winograd.POINTS * panels * loops.winograd.PANEL * channels_in, dtype=dtype)
+    filters = torch.zeros(loops.winograd.POINTS * panels * loops.winograd.PANEL * channels_in)
     _run_parallel(loops.winograd.lay_out, flat_weight, as_array(filters), channels_in, channels_out, steps)
     return filters
 
@@ -85,7 +80,7 @@ def lay_out(weight: Tensor, dtype: torch.dtype, *, transposed: bool = False) -> 
 def convolve(x: Tensor, filters: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
     """Convolve (B, C, H, W) to (B, O, H, W), channels last.
 
-    filters: from `lay_out`, in the dtype of x. bias: (O,) float32.
+    filters: from `lay_out`. bias: (O,).
     """
     x = x.contiguous(memory_format=torch.channels_last)
     images, channels, height, width = x.shape
@@ -108,9 +103,9 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
 
 
 def layer_gradients(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of weight (O, C, 3, 3) and bias (O,), float32.
+    """The gradients of weight (O, C, 3, 3) and bias (O,).
 
-    x: (B, C, H, W). gradient: of the output, (B, O, H, W), in the dtype of x.
+    x: (B, C, H, W). gradient: of the output, (B, O, H, W).
     """
     x, gradient = (each.contiguous(memory_format=torch.channels_last) for each in (x, gradient))
     inputs, height, width = x.shape[1:]
@@ -121,11 +116,11 @@ def layer_gradients(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     rounds = -(-count * points * (columns + outputs) * x.element_size() // ROUND)
     round_ = -(-count // (2 * rounds)) * 2
     strides = [round_ * columns + stagger, round_ * outputs + stagger]
-    windows, tiles = (as_array(torch.empty(points * each, dtype=x.dtype)) for each in strides)
+    windows, tiles = (as_array(torch.empty(points * each)) for each in strides)
     sums, grad_weight = torch.zeros(points * outputs * inputs), torch.empty(outputs, 3, 3, inputs)
-    bias_sums = torch.zeros(outputs, 2 if x.dtype == torch.bfloat16 else 1)
+    bias_sums = torch.zeros(outputs)
     source, grad_y, out = as_flat(x), as_flat(gradient), as_array(grad_weight).reshape(-1)
-    flat_sums, flat_bias_sums = as_array(sums), as_array(bias_sums).reshape(-1)
+    flat_sums, flat_bias_sums = as_array(sums), as_array(bias_sums)
     sizes = (height, width, inputs, outputs, round_, *strides)
     for begin in range(0, count, round_):
         end = min(begin + round_, count)
@@ -134,7 +129,7 @@ def layer_gradients(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
             loops.winograd_gradients.sum_products, windows, tiles, flat_sums, flat_bias_sums, sizes, end - begin
         )
     _run_parallel(loops.winograd_gradients.transform_sums, flat_sums, out, inputs, outputs)
-    return grad_weight.permute(0, 3, 1, 2), bias_sums.sum(1)
+    return grad_weight.permute(0, 3, 1, 2), bias_sums
 
 
 class _Differentiable(torch.autograd.Function):
@@ -142,7 +137,7 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
-        y = convolve(x, lay_out(weight, x.dtype), bias, relu=relu)
+        y = convolve(x, lay_out(weight), bias, relu=relu)
         ctx.save_for_backward(x, weight, *([y] if relu else []))
         return y
 
@@ -156,7 +151,7 @@ class _Differentiable(torch.autograd.Function):
         grad_x, grad_weight, grad_bias = None, None, None
         if need_x:
             no_bias = weight.new_zeros(weight.shape[1])
-            grad_x = convolve(gradient, lay_out(weight, x.dtype, transposed=True), no_bias, relu=False)
+            grad_x = convolve(gradient, lay_out(weight, transposed=True), no_bias, relu=False)
         if need_weight or need_bias:
             grad_weight, grad_bias = layer_gradients(x, gradient)
         return grad_x, grad_weight, grad_bias, None

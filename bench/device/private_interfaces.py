@@ -79,11 +79,6 @@ def multiplies_bfloat16() -> bool:
     return _torch_cpu_has("_is_avx512_bf16_supported")
 
 
-def has_amx() -> bool:
-    """Whether the CPU has AMX tiles. False if torch does not say."""
-    return _torch_cpu_has("_is_amx_tile_supported")
-
-
 def version_of(tensor: Tensor) -> int | None:
     """How often torch has counted a change of the tensor. None if it does not count: cache nothing then."""
     return None if tensor.is_inference() else getattr(tensor, "_version", None)

@@ -23,12 +23,6 @@ def winograd_inputs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture
-def without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend that this CPU has no AMX, so that kernels compute in bfloat16 too."""
-    monkeypatch.setattr("bench.cpu.winograd.has_amx", lambda: False)
-
-
-@pytest.fixture
 def fused_inputs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The channels of the input of each block that ran as one operator."""
     channels: list[int] = []

@@ -30,7 +30,6 @@ from bench.device import private_interfaces
 from bench.device.hardware import computes_bfloat16
 from bench.device.private_interfaces import (
     below_autograd,
-    has_amx,
     inverted_residual_blocks,
     multiplies_bfloat16,
     openmp_library,
@@ -38,7 +37,6 @@ from bench.device.private_interfaces import (
     version_of,
 )
 from bench.device.process_settings import disable_malloc_trim
-from tests import tiny
 from tests.conftest import REPOSITORY
 
 PRIVATE_NAMES = re.compile(
@@ -119,10 +117,9 @@ def test_without_the_dispatch_guard_depthwise_gradients_are_the_same(monkeypatch
 
 @pytest.mark.usefixtures("kernels_on")
 def test_without_timms_block_classes_no_block_is_fused_and_maps_are_the_same(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    weights = str(tiny.weights_file(tmp_path / "tiny.pth"))
-    plain = Backbone(tiny.NAME, weights).eval()
+    plain = Backbone("efficientnet_lite0", "pretrained").eval()
     fused = with_kernels(plain.features)
     assert any(isinstance(module, FusedBlock) for module in fused.modules())
     name = "timm.models._efficientnet_blocks"
@@ -171,13 +168,6 @@ def test_without_avx512_bfloat16_kernels_do_not_multiply_bfloat16(
     assert not computes_bfloat16("cpu")
     assert not kernels_apply(torch.device("cpu"), torch.bfloat16)
     assert kernels_apply(torch.device("cpu"), torch.float32)
-
-
-def test_without_the_query_amx_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
-    assert has_amx()
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
-    assert not has_amx()
 
 
 @pytest.mark.parametrize("load", [fail, lambda *_: SimpleNamespace()], ids=["no library", "no function"])

@@ -101,36 +101,6 @@ def _tile(
     return types.void(*parameters), generate
 
 
-@_intrinsic
-def store_rows(_: Any, rows: Any, at: Any, width: Any, first: Any, upper: Any, lower: Any) -> Any:
-    """Store 16 columns, from column `first`, of two rows of length `width`; the upper row starts at index `at`.
-
-    In bfloat16 the two values of a column are stored side by side.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        rows, at, width, first, upper, lower = values
-        kind = signature.args[0]
-        if lanes.is_bfloat16(kind):
-            interleaved = [place for lane in range(LANES) for place in (lane, LANES + lane)]
-            pairs = builder.shuffle_vector(
-                builder.fptrunc(upper, lanes.BFLOAT16S),
-                builder.fptrunc(lower, lanes.BFLOAT16S),
-                ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), interleaved),
-            )
-            place = builder.add(at, builder.mul(first, ir.Constant(ir.IntType(64), 2)))
-            builder.store(
-                pairs, lanes.element_pointer(context, builder, kind, rows, place, lanes.BFLOAT16_PAIRS), align=2
-            )
-        else:
-            place = builder.add(at, first)
-            lanes.emit_store(context, builder, kind, rows, place, upper)
-            lanes.emit_store(context, builder, kind, rows, builder.add(place, width), lower)
-        return context.get_dummy_value()
-
-    return types.void(rows, types.int64, types.int64, types.int64, upper, lower), generate
-
-
 @internal()
 def multiply(
     rows, a, at, pitch, element_stride, depth, weights, bias, bounds, added, out, to, out_pitch, out_block_stride,

@@ -4,7 +4,7 @@ A tile of 2 x 2 outputs depends on a window of 4 x 4 inputs. Additions transform
 At each point, a matrix product sums over the channels. Additions transform the 16 sums to the tile. This uses 16
 multiplications instead of 36. All steps of a group of tiles run while they are in the cache.
 
-Tensors are flat views of (B, H, W, C), float32 or bfloat16, with a multiple of 16 channels.
+Tensors are flat float32 views of (B, H, W, C) with a multiple of 16 channels.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from bench.cpu.loops.compiled import entry_point, inlined
 from bench.cpu.loops.depthwise import aligned_empty
 from bench.cpu.loops.lanes import LANES, add, broadcast, clamp, load, load_masked, multiply_add, store, subtract
-from bench.cpu.loops.products import PANEL, ROWS, multiply, store_rows
+from bench.cpu.loops.products import PANEL, ROWS, multiply
 
 __all__ = ["PANEL", "POINTS", "TILES", "forward", "lay_out"]
 
-TILES = -(-40 // ROWS) * ROWS  # computed together: 640 KB in bfloat16 with 512 channels, for a second-level cache
+TILES = -(-40 // ROWS) * ROWS  # computed together: 1.3 MB with 512 channels
 POINTS = 16
 STAGGER = 4 * LANES  # elements between points, so that points written together do not share cache sets
 
@@ -176,6 +176,13 @@ def _filter_column(taps, at, tap_stride):
 
 
 @inlined()
+def store_rows(rows, at, width, first, upper, lower):
+    """Store 16 columns, from column `first`, of two rows of length `width`; the upper row starts at index `at`."""
+    store(rows, at + first, upper)
+    store(rows, at + first + width, lower)
+
+
+@inlined()
 def _store_row(filters, at, point_stride, lane, upper, lower):
     """Transform a row of the filters of two neighbouring input channels along the columns, and store it."""
     half = broadcast(np.float32(0.5))
@@ -193,7 +200,7 @@ def _store_row(filters, at, point_stride, lane, upper, lower):
 
 @entry_point()
 def lay_out(weights, filters, channels_in, channels_out, steps, part, parts):
-    """Write the transformed filters in the layout of `multiply`, (16, panels, C, PANEL), float32 or bfloat16.
+    """Write the transformed filters in the layout of `multiply`, (16, panels, C, PANEL).
 
     weights: flat. steps: the index of the first weight, and the strides of output channels, input channels and taps.
     part, parts: do blocks part, part + parts, ... of 16 output channels. The last panel's padding is not written.

@@ -15,8 +15,16 @@ import numpy as np
 from bench.cpu.loops.compiled import entry_point, inlined
 from bench.cpu.loops.depthwise import aligned_empty
 from bench.cpu.loops.lanes import LANES, add, broadcast, load, load_masked, multiply_add, store, subtract
-from bench.cpu.loops.products import PANEL, ROWS, multiply, store_rows
-from bench.cpu.loops.winograd import POINTS, STAGGER, tile_grid, tile_position, transform_window, window_offsets
+from bench.cpu.loops.products import PANEL, ROWS, multiply
+from bench.cpu.loops.winograd import (
+    POINTS,
+    STAGGER,
+    store_rows,
+    tile_grid,
+    tile_position,
+    transform_window,
+    window_offsets,
+)
 
 __all__ = ["PANEL", "POINTS", "STAGGER", "sum_products", "transform", "transform_sums"]
 
@@ -50,8 +58,7 @@ def _transform_tile(grad_y, at, pitch, channels, right, below, tile, to):
 def transform(x, grad_y, windows, tiles, sizes, begin, end, part, parts):
     """Transform the windows of x and the gradients of y of tiles `begin` to `end`, for `sum_products`.
 
-    windows: (16, panels of channels of x, tiles of a round, PANEL). tiles: (16, tiles of a round, channels of y). Both
-        have the dtype of x and the gradient. In bfloat16 the values of two neighbouring tiles are side by side.
+    windows: (16, panels of channels of x, tiles of a round, PANEL). tiles: (16, tiles of a round, channels of y).
     sizes: height; width; channels of x and of y; tiles of a round, an even number; the strides of the 16 points in
         windows and in tiles.
     """
@@ -91,18 +98,16 @@ def sum_products(windows, tiles, sums, bias_sums, sizes, count, part, parts):
     """Add the products of the first `count` tiles of a round to `sums`, (16, channels of y, channels of x), float32.
 
     Threads divide the points and the panels of channels of x. The other arguments are those of `transform`.
-    bias_sums: (channels of y, 1) float32, or (channels of y, 2) in bfloat16: the pixels of the tiles are added to it.
+    bias_sums: (channels of y,): the pixels of the tiles are added to it.
     """
     _, _, channels_in, channels_out, round_, windows_stride, tiles_stride = sizes
     panels = (channels_in + PANEL - 1) // PANEL
-    paired = windows.itemsize == 2
-    pitch, depth = (2, count + count % 2) if paired else (1, count)
     no_bias, unbounded = np.zeros(PANEL, np.float32), (np.float32(-np.inf), np.float32(np.inf))
     tiled_rows = channels_out // ROWS * ROWS
-    for column in range(part * LANES, channels_out * pitch, parts * LANES):
+    for column in range(part * LANES, channels_out, parts * LANES):
         total = load(bias_sums, column)
-        for row in range(depth // pitch):
-            total = add(total, load(tiles, _SUM_OF_TILE * tiles_stride + row * pitch * channels_out + column))
+        for row in range(count):
+            total = add(total, load(tiles, _SUM_OF_TILE * tiles_stride + row * channels_out + column))
         store(bias_sums, column, total)
     for task in range(POINTS * panels * part // parts, POINTS * panels * (part + 1) // parts):
         point, panel = task // panels, task % panels
@@ -111,7 +116,7 @@ def sum_products(windows, tiles, sums, bias_sums, sizes, count, part, parts):
         # The rows after the last whole tile need their own call: `multiply` would add some rows twice
         for first, last in ((0, tiled_rows), (tiled_rows, channels_out)):
             sums_start = to + first * channels_in
-            multiply(last - first, tiles, tiles_start + first * pitch, pitch, channels_out, depth,
+            multiply(last - first, tiles, tiles_start + first, 1, channels_out, count,
                      windows[at : at + round_ * PANEL], no_bias, unbounded, sums, sums, sums_start, channels_in, LANES,
                      valid)  # fmt: skip
 
