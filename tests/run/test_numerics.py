@@ -70,3 +70,10 @@ def test_long_trainings_on_a_cpu_use_kernels() -> None:
     assert not worth_compiling(spec, "cuda")
     assert not worth_compiling(replace(spec, steps=spec.steps - 1), "cpu")
     assert numerics._dense_gain() > 0
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_choice_of_the_user_overrides_the_length_of_training(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics, "computes_bfloat16", lambda device: False)
+    for images in (1, WORTH_COMPILING):
+        assert decide(training(images), "cpu", jobs=1, cpu_kernels=wanted).cpu_kernels == wanted

@@ -172,6 +172,18 @@ def test_plan_prints_the_cells_and_runs_nothing(
 
 
 @without_plots
+def test_the_choice_of_cpu_kernels_is_part_of_the_plan(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words += ["--axes", "none"]
+    assert run_all.main([*words, "--cpu-kernels", "off"]) == 0
+    assert json.loads((tmp_path / "run/plan.json").read_text())["numerics"]["cpu_kernels"] is False
+    assert records(tmp_path / "run")["baseline"]["numerics"]["cpu_kernels"] is False
+    assert run_all.main([*words, "--cpu-kernels", "on"]) == 2
+    assert "was run with --cpu-kernels off" in capsys.readouterr().err
+
+
+@without_plots
 def test_controls_are_additional_rows(words: list[str], tmp_path: Path) -> None:
     assert run_all.main([*words, "--axes", "none", "--controls", "lateral-only,half-data,double-steps"]) == 0
     found = records(tmp_path / "run")
