@@ -55,7 +55,7 @@ def reference(
 
 
 def computed(x: Tensor, block: LaidOut, **options: Any) -> Tensor:
-    return inverted_residual(block, x.shape[1:], **options).run(x)
+    return inverted_residual(block, (x.shape[1], x.shape[2], x.shape[3]), **options).run(x)
 
 
 @pytest.mark.parametrize("bounds", [(RELU6, RELU6), (UNBOUNDED, RELU6), (RELU6, UNBOUNDED)])

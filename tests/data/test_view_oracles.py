@@ -154,11 +154,11 @@ class FixedChoice(np.random.Generator):
 
     def __init__(self, seed: int, choice: int) -> None:
         super().__init__(np.random.PCG64(seed))
-        self.choice, self.successful = choice, -1
+        self.fixed, self.successful = choice, -1
 
     def integers(self, low: Any, *arguments: Any, **options: Any) -> Any:
         self.successful = int(low) - 1
-        return min(self.choice, self.successful)
+        return min(self.fixed, self.successful)
 
 
 def overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

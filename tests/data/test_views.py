@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_the_whole_image_is_resized_like_pillow() -> None:
     assert np.array_equal(warp(picture, WHOLE, 300)[0], np.asarray(expected))
 
 
-def distorted(image: NDArray[np.uint8], **draws: float) -> NDArray[np.float32]:
+def distorted(image: NDArray[np.uint8], **draws: Any) -> NDArray[np.float32]:
     height, width = image.shape[:2]
     return photometric(image, replace(NEUTRAL, **draws), (0, 0, width, height), np.zeros(3, np.float32))
 

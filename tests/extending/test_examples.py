@@ -132,7 +132,7 @@ def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (column,) = EXAMPLES["a metric"].registered(columns, columns, change=1)
-    monkeypatch.setitem(columns.COLUMNS, column.name, column)  # type: ignore[index]
+    monkeypatch.setitem(columns.COLUMNS, column.name, column)
     example = EXAMPLES["a table"]
     module = example.load(tmp_path, "worst_class_table")
     (make,) = example.registered(tables, module).values()
