@@ -5,8 +5,9 @@ SSD paper, section 2.2, equations 1 to 3; divided by the number of matched prior
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,10 @@ from torch import Tensor
 from bench.data.targets import Targets
 from bench.detector.boxes import encode, to_corners
 from bench.detector.matching import NEGATIVE, match
+from bench.errors import UserError
 from bench.spec import DetectorSpec
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def multibox_loss(
     divisor: Tensor | None = None,
     avoid_sync: bool | None = None,
 ) -> Loss:
-    """The loss of a batch, or of one of its micro-batches.
+    """The loss of a batch, or of one of its micro-batches. Raises UserError if `spec` names an unknown loss.
 
     logits: (B, P, C + 1), background first. offsets: (B, P, 4). priors: (P, 4) cxcywh float32.
     divisor: `matched_priors` of the whole batch, if this is a micro-batch; the losses then add up to that of the batch.
@@ -53,27 +57,34 @@ def multibox_loss(
     avoid_sync = logits.is_cuda if avoid_sync is None else avoid_sync
     matched = match(targets, to_corners(priors), spec.match_threshold, avoid_sync=avoid_sync)
     positive = matched >= 0
-    answers = matched.clamp(min=0)
-    labels = targets.labels.gather(1, answers).masked_fill_(~positive, 0)
+    matched_truth = matched.clamp(min=0)
+    labels = targets.labels.gather(1, matched_truth).masked_fill_(~positive, 0)
     count = positive.sum().clamp(min=1) if divisor is None else divisor
-    box_loss, class_loss = BOX_LOSSES[spec.box_loss], CLASS_LOSSES[spec.class_loss]
+    box_loss = _named(spec.box_loss, BOX_LOSSES, "box loss")
+    class_loss = _named(spec.class_loss, CLASS_LOSSES, "class loss")
     with torch.no_grad():
         ratio = spec.negatives_per_positive
         hard = hard_negatives(class_loss(logits.float(), labels), matched, ratio=ratio, avoid_sync=avoid_sync)
     chosen = positive | hard
     if avoid_sync:
-        wanted = encode(targets.boxes.gather(1, answers[..., None].expand(-1, -1, 4)), priors, spec.variances)
+        wanted = encode(targets.boxes.gather(1, matched_truth[..., None].expand(-1, -1, 4)), priors, spec.variances)
         # Other priors have no target, and the logarithm of an empty box is not finite
         wanted = torch.where(positive[..., None], wanted, offsets.detach().float())
         boxes = (box_loss(offsets.float(), wanted, priors.expand_as(wanted), spec) * positive).sum() / count
         classes = (class_loss(logits.float(), labels) * chosen).sum() / count
     else:
         image, prior = positive.nonzero(as_tuple=True)
-        wanted = encode(targets.boxes[image, answers[image, prior]], priors[prior], spec.variances)
+        wanted = encode(targets.boxes[image, matched_truth[image, prior]], priors[prior], spec.variances)
         boxes = box_loss(offsets[image, prior].float(), wanted, priors[prior], spec).sum() / count
         image, prior = chosen.nonzero(as_tuple=True)
         classes = class_loss(logits[image, prior].float(), labels[image, prior]).sum() / count
     return Loss(total=boxes + classes, boxes=boxes.detach(), classes=classes.detach())
+
+
+def _named(name: str, losses: Mapping[str, T], kind: str) -> T:
+    if name not in losses:
+        raise UserError(f"unknown {kind} {name!r}. Choose one of {', '.join(losses)}")
+    return losses[name]
 
 
 def matched_priors(spec: DetectorSpec, priors: Tensor, targets: Targets) -> Tensor:

@@ -19,6 +19,7 @@ from bench.detector.loss import cross_entropy, hard_negatives, multibox_loss
 from bench.detector.matching import match
 from bench.detector.priors import prior_boxes
 from bench.detector.ssd import SSD, bias_of
+from bench.errors import UserError
 from tests import tiny
 from tests.detector.oracles import padded, random_boxes
 
@@ -83,6 +84,15 @@ def test_gradients_equal_finite_differences() -> None:
         sizes.append(abs(expected))
     print(f"largest error of a directional derivative {max(errors):.1e}; they are {min(sizes):.2f} to {max(sizes):.2f}")
     assert max(errors) < 0.005 < 0.05 * max(sizes)
+
+
+@pytest.mark.parametrize("kind", ["box_loss", "class_loss"])
+def test_unknown_losses_are_errors(kind: str) -> None:
+    spec = replace(SPEC, **{kind: "no_loss"})
+    logits, offsets = torch.zeros(1, 8732, 5), torch.zeros(1, 8732, 4)
+    targets = padded([random_boxes(torch.Generator().manual_seed(0), 1)])
+    with pytest.raises(UserError, match=rf"unknown {kind.replace('_', ' ')} 'no_loss'. Choose one of "):
+        multibox_loss(spec, logits, offsets, priors=PRIORS, targets=targets)
 
 
 def test_avoiding_synchronisation_gives_the_same_loss_and_gradients() -> None:
@@ -184,6 +194,6 @@ def test_box_coding_is_invertible_and_equals_torchvision() -> None:
     torch.testing.assert_close(overlaps(boxes, to_corners(priors)), box_iou(boxes, to_corners(priors)))
     there_and_back = float((decode(offsets, priors, (0.1, 0.2)) - boxes).abs().max())
     to_theirs = float((offsets - theirs.encode_single(boxes, to_corners(priors))).abs().max())
-    print(f"round trip {there_and_back:.1e} of the image; largest difference to BoxCoder {to_theirs:.1e}")
+    print(f"round trip {there_and_back:.1e} of the image; largest difference from BoxCoder {to_theirs:.1e}")
     wild = torch.full((1, 4), 1e4)
     assert torch.isfinite(decode(wild, priors[:1], (0.1, 0.2))).all()

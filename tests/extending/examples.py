@@ -27,10 +27,11 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One section: the source of its module, and the changes that register it."""
+    """One section: the source of its module, of an axis that selects it ("" if none), and the registering changes."""
 
     title: str
     source: str
+    axis: str
     changes: list[Change]
 
     def load(self, folder: Path, name: str) -> ModuleType:
@@ -45,8 +46,8 @@ class Example:
         return module
 
     def registered(self, registry: ModuleType, example: ModuleType, change: int = 0) -> Any:
-        """The value that the added line of a change has, as an entry or an assignment in the file of `registry`."""
-        (line,) = self.changes[change].added
+        """The value of a change's added line, import apart, as an entry or an assignment in the file of `registry`."""
+        (line,) = (line for line in self.changes[change].added if not line.startswith("from "))
         names = {**vars(registry), **vars(example)}
         if re.match(r"[A-Z_]+\b.* = ", line):
             exec(line, names)
@@ -61,8 +62,8 @@ def examples() -> dict[str, Example]:
     found = {}
     for section in sections:
         title, _, text = section.partition("\n")
-        (source,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        found[title.lower()] = Example(title=title.lower(), source=source, changes=list(_changes(text)))
+        source, axis, *_ = [*re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL), ""]
+        found[title.lower()] = Example(title=title.lower(), source=source, axis=axis, changes=list(_changes(text)))
     return found
 
 

@@ -111,6 +111,12 @@ def test_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exact, shifted = torch.zeros(2, 4), torch.tensor([[10.0, 0, 0, 0], [0, 0, 0, 0]])  # by a whole width
     assert losses["giou"](exact, exact, priors, spec).tolist() == pytest.approx([0, 0], abs=1e-5)
     assert losses["giou"](shifted, exact, priors, spec).tolist() == pytest.approx([1, 0], abs=1e-5)
+    path = tmp_path / "giou_axis.py"
+    path.write_text(example.axis, encoding="utf-8")
+    base = tiny.specification()
+    derived, _ = derive(base, [find_axes("variants", [path])["giou"].axis], tiny.rectangles(12)[0])
+    assert changed(base, derived) == {"box_loss"}
+    assert derived.detector.box_loss in losses
 
 
 def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
