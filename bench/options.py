@@ -79,7 +79,8 @@ class RunOptions:
         """False if it is certain before reading the data that the cells will not use CPU kernels."""
         if self.cpu_kernels != "auto":
             return self.cpu_kernels == "on"
-        return self.device != "cuda" and self.baseline.profile != "smoke"
+        few_images = self.baseline.profile == "smoke" and self.baseline.steps is None and self.baseline.batch is None
+        return self.device != "cuda" and not few_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,15 +191,15 @@ def run_parser() -> Parser:
         metavar="FILE.py",
         help="an axis of your own; may be repeated",
     )
-    add("--controls", default="none", metavar="A,B|none", help="lateral-only, half-data, double-steps")
-    add("--priors", metavar="coco|voc|FILE", help="default: coco; voc in profile paper")
+    add("--controls", default="none", metavar="A,B|none", help="controls to add: lateral-only, half-data, double-steps")
+    add("--priors", metavar="coco|voc|FILE", help="prior boxes to start from (default: coco; voc in profile paper)")
     add("--seeds", type=positive, default=1, metavar="N", help="trainings per variant (default: 1)")
     add("--first-seed", type=natural, default=0, metavar="K", help="use the seeds K, K + 1, ... (default: 0)")
     add("--steps", type=positive, help="training steps (default: set by the profile)")
     add("--batch", type=positive, help="images per step (default: set by the profile)")
     add("--lr", dest="rate", type=positive_number, help="peak learning rate (default: set by the profile)")
-    add("--out", type=Path, metavar="DIR", help="default: results/<data>-<backbone>-<profile>")
-    _add_device_options(parser)
+    add("--out", type=Path, metavar="DIR", help="results folder (default: results/<data>-<backbone>-<profile>)")
+    _add_device_options(parser, auto_kernels="if a cell trains long enough to repay their compilation")
     add("--jobs", type=positive, default=1, metavar="N", help="cells to run in parallel (default: 1)")
     add("--backend", default="loky", metavar="|".join(BACKENDS), help="scheduler of the cells (default: loky)")
     add(
@@ -214,7 +215,7 @@ def run_parser() -> Parser:
         type=positive_number,
         default=30.0,
         metavar="MINUTES",
-        help="end a cell that makes no progress for this long; it has failed (default: 30)",
+        help="stop a cell, and mark it as failed, after this long without progress (default: 30)",
     )
     add("--mix-versions", action="store_true", help="resume despite version differences")
     add("--no-images", dest="images", action="store_false", help="keep no thumbnails of validation images for the page")
@@ -248,9 +249,9 @@ def diagnose_parser() -> Parser:
         "--weights",
         default="none",
         metavar="FILE",
-        help="also score this state dict of torchvision's ssd300_vgg16 (classes by name, COCO's or VOC's)",
+        help="also score this state dict of torchvision's ssd300_vgg16 (its classes are matched to yours by name)",
     )
-    add("--out", type=Path, metavar="DIR", help="default: results/<data>-diagnosis")
+    add("--out", type=Path, metavar="DIR", help="results folder (default: results/<data>-diagnosis)")
     parser.set_defaults(backbone="vgg16", profile="quick")
     return parser
 
@@ -287,10 +288,10 @@ def throughput_parser() -> Parser:
     add = parser.add_argument
     add("--backbone", default="efficientnet_lite0", metavar="NAME", help="vgg16, efficientnet_lite0 or a timm network")
     add("--weights", default="pretrained", metavar="PATH|pretrained|none", help="weights of the backbone")
-    add("--priors", metavar="coco|voc|FILE", help="default: coco")
+    add("--priors", metavar="coco|voc|FILE", help="prior boxes (default: coco)")
     add("--run", type=Path, metavar="DIR", help="use the trained weights, data and split of this run, results/NAME")
     add("--variant", help="row of that run's table (default: the one with the highest AP)")
-    _add_device_options(parser)
+    _add_device_options(parser, auto_kernels="always")
     add(
         "--batches",
         type=batch_sizes,
@@ -302,7 +303,7 @@ def throughput_parser() -> Parser:
     add(
         "--precision",
         choices=("float32", "bfloat16", "both"),
-        help="default: both if the device computes in bfloat16, else float32",
+        help="precision of inference (default: both if the device computes in bfloat16, else float32)",
     )
     add("--compare", choices=("torchvision",), help="measure torchvision's SSD too")
     add(
@@ -313,7 +314,7 @@ def throughput_parser() -> Parser:
         help="time limit for the stages, for the steps, and for each part of the comparison; ratios stop earlier once "
         "their intervals are within 5%%, and every part has at least five rounds (default: 60)",
     )
-    add("--out", type=Path, metavar="DIR", help="default: results/<data>-throughput")
+    add("--out", type=Path, metavar="DIR", help="results folder (default: results/<data>-throughput)")
     parser.set_defaults(source="", profile="quick")
     return parser
 
@@ -327,27 +328,33 @@ def _add_data_options(parser: Parser) -> None:
         metavar="SOURCE",
         help="scenes[:knob=value,...], voc:DIR, coco:DIR, yolo:DATA.yaml, voc2007 or voc0712 (default: scenes)",
     )
-    add("--eval-list", metavar="NAME", help="evaluate on this list of the data, e.g. test")
+    add("--eval-list", metavar="NAME", help="evaluate on this split list (for example test) instead of val")
     add(
         "--val-fraction",
         type=fraction,
         default=VAL_FRACTION,
         metavar="F",
-        help=f"share of the validation split in data without lists (default: {VAL_FRACTION})",
+        help=f"share of images used for validation if the data have no split lists (default: {VAL_FRACTION})",
     )
     add("--skip-invalid", action="store_true", help="leave out images and boxes with fatal problems")
-    add("--cache", type=Path, default=HOME / ".cache", metavar="DIR", help="default: .cache in the clone")
+    add(
+        "--cache",
+        type=Path,
+        default=HOME / ".cache",
+        metavar="DIR",
+        help="folder for cached files (default: .cache in the clone)",
+    )
     add("--config", type=Path, metavar="FILE.toml", help="read options from a file; the command line takes precedence")
 
 
-def _add_device_options(parser: Parser) -> None:
+def _add_device_options(parser: Parser, *, auto_kernels: str) -> None:
     add = parser.add_argument
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device to run on (default: auto)")
     add(
         "--cpu-kernels",
         choices=KERNEL_CHOICES,
         default="auto",
-        help="compiled kernels on a CPU; auto uses them if the work outweighs their compilation (default: auto)",
+        help=f"compiled kernels on a CPU; auto: {auto_kernels} (default: auto)",
     )
 
 

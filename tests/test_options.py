@@ -66,6 +66,8 @@ def test_every_option_of_the_main_job_arrives(tmp_path: Path) -> None:
         (["--device", "cpu"], True),
         (["--device", "cuda"], False),
         (["--profile", "smoke"], False),
+        (["--profile", "smoke", "--steps", "300"], True),
+        (["--profile", "smoke", "--batch", "128"], True),
         (["--cpu-kernels", "off"], False),
         (["--profile", "smoke", "--cpu-kernels", "on"], True),
     ],
