@@ -13,9 +13,9 @@ from bench.spec import Specification
 
 
 class Anchors(Axis):
-    """Tuned anchors: prior shapes clustered from the training boxes.
+    """Fitted anchors: prior shapes clustered from the training boxes.
 
-    Remedy: an object without a prior of IoU >= 0.5 is matched to a single, badly fitting prior and is learnt poorly.
+    Remedy: an object without a prior of IoU >= 0.5 is matched to a single, poorly fitting prior and is learnt poorly.
     Source: dimension clusters of YOLOv2 (Redmon and Farhadi 2017).
     Difference from the baseline: only the priors' widths and heights. They are fitted to the training split after the
     warp to the network's input, against the grid of priors that the matcher uses. Each level keeps its number of shapes

@@ -114,7 +114,7 @@ class _Effect:
             "method": method,
             "n": n,
             "n_of": "images" if method == BOOTSTRAP else "seeds",
-            "verdict": _verdict(interval, effect, several=several),
+            "verdict": _claim(interval, effect, several=several),
             "exploratory": (measure, name, self.contrast.kind) != ("AP", "", "main effect"),
             "seeds_needed": seeds_needed(effect, float(np.std(values, ddof=1))) if several else None,
         }
@@ -144,7 +144,7 @@ class _Effect:
         return paired_interval(effect, replicates, images), BOOTSTRAP, images
 
 
-def _verdict(interval: Interval | None, effect: float, *, several: bool) -> str:
+def _claim(interval: Interval | None, effect: float, *, several: bool) -> str:
     if interval is None:
         return ""
     if not interval.significant:

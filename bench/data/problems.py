@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "not-normalised": ("fatal", "divide by the image's width and height: YOLO coordinates go from 0 to 1"),
     "bad-label-line": ("fatal", "write 'class cx cy w h', or 'class x1 y1 x2 y2 x3 y3 ...' for a polygon"),
     "no-images": ("fatal", "add images, or fix those above"),
-    "no-training-images": ("fatal", "add images to it, or remove those that are also in val"),
+    "no-training-images": ("fatal", "add images to the training split, or remove those that are also in val"),
     "no-boxes": ("fatal", "check that the annotations are where the format expects them"),
     "zero-area-box": ("drop", "remove the box, or give it a width and height"),
     "box-outside-image": ("drop", "check that the annotation belongs to this image"),
@@ -63,8 +63,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "exif-orientation": ("repair", "rotated upright, as it was annotated; nothing to do"),
     "near-duplicates-across-split": (
         "warning",
-        "AP on them measures memorisation: remove them from one side (run_all.py preflight lists them all), or give no "
-        "lists: the built-in split keeps near-duplicates together unless they are nearly the whole set",
+        "AP on them measures memorisation: remove them from one side (run_all.py preflight lists them all), or remove "
+        "the split lists: the built-in split keeps near-duplicates together unless they are nearly the whole set",
     ),
 }
 

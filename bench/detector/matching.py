@@ -1,6 +1,6 @@
 """Matching of priors to ground truths: bipartite first, then by threshold (SSD paper, section 2.2).
 
-As in Caffe (`bbox_util.cpp`, MatchBBox), each ground truth gets its own prior in the order of falling overlap, and a
+As in Caffe (`bbox_util.cpp`, MatchBBox), each ground truth gets its own prior in the order of descending overlap, and a
 ground truth that overlaps nothing gets none. torchvision's `SSDMatcher` differs: two ground truths that share a best
 prior overwrite each other, and a ground truth that overlaps nothing takes prior 0.
 """

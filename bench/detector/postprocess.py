@@ -26,7 +26,7 @@ PRESELECT_SHARE = 0.25  # of all (prior, class) pairs; with more candidates it i
 
 @dataclass(frozen=True)
 class BatchDetections:
-    """D final boxes of a batch, by image and falling score.
+    """D final boxes of a batch, by image and descending score.
 
     image: (D,) int64, place in the batch. boxes: (D, 4) float32 xyxy, fractions of the input in [0, 1].
     scores: (D,) float32. labels: (D,) int64 in [0, C): background is not counted.
@@ -110,12 +110,12 @@ def _best_of(spec: DetectorSpec, candidates: BatchDetections) -> BatchDetections
 def suppress(boxes: Tensor, group: Tensor, threshold: float) -> Tensor:
     """(N,) bool: what greedy non-maximum suppression keeps within each group.
 
-    boxes: (N, 4) xyxy. group: (N,) non-negative integers; equal ones are adjacent, their boxes by falling score.
+    boxes: (N, 4) xyxy. group: (N,) non-negative integers; equal ones are adjacent, their boxes by descending score.
 
-    The same answer as `torchvision.ops.nms` group by group, but without a loop over groups: a box falls if a kept box
-    before it overlaps it. Starting from "all are kept", each round settles at least one more box of every group, and a
-    few rounds settle all of them (Cluster-NMS, Zheng et al. 2020). `torchvision.ops.batched_nms` separates the groups
-    by moving their boxes apart, which rounds small boxes away in float32.
+    The same answer as `torchvision.ops.nms` group by group, but without a loop over groups: a box is removed if a kept
+    box before it overlaps it. Starting from "all are kept", each round settles at least one more box of every group,
+    and a few rounds settle all of them (Cluster-NMS, Zheng et al. 2020). `torchvision.ops.batched_nms` separates the
+    groups by moving their boxes apart, which rounds small boxes away in float32.
     """
     kept = torch.ones_like(group, dtype=torch.bool)
     if not len(group):
@@ -134,7 +134,7 @@ def suppress(boxes: Tensor, group: Tensor, threshold: float) -> Tensor:
 
 
 def _suppress_padded(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
-    """(K, L) bool: which of the boxes (K, L, 4), by falling score, are kept; `real` (K, L) marks those not padding."""
+    """(K, L) bool: which of the boxes (K, L, 4), by descending score, are kept; `real` (K, L): not padding."""
     covers = overlaps(boxes, boxes).gt_(threshold).triu_(diagonal=1)
     kept = real.clone()
     while True:
@@ -166,9 +166,9 @@ def rank_in_group(group: Tensor) -> Tensor:
 
 
 def _by_group_and_score(group: Tensor, scores: Tensor) -> Tensor:
-    """The order by group, then by falling score; ties keep their order.
+    """The order by group, then by descending score; ties keep their order.
 
     One sort of integers: the bits of non-negative floats are ordered as the floats are.
     """
-    falling = torch.iinfo(torch.int32).max - scores.contiguous().view(torch.int32).long()
-    return ((group << 32) + falling).argsort(stable=True)
+    descending = torch.iinfo(torch.int32).max - scores.contiguous().view(torch.int32).long()
+    return ((group << 32) + descending).argsort(stable=True)

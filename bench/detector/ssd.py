@@ -132,7 +132,7 @@ class SSD(nn.Module):
                 nn.init.zeros_(layer.bias)
         if self.spec.initialisation == "caffe":
             return
-        # Otherwise the first loss is that of nine thousand undecided priors, nearly all of them background
+        # Otherwise all ~9,000 priors start undecided between classes, although nearly all are background
         odds = (1 - self.spec.object_probability) / (self.spec.object_probability / self.spec.classes)
         for head in self.class_heads:
             with torch.no_grad():
@@ -147,7 +147,9 @@ class SSD(nn.Module):
             with torch.no_grad():
                 sides = tuple(level.shape[-1] for level in self.feature_maps(torch.zeros(1, 3, side, side)))
         except (RuntimeError, AssertionError) as error:  # the network may want one size, or multiples of 32
-            raise UserError(f"--backbone {self.spec.backbone}: does not take {side} pixels ({error})") from error
+            raise UserError(
+                f"--backbone {self.spec.backbone}: does not accept {side} x {side} input ({error})"
+            ) from error
         self.train(was_training)
         if sides != self.spec.feature_maps:
             raise UserError(

@@ -76,8 +76,8 @@ def check_taken(model: nn.Module, taken: Sequence[str], weights: str) -> None:
     if left:
         theirs = _ours(read_state(Path(weights)), weights)
         named = "; ".join(
-            f"{name} is {tuple(model.state_dict()[name].shape)} and in the file "
-            + (str(tuple(theirs[name].shape)) if name in theirs else "missing")
+            f"{name} has shape {tuple(model.state_dict()[name].shape)}, but "
+            + (f"{tuple(theirs[name].shape)} in the file" if name in theirs else "is missing in the file")
             for name in left[:SHOWN]
         )
         raise UserError(

@@ -50,7 +50,7 @@ def load_tensors(
     ]
     if missing:
         raise UserError(
-            f"--weights {weights}: {len(missing)} of {len(own)} tensors are missing or of another shape, "
-            f"first {', '.join(missing[:5])}"
+            f"--weights {weights}: {len(missing)} of {len(own)} tensors are missing or have a different shape: "
+            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
         )
     network.load_state_dict({name: state.get(name, value) for name, value in own.items()})

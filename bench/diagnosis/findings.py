@@ -56,7 +56,7 @@ def findings(diagnosis: Diagnosis) -> list[Finding]:
         *_suppression(diagnosis),
         *_classes(diagnosis),
         *_trust(diagnosis),
-        *_hardship(diagnosis),
+        *_difficult_conditions(diagnosis),
     ]
     return sorted(unsorted, key=lambda each: (SEVERITIES.index(each.severity), -each.share))
 
@@ -82,15 +82,15 @@ def _anchors(diagnosis: Diagnosis) -> Iterator[Finding]:
         return
     gain = numbers["fitted"] - numbers["given"]
     better = gain >= NOTABLE / 2
-    tuned = "tuned anchors raise that to {fitted:.1%}" if better else "tuned anchors hardly change that: {fitted:.1%}"
+    change = "raise that to" if better else "hardly change that:"
     yield Finding(
         kind="priors-miss",
         severity=_severity(missed),
         share=missed,
         template="Only {given:.1%} of the {objects} validation objects have a prior with IoU ≥ {threshold}; each of "
-        f"the others trains a single, badly fitting prior; {tuned}{in_views}",
+        f"the others is assigned only one, poorly fitting prior; fitted anchors {change} {{fitted:.1%}}{in_views}",
         numbers=numbers,
-        remedy="try the axis anchors" if better else "use a larger input or tiles; other anchors cannot help",
+        remedy="try the `anchors` axis" if better else "use a larger input or tiles; other anchors would help little",
     )
     lone, fitted_lone = (table["views"]["all"]["lone"] / views for table in (given, fitted))
     if fitted_lone > lone:
@@ -98,15 +98,16 @@ def _anchors(diagnosis: Diagnosis) -> Iterator[Finding]:
             kind="tuned-anchors-thin",
             severity="minor",
             share=fitted_lone,
-            template="Tuned anchors leave more objects with at most one prior: {fitted_lone:.1%} in augmented training "
-            "views, {lone:.1%} now; on average an object has {fitted_priors:.1f} priors, {priors:.1f} now",
+            template="Fitted anchors raise the share of objects with at most one prior from {lone:.1%} to "
+            "{fitted_lone:.1%} (augmented training views); the mean number of priors per object goes from "
+            "{priors:.1f} to {fitted_priors:.1f}",
             numbers={
                 "lone": lone,
                 "fitted_lone": fitted_lone,
                 "priors": given["views"]["all"]["priors_mean"],
                 "fitted_priors": fitted["views"]["all"]["priors_mean"],
             },
-            remedy="run the axis anchors; the matched share alone does not show whether it helps",
+            remedy="run the `anchors` axis; the matched share alone does not show whether it helps",
         )
 
 
@@ -118,19 +119,19 @@ def _well_matched(numbers: Mapping[str, float], in_views: str) -> Finding:
             severity="minor",
             share=1 - numbers["given_views"],
             template="The priors fit whole images: {given:.1%} of the {objects} validation objects have a prior with "
-            "IoU ≥ {threshold} ({fitted:.1%} with tuned anchors). In augmented training views objects are often "
-            "smaller, and only {given_views:.1%} have one; tuned anchors raise that to {fitted_views:.1%}",
+            "IoU ≥ {threshold} ({fitted:.1%} with fitted anchors). In augmented training views objects are often "
+            "smaller, and only {given_views:.1%} have one; fitted anchors raise that to {fitted_views:.1%}",
             numbers=numbers,
-            remedy="run the axis anchors to see whether more matched objects in training help",
+            remedy="run the `anchors` axis to see whether more matched objects in training help",
         )
     return Finding(
         kind="priors-fit",
         severity="fine",
         share=1 - numbers["given"],
         template="The priors are not the problem: {given:.1%} of the {objects} validation objects have one with IoU "
-        "≥ {threshold}; with tuned anchors {fitted:.1%}" + in_views,
+        "≥ {threshold}; with fitted anchors {fitted:.1%}" + in_views,
         numbers=numbers,
-        remedy="expect little from the axis anchors",
+        remedy="expect little from the `anchors` axis",
     )
 
 
@@ -155,7 +156,7 @@ def _small(diagnosis: Diagnosis) -> Iterator[Finding]:
             "where the finest map has a cell every {step} pixels: expect to miss most of them"
             + (", and AP_small near zero ({lost:.1%} of its objects are this small)" if lost >= MOSTLY else ""),
             numbers=common | {"tiny": tiny / objects, "limit": NETWORK_SIDES[0], "step": step, "lost": lost},
-            remedy="cut the photographs into tiles or crop them; the axes fpn and anchors help only a little",
+            remedy="cut the photographs into tiles or crop them; the `fpn` and `anchors` axes help only a little",
         )
     if shrunk / objects >= NOTABLE:
         yield Finding(
@@ -166,12 +167,12 @@ def _small(diagnosis: Diagnosis) -> Iterator[Finding]:
             "{limit} × {limit} pixels) at the network's {size} × {size}: the network sees small objects, and AP counts "
             "them as medium or large",
             numbers=common | {"shrunk": shrunk / objects, "limit": NETWORK_SIDES[1]},
-            remedy="also read AP by size at the network (tables/sizes); use tiles or closer crops; try the axis fpn",
+            remedy="also read AP by size at the network (tables/sizes); use tiles or closer crops; try the `fpn` axis",
         )
 
 
 def _suppression(diagnosis: Diagnosis) -> Iterator[Finding]:
-    """Objects that the detector's post-processing must lose."""
+    """Objects that the detector's post-processing is bound to remove."""
     crowding = diagnosis.crowding["val"]
     objects = crowding["objects"]
     if not objects:
@@ -209,7 +210,7 @@ def _suppression(diagnosis: Diagnosis) -> Iterator[Finding]:
                 "most": diagnosis.detector["detections_per_image"],
                 "bound": 1 - beyond / objects,
             },
-            remedy="cut the photographs into tiles, or raise `detections_per_image` in your own axis",
+            remedy="cut the photographs into tiles, or raise `detections_per_image` in an axis of your own",
         )
 
 
@@ -273,7 +274,8 @@ def _trust(diagnosis: Diagnosis) -> Iterator[Finding]:
             template="{count} of {images} validation images ({share:.1%}) are near-duplicates of training images: AP "
             "on them measures memorisation",
             numbers={"count": len(diagnosis.leaking), "images": images, "share": share},
-            remedy="remove them from one side, or give no lists: the built-in split keeps near-duplicates together",
+            remedy="remove them from one side, or remove the split lists: the built-in split keeps near-duplicates "
+            "together",
         )
     boxes = sum(side["boxes"] for side in diagnosis.sides.values())
     suspicious = sum(side["boxes"] for side in diagnosis.suspects.values())
@@ -307,7 +309,7 @@ def _trust(diagnosis: Diagnosis) -> Iterator[Finding]:
         )
 
 
-def _hardship(diagnosis: Diagnosis) -> Iterator[Finding]:
+def _difficult_conditions(diagnosis: Diagnosis) -> Iterator[Finding]:
     """Conditions that make objects harder to find, by an unknown amount."""
     truncated, occluded, stated_truncated, stated_occluded = (
         sum(side[key] for side in diagnosis.conditions.values())
@@ -345,7 +347,7 @@ _SUSPECT = {
     "annotated_twice": "perhaps drawn twice",
     "two_classes": "of two classes at once",
     "covers_image": "as large as their image",
-    "unseen": "under a pixel at the network",
+    "unseen": "with a side under one pixel at the network's resolution",
     "very_long": "very long",
 }
 

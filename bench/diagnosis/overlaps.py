@@ -1,4 +1,4 @@
-"""Overlapping objects: how crowded the images are, and which objects non-maximum suppression must lose."""
+"""Overlapping objects: how crowded the images are, and which objects non-maximum suppression is bound to remove."""
 
 from __future__ import annotations
 

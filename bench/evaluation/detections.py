@@ -1,4 +1,4 @@
-"""The final boxes of a detector on a whole split, the input of all measures."""
+"""The final boxes of a detector on a whole split, the input of all metrics."""
 
 from __future__ import annotations
 

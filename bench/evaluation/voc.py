@@ -54,7 +54,7 @@ def voc_average_precision(index: ImageIndex, detections: Detections) -> VocPreci
 
     The IoU is the devkit's: coordinates are pixel indices, including the last pixel, so widths are x2 - x1 + 1. This is
     right for VOC's files, whose coordinates the index keeps as written. In data whose coordinates are edges, every box
-    becomes a pixel larger, but the measure stays the same for all data.
+    becomes a pixel larger, but the metric stays the same for all data.
     Raises ValueError if detections have images or classes that are not in `index`.
     """
     check_rows(index, detections)

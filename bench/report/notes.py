@@ -73,13 +73,14 @@ def machine_differences(run: Run) -> tuple[str, ...]:
     rows: dict[str, list[str]] = {}
     for cell, record in run.done():
         device = (record.get("environment") or {}).get("device") or {}
-        text = ", ".join(str(device[part]) for part in ("name", "threads") if device.get(part) is not None)
+        threads = f"{device['threads']} threads" if device.get("threads") is not None else ""
+        text = ", ".join(part for part in (text_of(device.get("name")), threads) if part)
         seed = f" (seed {cell.seed})" if len(run.seeds) > 1 else ""
         rows.setdefault(text or "an unnamed machine", []).append(f"{cell.variant}{seed}")
     if len(rows) < 2:
         return ()
-    listed = "; ".join(f"{', '.join(names)}: {machine}" for machine, names in rows.items())
-    return (f"Speeds and times come from different machines (name, threads) and are not comparable: {listed}",)
+    listed = "; ".join(f"{machine}: {', '.join(names)}" for machine, names in rows.items())
+    return (f"Speeds and times were measured on different machines and are not comparable. {listed}",)
 
 
 def timing_noise(run: Run) -> tuple[str, ...]:
@@ -97,7 +98,7 @@ def timing_noise(run: Run) -> tuple[str, ...]:
     fastest, slowest = min(worst, key=worst.__getitem__), max(worst, key=worst.__getitem__)
     return (
         f"Speeds and times are unreliable: {fastest} and {slowest} are networks of equal size but took "
-        f"{worst[fastest]:.3g} and {worst[slowest]:.3g} ms per image; other processes used the machine",
+        f"{worst[fastest]:.3g} and {worst[slowest]:.3g} ms per image; other processes were probably running",
     )
 
 

@@ -32,16 +32,16 @@ from bench.storage.atomic import write_text
 # What to look at next, by the size with the lowest AP.
 SIZE_HINTS = {
     "small": "next, try more input pixels per object (tiles, a larger input)",
-    **dict.fromkeys(("medium", "large"), "next, check the plot of priors over ground truths and the learning curves"),
+    **dict.fromkeys(("medium", "large"), "next, check the plot of priors and ground truths and the learning curves"),
 }
 # Where to look, by the costliest error type. Not what would help, because that was not measured.
 ERROR_HINTS = {
     "classification": "objects are found but misclassified: check the confusion matrix and the labels",
-    "localisation": "objects are found but poorly localised: check AP over the IoU threshold",
+    "localisation": "objects are found but poorly localised: check AP against the IoU threshold",
     "both": "boxes have the wrong class and the wrong position: check the learning curves",
     "duplicate": "objects are detected more than once: check the threshold of non-maximum suppression",
     "background": "detections lie where nothing is annotated: check for missing annotations",
-    "missed": "objects are not found at all: check their sizes and the priors over ground truths",
+    "missed": "objects are not found at all: check their sizes and the plot of priors and ground truths",
 }
 FEW_OBJECTS = 30  # below this, a single object changes recall by more than three points
 
@@ -157,7 +157,7 @@ def _main_effects(main: pd.DataFrame) -> list[Sentence]:
         for reason in dict.fromkeys(method for _, method in absences):
             names = ", ".join(contrast for contrast, method in absences if method == reason)
             items.append([Name(names), " (", Name(reason.removeprefix("none: ")), ")"])
-        sentences.append(Sentence.of(["Inconclusive, so no claim: ", *_joined(items)]))
+        sentences.append(Sentence.of(["Inconclusive: ", *_joined(items)]))
     return sentences
 
 
@@ -165,15 +165,15 @@ def _not_clear(row: pd.Series) -> list[Part]:
     if pd.isna(row["low"]):
         return [_effect(row, "effect"), " points (no interval: ", Name(str(row["method"]).removeprefix("none: ")), ")"]
     interval = _interval(row)
-    return interval if row["p"] >= LEVEL else [*interval, ", not significant among all main effects"]
+    return interval if row["p"] >= LEVEL else [*interval, ", not significant after adjusting for all main effects"]
 
 
 def _further_effects(rows: pd.DataFrame) -> list[Sentence]:
     """Clear interactions and controls."""
     sentences = []
     for kind, words in (
-        ("interaction", ", effects on AP depend on each other (exploratory, unadjusted intervals): "),
-        ("control", ", controls differ from the baseline (exploratory, unadjusted intervals): AP "),
+        ("interaction", ", these axes interact in their effect on AP (exploratory, unadjusted intervals): "),
+        ("control", ", AP differs from the baseline in these controls (exploratory, unadjusted intervals): "),
     ):
         clear = [row for _, row in rows[rows["kind"] == kind].iterrows() if _is_clear(row)]
         if not clear:
@@ -202,7 +202,12 @@ def _cost(run: Run, rows: _Rows, effects: pd.DataFrame) -> list[Sentence]:
     if baseline is None or not alone or not rows.has(baseline, *needed):
         return []
     listed = _joined([[Name(variant), " ", *_costs_of(rows, variant)] for variant in alone])
-    parts: list[Part] = ["Measured cost of each axis alone: ", *listed, "; baseline ", *_costs_of(rows, baseline)]
+    parts: list[Part] = [
+        "Speed, size and training time with each axis alone: ",
+        *listed,
+        "; baseline ",
+        *_costs_of(rows, baseline),
+    ]
     timed = effects[(effects["unit"] != FRACTION) & (effects["kind"] == "main effect")]
     if (timed["method"] != STUDENT).all():
         parts.append("; times were measured once and have no interval")
@@ -240,8 +245,8 @@ def _pareto(rows: _Rows) -> list[Sentence]:
             for variant in map(str, ordered.index[~beaten])
         ]
     )
-    opening = "For a latency budget, choose the last of these that fits; in measured median latency at batch size one "
-    return [Sentence.of([opening, "and AP, no variant beats them in both: ", *listed])]
+    opening = "No variant beats these in both AP and median latency (batch size one), fastest first; choose the last "
+    return [Sentence.of([opening, "one within your latency budget: ", *listed])]
 
 
 def _costliest_errors(errors: pd.DataFrame, best: str) -> list[Sentence]:
@@ -270,9 +275,9 @@ def _weakest_size(rows: _Rows, best: str) -> list[Sentence]:
     if len(sizes) < 2:
         return []
     weakest = min(sizes, key=lambda size: float(rows.value(best, f"AP_{size}")))
-    parts: list[Part] = ["By object size, the lowest AP of ", Name(best), f" is that of {weakest} objects ("]
+    parts: list[Part] = [Name(best), f" has its lowest AP on {weakest} objects ("]
     for place, size in enumerate(sorted(sizes, key=lambda size: size != weakest)):
-        parts += [f", {size} " if place else f"AP of {size} "]
+        parts += [f", {size}: " if place else f"{size}: "]
         parts += [rows.cite(best, f"AP_{size}"), " on ", rows.cite(best, f"ground_truths_{size}"), " ground truths"]
     few = rows.value(best, f"ground_truths_{weakest}") < FEW_OBJECTS
     return [Sentence.of([*parts, "); ", "too few objects to say much" if few else SIZE_HINTS[weakest]])]
@@ -286,8 +291,8 @@ def _seeds(run: Run, main: pd.DataFrame) -> list[Sentence]:
         return [
             Sentence.of(
                 [
-                    "One seed says nothing about retraining; how many seeds a difference of this size needs follows "
-                    "from the spread of several, so train with three seeds (--seeds)"
+                    "One seed cannot show how much results vary between trainings. Train with three or more (--seeds) "
+                    "to estimate this and the seeds needed"
                 ]
             )
         ]

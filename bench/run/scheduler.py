@@ -168,7 +168,7 @@ def _supervise_elsewhere(job: CellJob, retries: int) -> str:
     """`supervise` in a worker of a cluster, which shares the run's folder but not our memory."""
     if multiprocessing.current_process().daemon:
         raise UserError(
-            "this Dask worker must not start processes, but every cell needs its own process: start workers with "
+            "this Dask worker is daemonic and cannot start processes, but every cell needs its own: start workers with "
             "--no-nanny, or set DASK_DISTRIBUTED__WORKER__DAEMON=False in their environment"
         )
     return supervise(job, retries, (job.run / STOP).exists)

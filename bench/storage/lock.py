@@ -103,7 +103,10 @@ def _acquire(path: Path, warn: Callable[[str], None]) -> int:
             if locked is None:
                 warn(f"{path.parent} is on a file system without locks: do not start two runs in it at once")
             if previous is not None:
-                warn(f"{path.parent} is taken over from {previous}, which ended without releasing it")
+                warn(
+                    f"taking over {path.parent}: process {previous.pid} on {previous.host}, which held it since "
+                    f"{previous.since}, ended without releasing it"
+                )
             _write_owner(descriptor, path)
         except BaseException:
             os.close(descriptor)

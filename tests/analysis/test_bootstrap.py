@@ -53,7 +53,7 @@ def test_unit_weights_give_pycocotools_metrics() -> None:
         for bucket in SIZES:
             network = evaluation.accuracy[f"AP_{bucket}_network"]
             largest = max(largest, abs(figures[f"AP_{bucket}_network", ""][0] - network) if network is not None else 0)
-    print(f"largest difference to pycocotools: {largest:.3g}")
+    print(f"largest difference from pycocotools: {largest:.3g}")
     assert largest < 1e-12
 
 

@@ -23,7 +23,7 @@ MEASURES = [
 
 
 def effects_of(folder: Path, **only: str) -> Any:
-    """Rows of one measure (default: AP of all classes), indexed by contrast."""
+    """Rows of one metric (default: AP of all classes), indexed by contrast."""
     frame = effects_frame(load_run(folder))
     for name, value in ({"measure": "AP", "class": ""} | only).items():
         frame = frame[frame[name] == value]

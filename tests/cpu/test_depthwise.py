@@ -66,7 +66,7 @@ def test_it_computes_what_torch_computes(
     assert y.is_contiguous(memory_format=torch.channels_last)
     pairs = zip((y.detach(), *ours), (expected.detach(), *theirs), strict=True)
     errors = [relative_error(found, right.float()) for found, right in pairs]
-    print(f"largest relative difference to torch in float64 {max(errors):.1e}")
+    print(f"largest relative difference from torch in float64 {max(errors):.1e}")
     assert max(errors) < 2e-6
 
 
@@ -99,7 +99,7 @@ def test_in_bfloat16_only_outputs_are_rounded(
         differs = float((found != right.bfloat16()).double().mean())
         errors.append(float(((found - right).abs() / right.abs().clamp(min=1e-2)).max()))
         assert differs < 1e-3
-    print(f"largest relative difference to torch in float64: weights' {errors[0]:.1e}, of bfloat16 {max(errors):.1e}")
+    print(f"largest relative difference from torch in float64: weights' {errors[0]:.1e}, of bfloat16 {max(errors):.1e}")
     assert errors[0] < 2e-6
     assert max(errors) < 2**-7
 

@@ -78,7 +78,7 @@ def test_it_computes_what_torch_computes(
     y = computed(x, lay_out(*weights, x.dtype), **options)
     assert y.is_contiguous(memory_format=torch.channels_last)
     error = relative_error(y, reference(x, weights, **options).float())
-    print(f"largest relative difference to torch in float64 {error:.1e}")
+    print(f"largest relative difference from torch in float64 {error:.1e}")
     assert error < 2e-6
 
 

@@ -45,7 +45,7 @@ def test_it_computes_what_torch_computes(
     assert winograd_inputs == [channels[0]]
     assert y.is_contiguous(memory_format=torch.channels_last)
     error = relative_error(y.double(), expected.relu() if relu else expected)
-    print(f"largest relative difference to torch in float64 {error:.1e}")
+    print(f"largest relative difference from torch in float64 {error:.1e}")
     assert error < 2e-6
 
 
@@ -82,7 +82,7 @@ def test_gradients_equal_torch(
     assert winograd_inputs == list(channels)  # the gradient of the input is a convolution too
     expected = gradients(plain.double(), x.double(), gradient, relu=relu)
     errors = [relative_error(*pair) for pair in zip(found, expected, strict=True)]
-    print(f"largest relative difference to torch in float64 {max(errors):.1e}")
+    print(f"largest relative difference from torch in float64 {max(errors):.1e}")
     assert len(errors) == 3
     assert max(errors) < 5e-6
 

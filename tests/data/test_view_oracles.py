@@ -122,7 +122,7 @@ def test_pixels_equal_torchvisions_transforms(move: str) -> None:
         assert inside == (0, 0, SIZE, SIZE)
         difference = np.abs(ours[within, within].astype(int) - expected[within, within].astype(int))
         largest = max(largest, int(difference.max()))
-    print(f"{move}: largest difference to torchvision {largest} of 255")
+    print(f"{move}: largest difference from torchvision {largest} of 255")
     assert largest <= 1
 
 

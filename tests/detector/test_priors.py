@@ -48,7 +48,7 @@ def test_coco_preset_equals_torchvisions_generator() -> None:
     corners = generator(images, [torch.zeros(1, 1, side, side) for side in SIDES])[0] / 300
     theirs = torch.cat(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), dim=1)
     largest = float((prior_boxes(detector(preset_shapes("coco"))) - theirs).abs().max())
-    print(f"coco: largest difference to torchvision's generator {largest:.1e} of the image")
+    print(f"coco: largest difference from torchvision's generator {largest:.1e} of the image")
     assert largest <= 1e-6
 
 
@@ -60,7 +60,7 @@ def test_unclipped_coco_preset_equals_torchvisions_generator(monkeypatch: pytest
     corners = generator(images, [torch.zeros(1, 1, side, side) for side in SIDES])[0] / 300
     ours = to_corners(prior_boxes(detector(preset_shapes("coco"))))
     largest = float((ours - corners).abs().max())
-    print(f"coco unclipped: largest difference to torchvision's generator {largest:.1e} of the image")
+    print(f"coco unclipped: largest difference from torchvision's generator {largest:.1e} of the image")
     assert largest <= 1e-6
 
 
@@ -80,7 +80,7 @@ def test_voc_preset_equals_caffes_prior_box_layer() -> None:
     assert len(expected) == 8732
     ours = prior_boxes(detector(preset_shapes("voc"))).double()
     largest = float((ours - torch.tensor(expected, dtype=torch.float64) / 300).abs().max())
-    print(f"voc: largest difference to Caffe's formulas {largest:.1e} of the image")
+    print(f"voc: largest difference from Caffe's formulas {largest:.1e} of the image")
     assert largest <= 1e-6
 
 

@@ -65,7 +65,7 @@ def test_any_network_with_the_right_strides_works(name: str, channels: list[int]
     ("name", "weights", "message"),
     [
         ("resnet1", "none", "neither efficientnet_lite0 nor vgg16 nor a timm network"),
-        ("test_vit", "none", r"strides \[16, 16, 16\]"),
+        ("test_vit", "none", r"no feature map of stride 8 or 32 \(only \[16, 16, 16\]\)"),
         (tiny.NAME, "nowhere.pth", "not a file of tensors"),
     ],
 )
@@ -76,7 +76,7 @@ def test_impossible_backbones_are_errors(name: str, weights: str, message: str) 
 
 def test_weights_of_another_network_are_an_error(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"tensors are missing or of another shape, first conv_stem.weight"):
+    with pytest.raises(UserError, match=r"tensors are missing or have a different shape: conv_stem.weight"):
         Backbone(tiny.NAME, str(tmp_path / "other.pth"))
 
 

@@ -96,7 +96,7 @@ def test_with_a_pyramid_levels_are_transferred_but_heads_are_not(ours: SSD, dete
 def test_incompatible_tensors_are_named(published: Path, detector: DetectorSpec, tmp_path: Path) -> None:
     one_shape = ((0.1, 0.1),)
     other = SSD(replace(detector, priors=(one_shape, *detector.priors[1:])), seed=0)
-    with pytest.raises(UserError, match=r"4 tensors .*class_heads\.0\.weight is \(4, 512, 3, 3\) and in"):
+    with pytest.raises(UserError, match=r"4 tensors .*class_heads\.0\.weight has shape \(4, 512, 3, 3\), but"):
         check_taken(other, other.taken_over, detector.weights)
     state: dict[str, Tensor] = torch.load(published, weights_only=True)
     torch.save({name: value for name, value in state.items() if "head" not in name}, tmp_path / "headless.pth")

@@ -114,7 +114,7 @@ def test_missing_priors_are_reported_with_the_effect_of_fitting(hard: Diagnosis)
         views = hard.matchable[name]["views"]["all"]
         assert found.numbers[f"{name}_views"] == views["matched"] / views["objects"]
     assert found.share == 1 - found.numbers["given"]  # type: ignore[operator]
-    assert "tuned anchors raise that to" in found.sentence and found.remedy == "try the axis anchors"
+    assert "fitted anchors raise that to" in found.sentence and found.remedy == "try the `anchors` axis"
 
 
 def easy() -> ImageIndex:
@@ -134,7 +134,7 @@ def test_priors_that_miss_training_views_are_reported() -> None:
         diagnosis.matchable[priors]["views"]["all"] |= {"objects": 100, "matched": share, "lone": 0}
     [found] = findings(diagnosis)
     assert (found.kind, found.severity, found.share) == ("priors-miss-views", "minor", 0.4)
-    assert "only 60.0% have one; tuned anchors raise that to 66.0%" in found.sentence
+    assert "only 60.0% have one; fitted anchors raise that to 66.0%" in found.sentence
     diagnosis.matchable["fitted"]["views"]["all"]["matched"] = 64
     assert [each.kind for each in findings(diagnosis)] == ["priors-fit"]
 

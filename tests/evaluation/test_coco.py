@@ -50,7 +50,7 @@ def assert_as_plain(index: ImageIndex, detections: Detections, folder: Path) -> 
     ours, expected = [accuracy[name] for name in STATS], none_for_missing(plain.stats)
     assert [value is None for value in ours] == [value is None for value in expected]
     differences = [abs(a - b) for a, b in zip(ours, expected, strict=True) if a is not None and b is not None]
-    print(f"largest difference to plain pycocotools {max(differences, default=0.0)} in {len(differences)} figures")
+    print(f"largest difference from plain pycocotools {max(differences, default=0.0)} in {len(differences)} figures")
     assert ours == expected
     for column, category in enumerate(sorted(index.category_ids.tolist())):
         name = index.classes[index.category_ids.tolist().index(category)]
@@ -198,7 +198,7 @@ def test_conditions_equal_plain_pycocotools_with_other_objects_ignored(seed: int
         if figures[0] is not None:
             again = np.nanmean(average_precision(evaluation.matches, area=name))
             assert again == pytest.approx(figures[0], abs=1e-12)
-    print(f"largest difference to plain pycocotools: {max(differences)}")
+    print(f"largest difference from plain pycocotools: {max(differences)}")
 
 
 def test_unmatched_detections_are_wrong_in_every_condition() -> None:

@@ -41,7 +41,7 @@ def test_a_perfect_detector_scores_one_and_an_empty_one_zero(seed: int) -> None:
             assert (own["AP"] is not None) == present, name
             figures += [own["AP"], own["AP50"]] if present else []
         differences.append(max(abs(value - expected) for value in figures))
-    print(f"largest difference to 1 and to 0: {max(differences)}")
+    print(f"largest difference from 1 and from 0: {max(differences)}")
     assert max(differences) < 1e-12
 
 
@@ -73,7 +73,7 @@ def test_graded_shifts_have_the_ap_of_their_recalls() -> None:
     right = (iou[:, None] >= THRESHOLDS).sum(axis=0)
     expected = np.where(right > 0, (100 * right) // count + 1, 0) / 101
     difference = abs(accuracy["AP"] - expected.mean())
-    print(f"AP {accuracy['AP']:.6f}, largest difference to the closed form {difference:.1e}")
+    print(f"AP {accuracy['AP']:.6f}, largest difference from the closed form {difference:.1e}")
     assert difference < 1e-12
     assert accuracy["AP50"] == pytest.approx(expected[0], abs=1e-12)
     assert 0.2 < accuracy["AP"] < 0.8

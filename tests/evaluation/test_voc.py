@@ -75,7 +75,7 @@ def devkit(index: ImageIndex, detections: Detections, label: int) -> tuple[float
 
 
 def largest_difference(index: ImageIndex, detections: Detections) -> float:
-    """Between ours and the reference, over classes and measures; fails if only one of them is missing."""
+    """Between ours and the reference, over classes and metrics; fails if only one of them is missing."""
     ours = voc_average_precision(index, detections)
     largest = 0.0
     for label in range(len(index.classes)):
@@ -121,7 +121,7 @@ def crowded_set(rng: np.random.Generator, images: int, per_image: int) -> tuple[
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(0, 6), per_image=st.integers(0, 12))
 def test_ap_equals_the_devkits_rules(seed: int, images: int, per_image: int) -> None:
     index, detections = crowded_set(np.random.default_rng(seed), images, per_image)
-    print(f"largest difference to the devkit's rules: {largest_difference(index, detections)}")
+    print(f"largest difference from the devkit's rules: {largest_difference(index, detections)}")
 
 
 def test_the_random_sets_exercise_every_rule() -> None:

@@ -69,7 +69,7 @@ def test_a_killed_owner_locks_nobody_out(held: subprocess.Popen[str], tmp_path: 
     with lock_run_folder(tmp_path / "run", said.append):
         assert json.loads((tmp_path / "run" / LOCK).read_text())["pid"] == os.getpid()
     (sentence,) = said
-    assert f"taken over from process {held.pid} on " in sentence
+    assert sentence.startswith(f"taking over {tmp_path / 'run'}: process {held.pid} on ")
 
 
 def test_a_released_folder_is_free_without_a_warning(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_without_locks_the_process_of_the_owner_decides(tmp_path: Path, monkeypa
     with lock_run_folder(tmp_path / "run", said.append):
         pass
     assert "without locks" in said[0]
-    assert f"taken over from process {process.pid}" in said[1]
+    assert said[1].startswith("taking over ") and f": process {process.pid} on " in said[1]
 
 
 def test_without_locks_an_owner_elsewhere_counts_as_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def object_sizes(content: Mapping[str, Any]) -> Figure:
 
 
 def object_shapes(content: Mapping[str, Any]) -> Figure:
-    """Width and height of validation objects at the network input, with the given priors and the tuned ones."""
+    """Width and height of validation objects at the network input, with the given and the fitted priors."""
     detector, matchable = content["detector"], content["matchable"]
     truth = pd.DataFrame(np.array(content["sizes"]["val"]["shapes"]).reshape(-1, 2), columns=["width", "height"])
     figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
@@ -84,7 +84,7 @@ def object_shapes(content: Mapping[str, Any]) -> Figure:
         shapes = shapes_frame(detector[priors], detector["feature_maps"], detector["size"])
         sets.append(
             PriorSet(
-                variant=f"priors {content['priors']}" if key == "given" else "tuned to the training split",
+                variant=f"priors {content['priors']}" if key == "given" else "fitted to the training split",
                 size=detector["size"],
                 shapes=shapes,
                 threshold=matchable["threshold"],

@@ -16,7 +16,7 @@ MAX_TRUTHS = 4000  # ground truths shown; more would be a solid cloud
 
 
 def priors_over_ground_truths(run: Run) -> Figure:
-    """The priors of each level over the validation ground truths, with and without tuned priors.
+    """The priors of each level and the validation ground truths, with and without fitted priors.
 
     Width and height in pixels at the network input, on logarithmic axes, because IoU depends on ratios. One panel if no
     finished variant changes the priors.

@@ -46,7 +46,7 @@ def ablation_table(run: Run) -> Table:
         after_ap = 1 + len(run.axes) + 1
         headings.insert(after_ap, Heading(name="AP_delta", text="ΔAP", group="AP"))
         columns.insert(after_ap, [Entry(text) for text in _deltas(run)])
-    delta = f" ΔAP: difference to {run.baseline} in percentage points, same seeds." if run.baseline else ""
+    delta = f" ΔAP: difference from {run.baseline} in percentage points, same seeds." if run.baseline else ""
     return Table(
         name="ablation",
         caption=f"Ablation on {subject(run)}. AP in percent (COCO, mean over IoU .50 to .95); small, medium and large "

@@ -19,9 +19,9 @@ def conditions_table(run: Run) -> Table:
         run,
         name="conditions",
         caption=f"AP and recall of truncated and occluded objects on {subject(run)}, in percent. AR100: recall with "
-        "100 detections per image and class. n: ground truths; those of another or an unknown condition are ignored. "
-        "An unmatched detection is a false positive in every condition, so the rarer condition has the lower AP at "
-        "equal recall: compare AP between variants, and AR between conditions.",
+        "100 detections per image and class. n: ground truths; objects in the other condition, or whose condition is "
+        "unknown, are ignored. An unmatched detection is a false positive in every condition, so the rarer condition "
+        "has the lower AP at equal recall: compare AP between variants, and AR between conditions.",
         metrics=[f"{measure}_{name}" for measure in ("AP", "AR") for name in CONDITIONS],
         counts=[f"ground_truths_{name}" for name in CONDITIONS],
         notes=_not_annotated(run),

@@ -100,7 +100,7 @@ def _classes(content: Mapping[str, Any]) -> Table:
         "classes",
         "Classes, the rarest in validation first: objects and images (in validation only scored ones), median side at "
         "the network input, validation objects matched by the given and by the tuned priors, and objects that "
-        "non-maximum suppression must lose.",
+        "non-maximum suppression is bound to remove.",
         [
             *("class", "train\nobjects", "train\nimages", "val\nobjects", "val\nimages", "side\npixels"),
             *("matched\n%", "tuned:\nmatched %", "lost"),

@@ -62,13 +62,14 @@ def remarks(effects: pd.DataFrame) -> tuple[str, ...]:
     if (primary["method"] == BOOTSTRAP).any():
         notes.append(
             "One seed: intervals are over images and cover these trained models only. Retraining adds variation. "
-            "Measuring the effect of a remedy, and the number of seeds it needs, takes several seeds (--seeds 3)."
+            "Several seeds (--seeds 3) are needed to measure a remedy's effect and to estimate how many seeds it takes."
         )
     for _, row in primary[(primary["method"] == STUDENT) & (primary["verdict"] == NO_CLAIM)].iterrows():
         needed = row["seeds_needed"]
         count = f"more than {MAX_SEEDS}" if pd.isna(needed) else f"about {needed:.0f}"
         # Holm may require more seeds than a single test.
-        caveat = "" if pd.isna(needed) or needed > row["n"] else " in a single test, but not among all main effects"
+        single = not pd.isna(needed) and needed <= row["n"]
+        caveat = " for a single test, and more after adjusting for all main effects" if single else ""
         notes.append(
             f"{row['contrast']}: {row['n']} seeds are too few to tell. Detecting the observed difference "
             f"({points(row['effect'])} points of AP) would need {count} seeds{caveat}, assuming the same spread "

@@ -19,9 +19,9 @@ def error_differences_table(run: Run, errors: pd.DataFrame) -> Table:
     reasons = dict.fromkeys(method for method in shown["method"] if method not in (BOOTSTRAP, STUDENT) and method)
     return Table(
         name="error_differences",
-        caption=f"Errors fixed by the variants on {subject(run)}: cost of each error type in points of AP50 minus that "
-        f"of {run.baseline or 'the baseline'}, same seeds. Negative: the type costs less than in the baseline. 95% "
-        "intervals, not adjusted for multiple comparisons: exploratory.",
+        caption=f"Change in error cost relative to the baseline on {subject(run)}: cost of each error type in points "
+        f"of AP50 minus that of {run.baseline or 'the baseline'}, same seeds. Negative: the type costs less than in "
+        "the baseline. 95% intervals, not adjusted for multiple comparisons: exploratory.",
         frame=with_integers(frame, INTEGERS),
         headings=(
             Heading(name="variant", text="variant", left=True),

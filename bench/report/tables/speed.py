@@ -117,7 +117,7 @@ def speed_tables(content: Mapping[str, Any]) -> list[Table]:
         tables += [
             _table(
                 "comparison",
-                "torchvision's SSD, as shipped and tuned (our precision, channels last, fused optimizer), and ours, on "
+                "torchvision's SSD, as shipped and tuned (our precision, channels last, fused optimiser), and ours, on "
                 f"{subject}. Median and interquartile range of n interleaved calls; times as fast: relative to "
                 f"torchvision as shipped{_INTERVAL}; classes: outputs including background; inference: preprocessed "
                 "tensors to final boxes; ceiling: GFLOP/s of one large dense convolution "

@@ -106,12 +106,15 @@ def _base(options: RunOptions, data: Dataset) -> Specification:
 def _check_numerics(numerics: Numerics, options: RunOptions, device: str, out: Path) -> None:
     """Raise UserError if the options ask for another device or other kernels than the run in `out` has."""
     if numerics.device != device and options.device != "auto":
-        raise UserError(f"{out} was run with --device {numerics.device}; give --device {device} an --out of its own")
+        raise UserError(
+            f"{out} was run with --device {numerics.device}; to use --device {device}, choose another --out"
+        )
     wanted = KERNELS[options.cpu_kernels]
     if wanted not in (None, numerics.cpu_kernels):
         before = "on" if numerics.cpu_kernels else "off"
         raise UserError(
-            f"{out} was run with --cpu-kernels {before}; give --cpu-kernels {options.cpu_kernels} an --out of its own"
+            f"{out} was run with --cpu-kernels {before}; "
+            f"to use --cpu-kernels {options.cpu_kernels}, choose another --out"
         )
 
 
