@@ -88,7 +88,7 @@ def test_gradients_equal_finite_differences() -> None:
 
 @pytest.mark.parametrize("kind", ["box_loss", "class_loss"])
 def test_unknown_losses_are_errors(kind: str) -> None:
-    spec = replace(SPEC, **{kind: "no_loss"})
+    spec = replace(SPEC, **{kind: "no_loss"})  # type: ignore[arg-type]
     logits, offsets = torch.zeros(1, 8732, 5), torch.zeros(1, 8732, 4)
     targets = padded([random_boxes(torch.Generator().manual_seed(0), 1)])
     with pytest.raises(UserError, match=rf"unknown {kind.replace('_', ' ')} 'no_loss'. Choose one of "):

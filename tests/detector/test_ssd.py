@@ -20,6 +20,8 @@ from bench.spec import ExtraLevel, NeckSpec, detector_from
 from tests import tiny
 from variants.fpn import FPN
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 @pytest.fixture(scope="module")
 def lite() -> Backbone:

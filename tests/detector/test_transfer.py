@@ -18,6 +18,8 @@ from bench.spec import DetectorSpec
 from tests.detector.oracles import vgg16_specification
 from variants.fpn import FPN
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 CLASSES = ("stop sign", "no such thing", "person")  # COCO's ids 13 and 1
 OUTPUTS = (13, 0, 1)
 

@@ -23,6 +23,8 @@ from bench.training.trainer import Trainer
 from tests import tiny
 from tests.detector.oracles import vgg16_specification
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def test_parameters_and_flops_are_those_of_the_paper() -> None:
     """26.29 M parameters and 62.7 GFLOP at 21 classes."""
@@ -133,7 +135,7 @@ def test_the_backbone_loads_from_an_ssd_checkpoint(tmp_path: Path) -> None:
 
 def test_missing_tensors_are_named(tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "part.pth")
-    with pytest.raises(UserError, match=r"25 of 30 tensors .* first features.0.bias"):
+    with pytest.raises(UserError, match=r"25 of 30 tensors .* features.0.bias"):
         Backbone(vgg.NAME, str(tmp_path / "part.pth"))
 
 
