@@ -77,7 +77,7 @@ def make_split(
     for name, rows in (("training", train), ("validation", val)):
         if not len(rows):
             raise UserError(
-                f"The {name} side of the split ({origin}) is empty, of {len(index)} usable images. "
+                f"The {name} side of the split ({origin}) is empty; usable images: {len(index)}. "
                 "Add images, or change the lists or --val-fraction."
             )
     return Split(train=train, val=val, origin=origin, fingerprint=_fingerprint(index, train, val))

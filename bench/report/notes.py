@@ -76,7 +76,7 @@ def machine_differences(run: Run) -> tuple[str, ...]:
         threads = f"{device['threads']} threads" if device.get("threads") is not None else ""
         text = ", ".join(part for part in (text_of(device.get("name")), threads) if part)
         seed = f" (seed {cell.seed})" if len(run.seeds) > 1 else ""
-        rows.setdefault(text or "an unnamed machine", []).append(f"{cell.variant}{seed}")
+        rows.setdefault(text or "An unnamed machine", []).append(f"{cell.variant}{seed}")
     if len(rows) < 2:
         return ()
     listed = "; ".join(f"{machine}: {', '.join(names)}" for machine, names in rows.items())

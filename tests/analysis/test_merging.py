@@ -146,7 +146,7 @@ def test_rows_from_different_machines_are_noted(tmp_path: Path) -> None:
     tables_of(merged)
     table = (merged / "tables" / "ablation.md").read_text()
     assert "are not comparable" in table
-    assert "baseline (seed 1), fpn (seed 1): Another CPU, 8" in table
+    assert "Another CPU, 8 threads: baseline (seed 1), fpn (seed 1)" in table
     tables_of(whole)
     assert "are not comparable" not in (whole / "tables" / "ablation.md").read_text()
 

@@ -176,7 +176,7 @@ def test_small_sets_have_both_sides(count: int) -> None:
 
 
 def test_impossible_splits_are_user_errors() -> None:
-    with pytest.raises(UserError, match=r"side of the split .* is empty, of 1 usable images"):
+    with pytest.raises(UserError, match=r"side of the split .* is empty; usable images: 1"):
         make_split(reading_of([[0]]))
     with pytest.raises(UserError, match="validation side"):
         make_split(reading_of([[0]] * 3, {"train": [0], "val": []}))

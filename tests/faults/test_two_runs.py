@@ -33,5 +33,5 @@ def test_after_a_kill_the_same_command_takes_over_the_folder(words: list[str], t
     second = start(words)
     printed, _ = second.communicate(timeout=120)
     assert second.returncode == 0, printed
-    assert f": process {first.pid} on " in printed.replace("\n", " ")
+    assert f": process {first.pid} on " in " ".join(printed.split())
     assert not (tmp_path / "run" / LOCK).exists()
