@@ -52,7 +52,8 @@ def multibox_loss(
     logits: (B, P, C + 1), background first. offsets: (B, P, 4). priors: (P, 4) cxcywh float32.
     divisor: `matched_priors` of the whole batch, if this is a micro-batch; the losses then add up to that of the batch.
     avoid_sync: compute for all priors and mask, so that no shape depends on the matches and the host never waits for
-        the device. Otherwise compute only for the few priors that count. The default is True on CUDA only.
+        the device. Otherwise compute only for the few priors that count. The default is True on CUDA only: on a CPU,
+        matching and loss with gradients take 2.6 times as long with it (16 images of 8 boxes; 4.1 times with 32 of 30).
     """
     avoid_sync = logits.is_cuda if avoid_sync is None else avoid_sync
     matched = match(targets, to_corners(priors), spec.match_threshold, avoid_sync=avoid_sync)
