@@ -13,15 +13,11 @@ from typing import Any
 
 import pytest
 
-from bench.axis import find_axes
-from bench.data.dataset import open_dataset
 from bench.run.cell import CellJob
-from bench.run.plan import Request, plan_cells
 from bench.run.scheduler import run_jobs, supervise
-from bench.speed.inference import SpeedSettings
 from bench.storage.records import read_record
 from bench.storage.run_folder import STOP
-from tests import tiny
+from tests import small_runs
 
 HANGING = """
 import time
@@ -45,30 +41,7 @@ def jobs(pictures: Path, tmp_path: Path) -> list[CellJob]:
     """The baseline, and an arm that waits for a file named `remedy`."""
     axis = tmp_path / "hanging.py"
     axis.write_text(HANGING.format(remedy=str(tmp_path / "remedy")))
-    data = open_dataset(f"voc:{pictures}", cache=tmp_path / "cache", workers=1)
-    base = tiny.specification()
-    request = Request(
-        description={},
-        base=replace(base, training=replace(base.training, steps=2, batch=2)),
-        axes=[find_axes("variants", [axis])["hanging"]],
-        controls={},
-        seeds=1,
-        split=data.split.fingerprint,
-        numerics=tiny.NUMERICS,
-    )
-    return [
-        CellJob(
-            cell=cell,
-            run=tmp_path / "run",
-            train=data.train,
-            val=data.val,
-            pixels=data.pixels,
-            axis_files=(axis,),
-            speed=SpeedSettings(budget_seconds=0.1),
-            hung_after=600.0,
-        )
-        for cell in plan_cells(request)
-    ]
+    return small_runs.jobs_of(pictures, tmp_path, axis, ("hanging",))
 
 
 def record_of(job: CellJob) -> dict[str, Any]:

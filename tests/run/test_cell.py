@@ -12,13 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.axis import find_axes
-from bench.data.dataset import open_dataset
 from bench.detector.ssd import SSD
 from bench.run.cell import CellJob, prior_recall, run_cell, share_of
-from bench.run.plan import Request, plan_cells
 from bench.run.priors_file import read_shapes
-from bench.speed.inference import SpeedSettings
 from bench.storage.records import read_log, read_record
 from bench.storage.run_folder import (
     CHECKPOINT,
@@ -31,7 +27,7 @@ from bench.storage.run_folder import (
     WEIGHTS,
 )
 from bench.training.trainer import Trainer
-from tests import tiny
+from tests import small_runs, tiny
 
 STEPS = 2
 FAILING = """
@@ -55,32 +51,9 @@ def threads() -> Iterator[None]:
 
 
 def jobs_of(pictures: Path, folder: Path, *axes: str) -> list[CellJob]:
-    """The baseline and every combination of `axes`, two steps of two images each."""
     file = folder / "failing.py"
     file.write_text(FAILING)
-    data = open_dataset(f"voc:{pictures}", cache=folder / "cache", workers=1)
-    base = tiny.specification()
-    request = Request(
-        description={},
-        base=replace(base, training=replace(base.training, steps=STEPS, batch=2)),
-        axes=[find_axes("variants", [file])[name] for name in axes],
-        controls={},
-        seeds=1,
-        split=data.split.fingerprint,
-        numerics=tiny.NUMERICS,
-    )
-    return [
-        CellJob(
-            cell=cell,
-            run=folder / "run",
-            train=data.train,
-            val=data.val,
-            pixels=data.pixels,
-            axis_files=(file,),
-            speed=SpeedSettings.quick(),
-        )
-        for cell in plan_cells(request)
-    ]
+    return small_runs.jobs_of(pictures, folder, file, axes, steps=STEPS)
 
 
 def test_a_cell_writes_its_files_and_a_record_of_its_own_specification(pictures: Path, tmp_path: Path) -> None:
