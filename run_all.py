@@ -18,7 +18,8 @@ from typing import Any
 from bench import options
 from bench.device.process_settings import limit_openmp_spin
 from bench.errors import NO_FOLDER, STORAGE, UserError, unusable
-from bench.options import parse_options
+from bench.run import parsers
+from bench.run.parsers import parse_options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +66,7 @@ def interrupt_once(number: int, frame: Any) -> None:
 
 def run(words: Sequence[str]) -> int:
     """The main job: plan, run the cells that are not done, report."""
-    chosen = parse_options(options.RunOptions, options.run_parser(), words)
+    chosen = parse_options(options.RunOptions, parsers.run_parser(), words)
     keep_caches_in(chosen.data.cache)
     from bench.run.checks import check_run
 
@@ -82,7 +83,7 @@ def run(words: Sequence[str]) -> int:
 
 def preflight(words: Sequence[str]) -> int:
     """Every problem of the data, in the terminal and in preflight.json."""
-    chosen = parse_options(options.PreflightOptions, options.preflight_parser(), words)
+    chosen = parse_options(options.PreflightOptions, parsers.preflight_parser(), words)
     keep_caches_in(chosen.data.cache)
     from bench.data.sources import check_source
 
@@ -94,7 +95,7 @@ def preflight(words: Sequence[str]) -> int:
 
 def diagnose(words: Sequence[str]) -> int:
     """Causes of a low mAP in the data; with --detections or --weights, scores of a detector too."""
-    chosen = parse_options(options.DiagnoseOptions, options.diagnose_parser(), words)
+    chosen = parse_options(options.DiagnoseOptions, parsers.diagnose_parser(), words)
     keep_caches_in(chosen.data.cache)
     from bench.run.checks import check_diagnose
 
@@ -106,7 +107,7 @@ def diagnose(words: Sequence[str]) -> int:
 
 def report(words: Sequence[str]) -> int:
     """Tables, plots and page again, from the records alone."""
-    chosen = parse_options(options.ReportOptions, options.report_parser(), words)
+    chosen = parse_options(options.ReportOptions, parsers.report_parser(), words)
     keep_caches_in(chosen.cache)
     from bench.run.commands.report import run_report
 
@@ -115,7 +116,7 @@ def report(words: Sequence[str]) -> int:
 
 def predict(words: Sequence[str]) -> int:
     """Draw the detections of a trained cell on images."""
-    chosen = parse_options(options.PredictOptions, options.predict_parser(), words)
+    chosen = parse_options(options.PredictOptions, parsers.predict_parser(), words)
     keep_caches_in(chosen.cache)
     from bench.run.predict import draw_predictions
 
@@ -126,7 +127,7 @@ def predict(words: Sequence[str]) -> int:
 
 def throughput(words: Sequence[str]) -> int:
     """Measure speed alone."""
-    chosen = parse_options(options.ThroughputOptions, options.throughput_parser(), words)
+    chosen = parse_options(options.ThroughputOptions, parsers.throughput_parser(), words)
     keep_caches_in(chosen.data.cache)
     from bench.run.checks import check_throughput
 

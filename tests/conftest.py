@@ -74,7 +74,7 @@ FAST = (
     "test_docs.py",
     "test_errors.py",
     "test_layout.py",
-    "test_options.py",
+    "run/test_parsers.py",
     "test_spec.py",
     "training/test_schedule.py",
     "variants",

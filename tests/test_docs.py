@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from bench import options
 from bench.errors import UserError
+from bench.run import parsers
 from tests.conftest import REPOSITORY
 
 DOCUMENTS = sorted(
     path.relative_to(REPOSITORY).as_posix() for path in (*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"))
 )
 PARSERS = {
-    "run": options.run_parser,
-    "preflight": options.preflight_parser,
-    "diagnose": options.diagnose_parser,
-    "report": options.report_parser,
-    "predict": options.predict_parser,
-    "throughput": options.throughput_parser,
+    "run": parsers.run_parser,
+    "preflight": parsers.preflight_parser,
+    "diagnose": parsers.diagnose_parser,
+    "report": parsers.report_parser,
+    "predict": parsers.predict_parser,
+    "throughput": parsers.throughput_parser,
 }
 FOLDERS = ("bench/", "variants/", "tests/", "docs/", "results/reference/", ".ci/", ".github/")
 LONGEST_CELL = 100  # characters, in the tables of docs/speed/

@@ -14,6 +14,8 @@ from bench.options import (
     ReportOptions,
     RunOptions,
     ThroughputOptions,
+)
+from bench.run.parsers import (
     diagnose_parser,
     parse_options,
     predict_parser,
