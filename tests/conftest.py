@@ -75,6 +75,7 @@ FAST = (
     "test_errors.py",
     "test_layout.py",
     "run/test_parsers.py",
+    "test_options.py",
     "test_spec.py",
     "training/test_schedule.py",
     "variants",

@@ -61,23 +61,6 @@ def test_every_option_of_the_main_job_arrives(tmp_path: Path) -> None:
     assert (options.mix_versions, options.images, options.plan, options.out) == (True, False, True, Path("there"))
 
 
-@pytest.mark.parametrize(
-    ("words", "may_use"),
-    [
-        ([], True),
-        (["--device", "cpu"], True),
-        (["--device", "cuda"], False),
-        (["--profile", "smoke"], False),
-        (["--profile", "smoke", "--steps", "300"], True),
-        (["--profile", "smoke", "--batch", "128"], True),
-        (["--cpu-kernels", "off"], False),
-        (["--profile", "smoke", "--cpu-kernels", "on"], True),
-    ],
-)
-def test_whether_cells_may_use_cpu_kernels(words: list[str], may_use: bool) -> None:
-    assert run_options(*words).may_use_cpu_kernels == may_use
-
-
 def test_options_of_the_other_commands() -> None:
     diagnose = parse_options(DiagnoseOptions, diagnose_parser(), [])
     assert (diagnose.baseline.backbone, diagnose.baseline.weights, diagnose.baseline.priors) == (
