@@ -28,7 +28,7 @@ OF_SLOT = {
     "anchors": {"detector.priors"},
     "box_loss": {"detector.box_loss"},
     "class_loss": {"detector.class_loss", "detector.negatives_per_positive", "detector.object_probability"},
-    "schedule": {"training.phases", "training.stage_rate_decay", "training.backbone_rate", "training.frozen_stride"},
+    "schedule": {"training.phases"},
 }
 
 

@@ -29,8 +29,18 @@ def double_steps(base: Specification) -> Specification:
     return replace(base, training=replace(base.training, steps=2 * base.training.steps))
 
 
+def discriminative_rates(base: Specification) -> Specification:
+    """Graded learning rates with nothing frozen, as in ULMFiT (Howard and Ruder 2018).
+
+    The top half of the backbone's stages learns at 1/2.6 of the heads' rate, the others at 1/2.6 of that. This replaces
+    the baseline's single factor for the backbone.
+    """
+    return replace(base, training=replace(base.training, backbone_rate=1.0, stage_rate_decay=2.6))
+
+
 CONTROLS: dict[str, Callable[[Specification], Specification]] = {
     "lateral-only": lateral_only,
     "half-data": half_data,
     "double-steps": double_steps,
+    "discriminative-rates": discriminative_rates,
 }

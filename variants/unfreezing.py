@@ -11,15 +11,14 @@ from bench.spec import Phase, Specification
 
 
 class Unfreezing(Axis):
-    """Gradual unfreezing from the top down, with lower rates for lower stages.
+    """Gradual unfreezing from the top down, at the baseline's own learning rates.
 
     Remedy: untrained heads send random gradients, which would damage a trainable pretrained backbone.
     Source: ULMFiT (Howard and Ruder 2018). Evidence in the literature is mixed.
-    Difference from the baseline: only which parameters train at a step, and the rates of the backbone. For the first
-    20% of the steps only the heads train, until 40% also the top half of the backbone, then everything that the
-    baseline trains, before the rate decays. Each stage group learns at 1/2.6 of the rate of the group above, the top
-    one at 1/2.6 of the heads' rate; this replaces the baseline's single factor for the backbone. The number of steps is
-    the same.
+    Difference from the baseline: only which parameters train at a step. For the first 20% of the steps only the heads
+    train, until 40% also the top half of the backbone, then everything that the baseline trains, before the rate
+    decays. ULMFiT also grades the rates; the control ``discriminative-rates`` has them with nothing frozen. The number
+    of steps is the same.
     Cost: none; steps with a frozen backbone are cheaper.
     """
 
@@ -37,5 +36,4 @@ class Unfreezing(Axis):
 
     def apply(self, spec: Specification, prepared: Mapping[str, Any]) -> Specification:
         phases = (Phase(until=0.2, trainable=0.0), Phase(until=0.4, trainable=0.5), Phase(until=1.0, trainable=1.0))
-        training = replace(spec.training, phases=phases, backbone_rate=1.0, stage_rate_decay=2.6)
-        return replace(spec, training=training)
+        return replace(spec, training=replace(spec.training, phases=phases))

@@ -32,10 +32,7 @@ def trainable_stages(training: TrainSpec, step: int, stages: int) -> int:
 
 
 def stage_rate_factors(training: TrainSpec, stages: int) -> list[float]:
-    """Each stage's share of the heads' learning rate, bottom first; stages unfrozen later learn slower."""
-    trainable = [math.ceil(phase.trainable * stages) for phase in training.phases]
-    levels = sorted({count for count in trainable if count > 0})
-    # A stage that stays frozen gets the rate of the deepest one
-    depths = [sum(count <= from_top for count in levels) for from_top in range(stages)]
-    first_is_frozen = trainable[0] == 0
-    return [training.stage_rate_decay ** -(depth + first_is_frozen) for depth in reversed(depths)]
+    """Each stage's share of the backbone's learning rate, bottom first: graded in halves, or 1 without a decay."""
+    top = math.ceil(0.5 * stages)
+    depths = [1 if from_top < top else 2 for from_top in reversed(range(stages))]
+    return [training.stage_rate_decay**-depth for depth in depths]

@@ -43,30 +43,24 @@ def test_the_baseline_trains_every_stage_at_one_rate_from_the_first_step() -> No
     assert stage_rate_factors(SPEC, 5) == [1.0] * 5
 
 
-def test_unfreezing_goes_from_the_top_down_with_falling_rates() -> None:
-    gradual = replace(SPEC, phases=GRADUAL, stage_rate_decay=2.6)
+def test_unfreezing_goes_from_the_top_down_before_the_rate_decays() -> None:
+    gradual = replace(SPEC, phases=GRADUAL)
     trainable = [trainable_stages(gradual, step, 5) for step in (0, 19, 20, 39, 40, 99)]
     assert trainable == [0, 0, 3, 3, 5, 5]
-    factors = stage_rate_factors(gradual, 5)
-    assert factors == pytest.approx([2.6**-2, 2.6**-2, 2.6**-1, 2.6**-1, 2.6**-1])
-    # Everything is trainable before the rate decays
+    assert stage_rate_factors(gradual, 5) == [1.0] * 5
     assert rate_factor(gradual, 40) == 1.0
 
 
 def test_a_backbone_may_stay_frozen() -> None:
-    heads_only = replace(SPEC, phases=(Phase(until=1.0, trainable=0.0),), stage_rate_decay=2.6)
+    heads_only = replace(SPEC, phases=(Phase(until=1.0, trainable=0.0),))
     assert trainable_stages(heads_only, 99, 5) == 0
-    assert len(stage_rate_factors(heads_only, 5)) == 5
-    top_half = replace(SPEC, phases=(Phase(until=1.0, trainable=0.5),), stage_rate_decay=2.6)
-    assert stage_rate_factors(top_half, 5)[-3:] == [1.0] * 3
+
+
+def test_graded_rates_fall_from_the_top_half_to_the_bottom() -> None:
+    graded = replace(SPEC, stage_rate_decay=2.6)
+    assert stage_rate_factors(graded, 5) == pytest.approx([2.6**-2, 2.6**-2, 2.6**-1, 2.6**-1, 2.6**-1])
+    assert stage_rate_factors(graded, 1) == pytest.approx([1 / 2.6])
     assert stage_rate_factors(SPEC, 0) == []  # all stages stay frozen
-
-
-def test_phases_with_the_same_stages_count_as_one() -> None:
-    phases = (Phase(until=0.3, trainable=0.4), Phase(until=0.5, trainable=0.5), Phase(until=1.0, trainable=1.0))
-    # Of two stages, 0.4 and 0.5 both unfreeze one: the top stage trains from the start, at the rate of the heads
-    two = replace(SPEC, phases=phases, stage_rate_decay=2.0)
-    assert stage_rate_factors(two, 2) == [0.5, 1.0]
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
