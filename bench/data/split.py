@@ -34,12 +34,15 @@ class Split:
     """The two sides of a split.
 
     train, val: rows of the index, ascending and disjoint.
+    val_groups: (len(val),) group of near-duplicates of each validation image, from 0 in the order of first images. They
+        are not independent, which the bootstrap must know.
     origin: how the split was made, for the report.
     fingerprint: changes with any image, box or class of either side (see ImageIndex.fingerprint).
     """
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]
+    val_groups: NDArray[np.int64]
     origin: str
     fingerprint: str
 
@@ -60,6 +63,7 @@ def make_split(
     Raises UserError if `eval_list` does not exist, a side would be empty, or val_fraction is not between 0 and 1.
     """
     index = reading.index
+    groups = np.arange(len(index)) if groups is None else groups
     own = own_lists(reading, eval_list)
     if own is not None:
         train, val, origin = own
@@ -67,7 +71,7 @@ def make_split(
         if not 0 < val_fraction < 1:
             raise UserError(f"The validation fraction is {val_fraction}. It must be between 0 and 1, for example 0.2.")
         pool = _pool(reading.lists, len(index))
-        grouped = _divisible((np.arange(len(index)) if groups is None else groups)[pool], val_fraction)
+        grouped = _divisible(groups[pool], max(len(pool) * (1 - val_fraction), 1))
         sides = stratify(_presence(index, pool), val_fraction, seed, grouped)
         train, val = pool[sides == TRAIN], pool[sides == VAL]
         origin = f"stratified by class, seed {seed}, fraction {val_fraction:g}"
@@ -80,7 +84,14 @@ def make_split(
                 f"The {name} side of the split ({origin}) is empty; usable images: {len(index)}. "
                 "Add images, or change the lists or --val-fraction."
             )
-    return Split(train=train, val=val, origin=origin, fingerprint=_fingerprint(index, train, val))
+    grouped = _divisible(groups[np.concatenate((val, train))], len(train))
+    return Split(
+        train=train,
+        val=val,
+        val_groups=_by_first_image(grouped[: len(val)]),
+        origin=origin,
+        fingerprint=_fingerprint(index, train, val),
+    )
 
 
 def own_lists(reading: Reading, eval_list: str | None) -> tuple[NDArray[np.int64], NDArray[np.int64], str] | None:
@@ -200,9 +211,12 @@ def _bring_to_both_sides(
 
 
 def save(split: Split, index: ImageIndex, path: Path) -> None:
-    """Write split.json: origin, fingerprint, and for each side the file names and a digest of each image."""
+    """Write split.json: origin, fingerprint, and for each side the file names and a digest of each image.
+
+    The validation side also has the group of near-duplicates of each image.
+    """
     digests = image_digests(index)
-    content = {
+    content: dict[str, Any] = {
         "schema": SCHEMA,
         "origin": split.origin,
         "fingerprint": split.fingerprint,
@@ -215,6 +229,7 @@ def save(split: Split, index: ImageIndex, path: Path) -> None:
             for side, rows in (("train", split.train), ("val", split.val))
         },
     }
+    content["val"]["groups"] = split.val_groups.tolist()
     write_json(path, content)
 
 
@@ -222,12 +237,13 @@ def load(path: Path, index: ImageIndex) -> Split:
     """Read split.json and find its images in `index` by file name.
 
     Raises UserError if the file cannot be read, or if images, boxes or classes have changed since it was written; the
-    error says what changed.
+    error says what changed. In a file of an earlier version every image is its own group.
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         sides = {side: (content[side]["files"], content[side]["digests"]) for side in ("train", "val")}
         classes, origin, fingerprint = tuple(content["classes"]), content["origin"], content["fingerprint"]
+        groups = content["val"].get("groups", range(len(content["val"]["files"])))
         schema = content["schema"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read as a split ({error!r}). Remove it, or choose another --out.") from error
@@ -258,7 +274,13 @@ def load(path: Path, index: ImageIndex) -> Split:
             f"The data have changed since {path} was written: {'; '.join(changes)}. "
             "Restore the data, or start a new run with another --out."
         )
-    return Split(train=rows["train"], val=rows["val"], origin=origin, fingerprint=fingerprint)
+    return Split(
+        train=rows["train"],
+        val=rows["val"],
+        val_groups=np.array(groups, dtype=np.int64),
+        origin=origin,
+        fingerprint=fingerprint,
+    )
 
 
 def image_digests(index: ImageIndex) -> list[str]:
@@ -289,10 +311,10 @@ def _by_first_image(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.argsort(np.argsort(first))[inverse]
 
 
-def _divisible(groups: NDArray[np.int64], val_fraction: float) -> NDArray[np.int64]:
+def _divisible(groups: NDArray[np.int64], train_size: float) -> NDArray[np.int64]:
     """(N,) groups, with each group that is larger than the training side split into single images."""
     _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    too_large = sizes[inverse] > max(len(groups) * (1 - val_fraction), 1)
+    too_large = sizes[inverse] > train_size
     return np.where(too_large, len(sizes) + np.arange(len(groups)), inverse)
 
 

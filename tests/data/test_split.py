@@ -164,6 +164,28 @@ def test_own_lists_are_kept_despite_near_duplicates() -> None:
     assert make_split(reading_of([[0]] * 6, lists), groups=np.zeros(6, dtype=np.int64)).val.tolist() == [2, 3]
 
 
+def test_near_duplicates_in_validation_are_saved(tmp_path: Path) -> None:
+    reading = reading_of([[0]] * 12, {"train": list(range(7)), "val": list(range(7, 12))})
+    groups = np.array([9, 1, 2, 3, 4, 5, 6, 8, 7, 8, 9, 7])  # row 10 resembles a training image only
+    split = make_split(reading, groups=groups)
+    assert split.val_groups.tolist() == [0, 1, 0, 2, 1]
+    assert split.fingerprint == make_split(reading).fingerprint
+    assert make_split(reading).val_groups.tolist() == list(range(5))
+    # A camera that never moves says nothing about independence: all images resemble each other.
+    assert make_split(reading, groups=np.zeros(12, dtype=np.int64)).val_groups.tolist() == list(range(5))
+    stratified = make_split(reading_of([[0]] * 40), groups=np.arange(40) // 2)
+    assert stratified.val_groups.tolist() == (np.arange(8) // 2).tolist()
+
+    path = tmp_path / "split.json"
+    save(split, reading.index, path)
+    content = json.loads(path.read_text())
+    assert content["val"]["groups"] == load(path, reading.index).val_groups.tolist() == [0, 1, 0, 2, 1]
+    del content["val"]["groups"]  # as an earlier version wrote it
+    path.write_text(json.dumps(content))
+    loaded = load(path, reading.index)
+    assert loaded.val_groups.tolist() == list(range(5)) and loaded.fingerprint == split.fingerprint
+
+
 def test_images_without_boxes_are_split_too() -> None:
     split = make_split(reading_of([[0]] * 50 + [[]] * 50))
     assert 8 <= np.sum(split.val >= 50) <= 12
