@@ -17,6 +17,8 @@ from bench.device.clock import Timing, measure
 from bench.device.memory import out_of_memory
 from bench.errors import UserError
 
+SPEED_IMAGES = 64  # validation images that calls cycle through
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedSettings:

@@ -20,7 +20,7 @@ from bench.device.hardware import computes_bfloat16, device_description
 from bench.errors import UserError
 from bench.spec import Numerics, Specification
 from bench.speed.cost import count_flops, count_parameters
-from bench.speed.inference import batches_of
+from bench.speed.inference import SPEED_IMAGES, batches_of
 from bench.speed.interleaved import RATIO_PRECISION, Budget
 from bench.speed.memory import measure_memory
 from bench.speed.stages import END_TO_END, TENSORS_TO_BOXES, Pictures, measure_stages, own_outputs, synthetic_outputs
@@ -29,7 +29,6 @@ from bench.storage.provenance import environment
 from bench.storage.records import SCHEMA
 from bench.training.setup import configure, place
 
-SPEED_IMAGES = 64
 HEADS_BATCH = 32  # images for matching, loss and post-processing in the comparison
 COMPARED_CLASSES = (20, 90)  # of VOC and of COCO's ids, for post-processing in the comparison
 BACKGROUND_BIAS = 8.0  # added to a logit: makes the odds of an object 3,000 times smaller

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ import torch
 from torch import Tensor
 
 from bench.detector.ssd import SSD
-from bench.device.fork_server import start_fork_server
 from bench.device.memory import out_of_memory, peak_memory_mib
 from bench.device.precision import autocast
 from bench.spec import DetectorSpec, Numerics
+from bench.speed.fresh_process import in_fresh_process
 from bench.speed.inference import batches_of
 from bench.training.setup import build, configure
 
@@ -42,7 +40,11 @@ def measure_memory(
         content = Path(folder) / "model.pt"
         torch.save({"model": model.state_dict(), "images": images}, content)
         return [
-            _row(each, batch, _in_fresh_process(model.spec, content, each, batch))
+            _row(
+                each,
+                batch,
+                in_fresh_process(_of_stored, model.spec, content, each, batch, cpu_kernels=each.cpu_kernels),
+            )
             for each in numerics
             for batch in batches
         ]
@@ -56,10 +58,10 @@ def _row(numerics: Numerics, batch: int, measured: tuple[float, float] | None) -
 def _on_cuda(model: SSD, images: Tensor, numerics: Numerics, batch: int) -> tuple[float, float] | None:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(images.device)
-    return _idle_and_peak(model, images, numerics, batch)
+    return idle_and_peak(model, images, numerics, batch)
 
 
-def _idle_and_peak(model: SSD, images: Tensor, numerics: Numerics, batch: int) -> tuple[float, float] | None:
+def idle_and_peak(model: SSD, images: Tensor, numerics: Numerics, batch: int) -> tuple[float, float] | None:
     """Peak MiB before and after some calls; None if memory runs out."""
     idle = peak_memory_mib(images.device)
     batches = batches_of(images, batch)
@@ -74,32 +76,10 @@ def _idle_and_peak(model: SSD, images: Tensor, numerics: Numerics, batch: int) -
     return idle, peak_memory_mib(images.device)
 
 
-def _in_fresh_process(spec: DetectorSpec, content: Path, numerics: Numerics, batch: int) -> tuple[float, float] | None:
-    # A child by exec would inherit its parent's peak; a child of the fork server does not
-    context = start_fork_server(cpu_kernels=numerics.cpu_kernels)
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_report, args=(sender, spec, content, numerics, batch), daemon=True)
-    child.start()
-    sender.close()
-    answer: tuple[float, float] | Exception | None = None
-    with suppress(EOFError):  # most likely killed because memory ran out
-        answer = receiver.recv()
-    child.join()
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
-def _report(sender: Connection, spec: DetectorSpec, content: Path, numerics: Numerics, batch: int) -> None:
-    """The fresh process: send the two peaks, None, or the error."""
-    answer: tuple[float, float] | Exception | None
-    try:
-        configure(numerics)
-        model = build(spec, 0, numerics)
-        stored = torch.load(content, weights_only=True, mmap=True)
-        model.load_state_dict(stored["model"])
-        answer = _idle_and_peak(model.eval(), stored["images"][:batch].clone(), numerics, batch)
-    except Exception as error:  # raised by the parent
-        answer = RuntimeError(f"{type(error).__name__}: {error}")
-    sender.send(answer)
-    sender.close()
+def _of_stored(spec: DetectorSpec, content: Path, numerics: Numerics, batch: int) -> tuple[float, float] | None:
+    """`idle_and_peak` of the stored model and images, in a process that has done nothing yet."""
+    configure(numerics)
+    model = build(spec, 0, numerics)
+    stored = torch.load(content, weights_only=True, mmap=True)
+    model.load_state_dict(stored["model"])
+    return idle_and_peak(model.eval(), stored["images"][:batch].clone(), numerics, batch)
