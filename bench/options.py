@@ -12,6 +12,7 @@ PROFILES = ("smoke", "quick", "standard", "paper")
 PRIOR_PRESETS = ("coco", "voc")
 BACKENDS = ("loky", "dask", "ray")
 KERNEL_CHOICES = ("auto", "on", "off")
+WORTH = 1.0  # points of AP
 
 KernelChoice = Literal["auto", "on", "off"]
 
@@ -44,13 +45,16 @@ class BaselineOptions:
 class RunOptions:
     """Options of the main job.
 
-    axes: names divided by commas, "none", or None for the default matrix. out: None for the default folder.
-    hung_after: minutes without progress. images: keep thumbnails of validation images. plan: run nothing.
+    axes: names divided by commas, "none", or None for the default matrix. variants: names of the rows to run, divided
+    by commas, or None for all. out: None for the default folder. hung_after: minutes without progress.
+    images: keep thumbnails of validation images. worth: the smallest difference worth having, in points of AP.
+    plan: run nothing. like: the run that `plan` takes variances from.
     """
 
     data: DataOptions
     baseline: BaselineOptions
     axes: str | None
+    variants: str | None
     axis_files: tuple[Path, ...]
     controls: str
     seeds: int
@@ -64,7 +68,9 @@ class RunOptions:
     hung_after: float
     mix_versions: bool
     images: bool
+    worth: float
     plan: bool
+    like: Path | None
 
     @property
     def may_use_cpu_kernels(self) -> bool:
@@ -96,10 +102,11 @@ class DiagnoseOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """Options of ``report``."""
+    """Options of ``report``. worth: in points of AP; None for that of the run."""
 
     runs: tuple[Path, ...]
     out: Path | None
+    worth: float | None
     cache: Path
 
 

@@ -129,8 +129,8 @@ class TrainSpec:
     backbone_rate: factor of the learning rate of the whole backbone, in every arm.
     frozen_stride: pretrained stages up to this stride are never trained, in every arm (4: the stem and the first
         stage, the usual default for pretrained detectors; 0: everything is trained).
-    phases: which share of the backbone is trainable when. stage_rate_decay: divides the learning rate once more for
-        each group of stages that a later phase opens, so lower stages learn more slowly.
+    phases: which share of the backbone is trainable when.
+    stage_rate_decay: divides the backbone's learning rate once for the top half of its stages, twice for the others.
     checkpoints: number of checkpoints; an interruption costs at most the steps between two of them.
     data_share: share of the training images that is used.
     """
@@ -155,6 +155,11 @@ class TrainSpec:
     augment: AugmentSpec = field(default_factory=AugmentSpec)
     checkpoints: int = 10
     data_share: float = 1.0
+
+
+def images_in_share(images: int, share: float) -> int:
+    """The number of training images that a `TrainSpec.data_share` of `images` is; at least one."""
+    return max(1, round(share * images))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,17 +36,20 @@ def failed_record(
     folder: Path,
     traceback: str | None = None,
     batch_too_large: bool = False,
+    diverged: bool = False,
 ) -> dict[str, Any]:
     """The record of a failed cell. It has a cause and no figures.
 
     folder: of the cell; the end of its log is copied into the record.
     batch_too_large: more micro-batches may help; see `Numerics.micro_batches`.
+    diverged: the loss or the weights became infinite or NaN, which is an outcome of the training, not of the machine.
     """
     log = list(read_log(folder / LOG))
     steps = [line["step"] for line in log if "step" in line]
     failure = {
         "cause": cause,
         "batch_too_large": batch_too_large,
+        "diverged": diverged,
         "step": steps[-1] if steps else 0,
         "traceback": traceback,
         "log_tail": log[-LOG_TAIL:],

@@ -10,6 +10,7 @@ IMAGE_FILES = "images.json"  # size, time and checksum of every image file
 GROUND_TRUTH = "ground_truth.json"
 ENVIRONMENT = "environment.json"
 PREFLIGHT = "preflight.json"
+SPEED = "speed.json"  # of the trained networks, measured in turns after the last cell
 PAGE = "report.html"
 TABLES = "tables"
 PLOTS = "plots"

@@ -46,5 +46,7 @@ def test_a_failed_record_says_where_training_stopped_and_has_no_figures(tmp_path
     assert (record["id"], record["status"]) == ("a", "failed")
     assert record["failure"]["step"] == 8
     assert record["failure"]["batch_too_large"]
+    assert not record["failure"]["diverged"]
+    assert failed_record({"id": "a"}, cause="NaN", folder=tmp_path, diverged=True)["failure"]["diverged"]
     assert record["failure"]["log_tail"] == lines[-5:]
     assert "accuracy" not in record
