@@ -96,8 +96,13 @@ def jittered(
     )
 
 
-def plain_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any:
-    """COCOeval as users run it; without detections, an empty set, because `loadRes` rejects an empty list."""
+def plain_pycocotools(
+    truth: dict[str, Any], results: list[dict[str, Any]], image_ids: Sequence[int] | None = None
+) -> Any:
+    """COCOeval as users run it; without detections, an empty set, because `loadRes` rejects an empty list.
+
+    image_ids: evaluate on these images only.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = truth
@@ -106,6 +111,8 @@ def plain_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> A
         empty.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": []}
         empty.createIndex()
         evaluator = COCOeval(coco, coco.loadRes(results) if results else empty, "bbox")
+        if image_ids is not None:
+            evaluator.params.imgIds = list(image_ids)
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()

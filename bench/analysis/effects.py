@@ -1,170 +1,224 @@
-"""The effect of every axis, interaction and control on every metric, with a confidence interval.
+"""The effect of every arm, axis, interaction and control on every accuracy metric, with intervals and adjusted tests.
 
-With several finished seeds, each seed gives one effect, and Student's t covers retraining on this dataset. With one
-seed, images are resampled, and the interval covers these trained models only. Speed and training time cannot be
-resampled over images: with one seed they have no interval.
+With several finished seeds an interval covers training again and other validation images. With one seed only the images
+can be resampled, and the interval covers these trained models. docs/statistics.md has the definitions and the evidence.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from bench.analysis.bootstrap import MIN_IMAGES, Metric, Resampled, paired_interval, resample, too_few_images
+from bench.analysis.bootstrap import MIN_IMAGES, Metric, too_few_images
+from bench.analysis.components import Estimate, Sample
 from bench.analysis.factorial import Contrast, contrasts_of
-from bench.analysis.run_records import CellKey, Run, cells_frame, classes_frame
-from bench.analysis.statistics import BOOTSTRAP, LEVEL, STUDENT, Interval, holm, seeds_needed, student
+from bench.analysis.run_records import Run, worth_of
+from bench.analysis.samples import Samples
+from bench.analysis.statistics import (
+    BOOTSTRAP,
+    JOINT,
+    LEVEL,
+    STUDENT,
+    benjamini_hochberg,
+    holm,
+    simultaneous,
+    t_interval,
+)
 from bench.data.subsets import NETWORK_SIZES, SIZES
 from bench.storage.run_folder import MATCHES
 
-ACCURACY = ("AP", "AP50", "AP75", *(f"AP_{size}" for size in (*SIZES, *NETWORK_SIZES)))
-TIMED = {"images_per_second": ("speed.images_per_second", "images/s"), "train_seconds": ("cost.train_seconds", "s")}
-
 COLUMNS = (
-    *("contrast", "kind", "measure", "class", "unit", "effect", "low", "high", "p", "p_holm"),
-    *("method", "n", "n_of", "verdict", "exploratory", "seeds_needed"),
+    *("contrast", "kind", "measure", "class", "effect", "low", "high", "p", "p_adjusted", "adjusted_by", "verdict"),
+    *("exploratory", "method", "seeds", "images", "error_training", "error_images"),
 )
-NO_CLAIM = "no claim"
+HIGHER, LOWER = "higher", "lower"
+SMALL = "no effect worth having"
+UNDECIDED = "undecided"
+DIVERGED = "a variant diverged"
 THESE_MODELS = "these models: "
-FRACTION = "fraction of 1"  # unit of accuracy metrics
+
+MAX_T, HOLM, FDR = "max-T", "Holm", "Benjamini-Hochberg"
+BY_SIZE = tuple(f"AP_{size}" for size in (*SIZES, *NETWORK_SIZES))
 
 
-def effects_frame(run: Run) -> pd.DataFrame:
-    """One row per metric and contrast: AP first, then the other accuracy metrics, AP by class, speed and training time.
+def effects_frame(run: Run, samples: Samples) -> pd.DataFrame:
+    """One row per metric and contrast: AP first, then the other accuracy metrics, then AP by class.
 
-    contrast, kind ("main effect", "interaction", "control"), measure, class ("": all), unit;
-    effect, low, high (95% interval), p, p_holm (main effects on AP, adjusted for all of them; NaN elsewhere);
-    method, or the reason for a missing interval; n and n_of ("seeds" or "images");
-    verdict: "higher" or "lower" if the interval excludes zero and p_holm, where it exists, is below 0.05. With one
-        seed "these models: higher". Otherwise "no claim", or "" without an interval;
-    exploratory: False only for main effects on AP, the primary family;
-    seeds_needed: seeds for 80% power at the observed difference and spread; None with one seed or above 1000.
-    Missing values are NaN or None. A contrast needs all its variants in the same seed.
-
-    Raises UserError like `bench.analysis.bootstrap.resample`.
+    contrast, kind (see `bench.analysis.factorial`), measure, class ("": all);
+    effect, low, high: fractions of 1; the 95% interval, which holds for the whole family where adjusted_by is "max-T";
+    p, p_adjusted, adjusted_by: the p value, alone and adjusted for its family;
+    verdict: "higher" or "lower" if p_adjusted is below 0.05; "no effect worth having" if the whole interval is within
+        the difference worth having (`worth_of`); otherwise "undecided". "a variant diverged" if the claim would rest on
+        a variant that diverged in some seeds. With one seed "these models: higher". "" without an interval;
+    exploratory: False for the families of AP (arms, main effects, interactions) and of AP by size (main effects);
+    method: how the interval was computed, or the reason for a missing one;
+    seeds, images: how many were used; images with ground truths of the metric;
+    error_training, error_images: the two parts of the standard error, NaN where they are not known.
+    Missing values are NaN. A smoke test has neither intervals nor tests, because it is not a result.
     """
-    contrasts = contrasts_of(run)
+    diverged = {cell.variant for cell in run.cells if run.diverged(cell)}
     effects = [
-        _Effect.of(run, metric, contrast, values) for metric, values in _metrics(run).items() for contrast in contrasts
+        _Effect.of(run, samples, metric, contrast) for metric in samples.by_metric for contrast in contrasts_of(run)
     ]
-    ids = {cell.key: cell.id for cell in run.cells}
-    single_seed = {ids[key] for effect in effects for key in effect.to_resample}
-    resampled = resample(run, sorted(single_seed))
-    frame = pd.DataFrame([effect.row(resampled, ids) for effect in effects], columns=list(COLUMNS))
-    primary = ~frame["exploratory"].astype(bool)
-    frame.loc[primary, "p_holm"] = holm(frame.loc[primary, "p"].astype(float).tolist())
-    frame.loc[primary & frame["p_holm"].ge(LEVEL), "verdict"] = NO_CLAIM
+    frame = pd.DataFrame([effect.values() for effect in effects], columns=list(COLUMNS)).astype({"exploratory": bool})
+    _adjust(frame, effects, samples)
+    frame["verdict"] = [
+        _verdict(row, effect, worth=worth_of(run), diverged=diverged)
+        for (_, row), effect in zip(frame.iterrows(), effects, strict=True)
+    ]
     return frame
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Effect:
-    """One contrast of one metric. by_seed: its value in every seed that has the metric for all its variants."""
+    """One contrast of one metric. estimate: None if cells are missing. reason: of a missing interval, else ""."""
 
     metric: Metric
     contrast: Contrast
-    by_seed: Mapping[int, float]
-    missing: tuple[CellKey, ...]
+    estimate: Estimate | None
+    reason: str
+    method: str
+    images: int
 
     @classmethod
-    def of(cls, run: Run, metric: Metric, contrast: Contrast, values: Mapping[CellKey, float]) -> _Effect:
-        order = {name: place for place, name in enumerate(run.variants)}
-        needed = sorted(contrast.variants, key=lambda name: order.get(name, len(order)))
-        missing = {seed: [name for name in needed if (name, seed) not in values] for seed in run.seeds}
+    def of(cls, run: Run, samples: Samples, metric: Metric, contrast: Contrast) -> _Effect:
+        sample = samples.by_metric[metric]
+        known = set(contrast.variants) <= set(samples.variants)
+        estimate = sample.estimate(samples.vector(contrast.weights)) if known else None
         return cls(
             metric=metric,
             contrast=contrast,
-            by_seed={
-                seed: float(contrast.value({name: values[name, seed] for name in contrast.variants}))
-                for seed, names in missing.items()
-                if not names
-            },
-            missing=tuple((name, seed) for seed, names in missing.items() for name in names),
+            estimate=estimate,
+            reason=_reason(run, samples, metric, contrast, estimate),
+            method=_method(sample),
+            images=samples.images(metric),
         )
 
     @property
-    def to_resample(self) -> tuple[CellKey, ...]:
-        """The cells to resample over images: those of an accuracy effect with a single seed."""
-        if len(self.by_seed) != 1 or self.metric[0] in TIMED:
-            return ()
-        return tuple((name, seed) for seed in self.by_seed for name in self.contrast.variants)
-
-    def row(self, resampled: Resampled, ids: Mapping[CellKey, str]) -> dict[str, object]:
-        """The row of `effects_frame`, still without `p_holm`."""
+    def family(self) -> str:
+        """The primary family of the contrast; "" if it is exploratory."""
         measure, name = self.metric
-        values = list(self.by_seed.values())
-        effect = float(np.mean(values)) if values else math.nan
-        interval, method, n = self._interval(effect, resampled, ids)
-        several = len(values) > 1
+        if (measure, name) == ("AP", ""):
+            return {"arm": "arms", "main effect": "main effects", "interaction": "interactions"}.get(
+                self.contrast.kind, ""
+            )
+        return "sizes" if measure in BY_SIZE and self.contrast.kind == "main effect" else ""
+
+    def values(self) -> dict[str, object]:
+        """The row of `effects_frame`, still without adjustment and verdict."""
+        measure, name = self.metric
+        estimate = self.estimate
+        interval = (
+            t_interval(estimate.effect, estimate.error, estimate.degrees) if estimate and not self.reason else None
+        )
         return {
             "contrast": self.contrast.name,
             "kind": self.contrast.kind,
             "measure": measure,
             "class": name,
-            "unit": TIMED[measure][1] if measure in TIMED else FRACTION,
-            "effect": effect,
+            "effect": estimate.effect if estimate else math.nan,
             "low": interval.low if interval else math.nan,
             "high": interval.high if interval else math.nan,
             "p": interval.p if interval else math.nan,
-            "p_holm": math.nan,
-            "method": method,
-            "n": n,
-            "n_of": "images" if method == BOOTSTRAP else "seeds",
-            "verdict": _claim(interval, effect, several=several),
-            "exploratory": (measure, name, self.contrast.kind) != ("AP", "", "main effect"),
-            "seeds_needed": seeds_needed(effect, float(np.std(values, ddof=1))) if several else None,
+            "p_adjusted": math.nan,
+            "adjusted_by": "",
+            "verdict": "",
+            "exploratory": not self.family,
+            "method": self.reason or self.method,
+            "seeds": estimate.seeds if estimate else 0,
+            "images": self.images,
+            "error_training": estimate.error_training if interval and estimate else math.nan,
+            "error_images": estimate.error_images if interval and estimate else math.nan,
         }
 
-    def _interval(
-        self, effect: float, resampled: Resampled, ids: Mapping[CellKey, str]
-    ) -> tuple[Interval | None, str, int]:
-        """The interval or None; its method or the reason for None; the number of seeds or images."""
-        seeds = len(self.by_seed)
-        if not seeds:
-            return None, f"none: missing {', '.join(f'{name} (seed {seed})' for name, seed in self.missing)}", 0
-        if seeds > 1:
-            return student(list(self.by_seed.values())), STUDENT, seeds
-        if self.metric[0] in TIMED:
-            return None, "none: timed with one seed", seeds
-        cells = {name: ids[name, seed] for name, seed in self.to_resample}
-        without_matches = set(cells.values()) - resampled.replicates.keys()
-        names = [name for (name, _), cell_id in ids.items() if cell_id in without_matches]
-        if names:
-            return None, f"none: no {MATCHES} of {', '.join(names)}", seeds
-        images = resampled.support.get(self.metric, 0)
-        if images < MIN_IMAGES:
-            return None, too_few_images(images), seeds
-        replicates = self.contrast.value(
-            {name: resampled.replicates[cell_id][self.metric] for name, cell_id in cells.items()}
+
+def _method(sample: Sample) -> str:
+    if not sample.degrees_of_training:
+        return BOOTSTRAP
+    return STUDENT if sample.replicates is None else JOINT
+
+
+def _reason(run: Run, samples: Samples, metric: Metric, contrast: Contrast, estimate: Estimate | None) -> str:
+    """Why there is no interval; "" if there is one."""
+    if run.smoke:
+        return "none: a smoke test is not a result"
+    sample = samples.by_metric[metric]
+    if estimate is None:
+        names = [name for name in (*run.variants, *contrast.variants) if name in contrast.variants]
+        missing = [
+            f"{name} (seed {seed})"
+            for name in dict.fromkeys(names)
+            for place, seed in enumerate(samples.seeds)
+            if name not in samples.variants or not sample.present[samples.variants.index(name), place]
+        ]
+        return f"none: missing {', '.join(missing)}"
+    if sample.replicates is None:
+        groups = samples.resampled.groups.get(metric, 0)
+        if samples.resampled.replicates and groups < MIN_IMAGES:
+            return too_few_images(groups)
+        if not sample.degrees_of_training:
+            without = [cell.variant for cell, _ in run.done() if cell.id not in samples.resampled.replicates]
+            return f"none: no {MATCHES} of {', '.join(dict.fromkeys(without))}"
+    return "none: equal in all seeds and resamples" if estimate.constant else ""
+
+
+def _adjust(frame: pd.DataFrame, effects: Sequence[_Effect], samples: Samples) -> None:
+    """Set p_adjusted, adjusted_by and, for max-T, low and high, family by family."""
+    families = pd.Series([effect.family for effect in effects], index=frame.index, dtype=object)
+    for family, adjust, name in (
+        ("main effects", holm, HOLM),
+        ("interactions", holm, HOLM),
+        ("", benjamini_hochberg, FDR),
+    ):
+        chosen = families == family
+        frame.loc[chosen, "p_adjusted"] = adjust(frame.loc[chosen, "p"].astype(float).tolist())
+        frame.loc[chosen & frame["p"].notna(), "adjusted_by"] = name
+    for family in ("arms", "sizes"):
+        places = np.flatnonzero((families == family) & frame["p"].notna()).tolist()
+        estimates = [estimate for place in places if (estimate := effects[place].estimate) is not None]
+        if not estimates:
+            continue
+        intervals = simultaneous(
+            [each.effect for each in estimates],
+            [each.error for each in estimates],
+            [each.degrees for each in estimates],
+            _covariance([effects[place] for place in places], samples),
         )
-        return paired_interval(effect, replicates, images), BOOTSTRAP, images
+        rows = frame.index[places]
+        frame.loc[rows, ["low", "high", "p_adjusted"]] = [[each.low, each.high, each.p] for each in intervals]
+        frame.loc[rows, "adjusted_by"] = MAX_T
 
 
-def _claim(interval: Interval | None, effect: float, *, several: bool) -> str:
-    if interval is None:
+def _covariance(effects: Sequence[_Effect], samples: Samples) -> NDArray[np.float64]:
+    """(M, M) covariance of the estimates of one family. Estimates of different metrics count as independent.
+
+    Independence is the conservative case for metrics of one sign of correlation (Sidak 1967).
+    """
+    metrics = list(dict.fromkeys(effect.metric for effect in effects))
+    result = np.zeros((len(effects), len(effects)))
+    for metric in metrics:
+        places = [place for place, effect in enumerate(effects) if effect.metric == metric]
+        weights = np.stack([estimate.weights for place in places if (estimate := effects[place].estimate) is not None])
+        result[np.ix_(places, places)] = samples.by_metric[metric].covariance(weights)
+    return result
+
+
+def _verdict(row: pd.Series, effect: _Effect, *, worth: float, diverged: Set[str]) -> str:
+    if math.isnan(row["low"]):
         return ""
-    if not interval.significant:
-        return NO_CLAIM
-    return ("" if several else THESE_MODELS) + ("higher" if effect > 0 else "lower")
-
-
-def _metrics(run: Run) -> dict[Metric, dict[CellKey, float]]:
-    """Every metric that some finished cell has, by variant and seed; AP even if no cell has it."""
-    cells, classes = cells_frame(run), classes_frame(run)
-    accuracy = {(measure, ""): f"accuracy.{measure}" for measure in ACCURACY}
-    timed = {(measure, ""): path for measure, (path, _) in TIMED.items()}
-    values = {metric: _by_cell(cells, path) for metric, path in accuracy.items()}
-    values |= {("AP", str(name)): _by_cell(rows, "AP") for name, rows in classes.groupby("class", sort=False)}
-    values |= {metric: _by_cell(cells, path) for metric, path in timed.items()}
-    return {metric: by_cell for metric, by_cell in values.items() if by_cell or metric == ("AP", "")}
-
-
-def _by_cell(frame: pd.DataFrame, column: str) -> dict[CellKey, float]:
-    if column not in frame:
-        return {}
-    rows = frame.dropna(subset=column)
-    return dict(zip(zip(rows["variant"], rows["seed"], strict=True), rows[column].astype(float), strict=True))
+    claim = UNDECIDED
+    if row["p_adjusted"] < LEVEL:
+        claim = HIGHER if row["effect"] > 0 else LOWER
+    elif -worth < row["low"] and row["high"] < worth:
+        claim = SMALL
+    # A variant that diverges in some seeds is worse than its finished seeds say: only the opposite claim stands.
+    gained = effect.contrast.plus if row["effect"] > 0 else effect.contrast.minus
+    if diverged & set(gained if claim in (HIGHER, LOWER) else effect.contrast.variants) and claim != UNDECIDED:
+        return DIVERGED
+    single = row["method"] == BOOTSTRAP and claim != UNDECIDED
+    return f"{THESE_MODELS if single else ''}{claim}"

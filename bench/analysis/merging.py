@@ -159,10 +159,7 @@ def _plan(runs: Sequence[Run], rows: Sequence[_Row]) -> dict[str, Any]:
     plans = [run.plan for run in runs]
     return {
         **{name: value for name, value in plans[0].items() if name != "numerics"},
-        "merged": [
-            {"run": run.folder.name, "numerics": run.plan.get("numerics"), "source": run.plan.get("source")}
-            for run in runs
-        ],
+        "merged": [source for run in runs for source in _sources(run)],
         "axes": axes,
         "axis_files": {name: value for plan in plans for name, value in (plan.get("axis_files") or {}).items()},
         "controls": list(dict.fromkeys(name for plan in plans for name in plan.get("controls") or ())),
@@ -179,6 +176,12 @@ def _plan(runs: Sequence[Run], rows: Sequence[_Row]) -> dict[str, Any]:
             for row in rows
         ],
     }
+
+
+def _sources(run: Run) -> list[dict[str, Any]]:
+    """What the merged plan says of a run; of a merged run, what it says of its own sources."""
+    own = {name: run.plan.get(name) for name in ("numerics", "source")}
+    return run.plan.get("merged") or [{"run": run.folder.name, **own, "seeds": list(run.seeds)}]
 
 
 def _clear(out: Path, folders: Sequence[Path]) -> None:

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bench.analysis.best import best_frame
 from bench.analysis.cell_errors import RunErrors, load_run_errors
 from bench.analysis.effects import effects_frame
 from bench.analysis.error_costs import errors_frame
 from bench.analysis.run_records import Run
+from bench.analysis.samples import Samples, samples_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Analysis:
-    """effects: `effects_frame(run)`. cell_errors: `load_run_errors(run)`. errors: `errors_frame(run, cell_errors)`."""
+    """The results of `samples_of`, `effects_frame`, `best_frame`, `load_run_errors` and `errors_frame`."""
 
     run: Run
+    samples: Samples
     effects: pd.DataFrame
+    best: pd.DataFrame
     cell_errors: RunErrors
     errors: pd.DataFrame
 
@@ -25,4 +29,12 @@ class Analysis:
 def analyse(run: Run) -> Analysis:
     """Effects and errors of the finished cells. Raises UserError if a stored file cannot be read."""
     errors = load_run_errors(run)
-    return Analysis(run=run, effects=effects_frame(run), cell_errors=errors, errors=errors_frame(run, errors))
+    samples = samples_of(run)
+    return Analysis(
+        run=run,
+        samples=samples,
+        effects=effects_frame(run, samples),
+        best=best_frame(run, samples),
+        cell_errors=errors,
+        errors=errors_frame(run, errors),
+    )

@@ -17,11 +17,13 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError
-from bench.storage.records import SCHEMA
-from bench.storage.run_folder import LOG, PLAN, RECORD, cell_folder
+from bench.options import WORTH
+from bench.storage.records import SCHEMA, read_json
+from bench.storage.run_folder import LOG, PLAN, RECORD, SPLIT, cell_folder
 
 METRIC_SECTIONS = ("accuracy", "speed", "cost")  # of a record
 CLASS_METRICS = ("AP", "AP50", "AP75", "AR_100", "ground_truths")
+NOT_FINITE = ("the loss is ", "weights are not finite")  # how the cause of a divergence begins
 LOG_METRICS = ("step", "steps", "loss", "loss_class", "loss_box", "rate", "images_per_second", "seconds")
 
 
@@ -50,6 +52,7 @@ class Run:
     variants: names in the order of the plan, which all tables and plots follow.
     plan: content of plan.json.
     records: by cell id; a planned cell without a record is pending.
+    train_images: images of the training split; None if the folder has no readable split.json.
     """
 
     folder: Path
@@ -59,6 +62,12 @@ class Run:
     cells: tuple[PlannedCell, ...]
     plan: Mapping[str, Any]
     records: Mapping[str, Mapping[str, Any]]
+    train_images: int | None = None
+
+    @property
+    def smoke(self) -> bool:
+        """Whether the run only checks that everything works: too few steps for a result."""
+        return self.plan.get("profile") == "smoke"
 
     @property
     def baseline(self) -> str | None:
@@ -87,6 +96,14 @@ class Run:
             if self.status(cell) == "failed":
                 yield cell, self.records[cell.id].get("failure") or {"cause": "no cause was recorded"}
 
+    def diverged(self, cell: PlannedCell) -> bool:
+        """Whether the cell failed because its loss or weights became infinite or NaN."""
+        failure = self.records.get(cell.id, {}).get("failure") or {}
+        if "diverged" in failure:
+            return bool(failure["diverged"])
+        # Records until November 2026
+        return "NotFinite" in str(failure.get("traceback")) or str(failure.get("cause")).startswith(NOT_FINITE)
+
 
 def load_run(folder: Path) -> Run:
     """Load the plan in `folder` and the records written so far.
@@ -109,6 +126,7 @@ def load_run(folder: Path) -> Run:
             cells=cells,
             plan=plan,
             records={cell.id: record for cell in cells if (record := _record(folder, cell)) is not None},
+            train_images=_train_images(folder),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -120,6 +138,22 @@ def load_run(folder: Path) -> Run:
             f"{path}: `cells` names {', '.join(unknown)}, but `variants` does not list it; restore the file"
         )
     return run
+
+
+def worth_of(run: Run) -> float:
+    """The smallest difference in AP worth having, ``--worth``, as a fraction of 1."""
+    return float(run.plan.get("worth", WORTH)) / 100
+
+
+def repeated_looks(run: Run) -> bool:
+    """Whether seeds may have been added after a look at earlier ones: ``--first-seed``, or merged runs of other seeds.
+
+    Intervals and p values are not corrected for that (optional stopping).
+    """
+    seeds = [source.get("seeds") for source in run.plan.get("merged") or ()]
+    if None in seeds:  # merged before November 2026
+        return len(run.seeds) > 1
+    return min(run.seeds, default=0) > 0 or any(each != seeds[0] for each in seeds)
 
 
 def cells_frame(run: Run) -> pd.DataFrame:
@@ -223,6 +257,13 @@ def _planned(cell: Mapping[str, Any]) -> PlannedCell:
         seed=cell["seed"],
         control=cell.get("control"),
     )
+
+
+def _train_images(folder: Path) -> int | None:
+    try:
+        return len(read_json(folder / SPLIT)["train"]["files"])
+    except (KeyError, TypeError):  # a partial copy of a run
+        return None
 
 
 def _record(folder: Path, cell: PlannedCell) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections, xywh
 from bench.evaluation.error_types import error_types
 from bench.storage.atomic import write_json
-from tests.evaluation_oracles import jittered, random_index
+from tests.evaluation_oracles import detections_of, index_of, jittered, random_index
 from tests.report.made_run import matrix, write_run
 
 
@@ -25,6 +25,17 @@ def drawn_truths(seed: int = 3, *, images: int = 24, classes: int = 4, condition
     index = random_index(rng, images=images, classes=classes)
     truncated = rng.integers(0, 2, len(index.boxes)).astype(np.int8) if conditions else index.truncated
     return replace(index, truncated=truncated)
+
+
+def overlapping_fixes() -> tuple[ImageIndex, Detections]:
+    """Two objects of class 1 and two errors, of which fixing either gives the found object a precision of 1.
+
+    By score: the first object with the wrong class; its badly placed box; the second object, found. Of 101 recall
+    points AP50 is 25.5, which fixing the class lifts by 50 * 2 / 3 + 25.5 and removing the box by 25.5.
+    """
+    box, beside = (10.0, 10.0, 110.0, 110.0), (65.0, 10.0, 165.0, 110.0)
+    found = detections_of((0, 0, 0.9, *box), (0, 1, 0.8, *beside), (1, 1, 0.7, *box))
+    return index_of([[(1, *box)], [(1, *box)]]), found
 
 
 def write_found(

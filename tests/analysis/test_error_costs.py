@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.analysis.bootstrap import resample
 from bench.analysis.cell_errors import load_run_errors
-from bench.analysis.error_costs import COLUMNS, EVERY_KIND, errors_frame
+from bench.analysis.components import Sample
+from bench.analysis.error_costs import ACHIEVED, COLUMNS, EVERY_KIND, REPLICATES, errors_frame
 from bench.analysis.run_records import load_run
-from bench.analysis.statistics import BOOTSTRAP, STUDENT
+from bench.analysis.statistics import BOOTSTRAP, JOINT, STUDENT, t_interval
 from bench.errors import UserError
 from bench.evaluation.error_types import KINDS
 from tests.analysis.made_errors import drawn_truths, write_found
@@ -59,19 +61,62 @@ def test_stored_error_types_equal_those_computed_from_boxes(tmp_path: Path) -> N
     assert kept["dAP50"].notna().any()
 
 
-def test_one_seed_gives_intervals_over_images_and_several_over_seeds(tmp_path: Path) -> None:
+def test_one_seed_gives_intervals_over_images_and_several_over_both(tmp_path: Path) -> None:
     index = drawn_truths()
-    for seeds, method, n in (((0,), BOOTSTRAP, None), ((0, 1, 2), STUDENT, 3)):
+    for seeds, method, n in (((0,), BOOTSTRAP, None), ((0, 1, 2), JOINT, 3)):
         frame = frame_of(write_found(tmp_path / str(len(seeds)), index, seeds=seeds))
         rows = frame[(frame["variant"] == "fpn") & (frame["scope"] == "all")]
+        same = rows["method"] == "none: equal in all seeds and resamples"
+        assert not same.all() and (rows["difference"][same] == 0).all() and rows["low"][same].isna().all()
+        rows = rows[~same]
         assert set(rows["method"]) == {method}
         assert (rows["low"] <= rows["difference"]).all() and (rows["difference"] <= rows["high"]).all()
         assert (rows["low"] < rows["high"]).any()
         assert n is None or set(rows["n"]) == {n}
-        base = frame[(frame["variant"] == "baseline") & (frame["scope"] == "all")]
+        base = frame[(frame["variant"] == "baseline") & (frame["scope"] == "all")][~same.to_numpy()]
         assert base["difference"].isna().all()
         expected = rows["dAP50"].to_numpy() - base["dAP50"].to_numpy()
         assert rows["difference"].to_numpy() == pytest.approx(expected, abs=1e-12)
+
+
+def test_intervals_equal_those_of_the_metrics(tmp_path: Path) -> None:
+    """AP is in both frames: here from the costs of cells, there from the metrics of `resample`."""
+    folder = write_found(tmp_path / "run", drawn_truths(conditions=False), seeds=(0, 1))
+    run, frame = load_run(folder), frame_of(folder)
+    resampled = resample(run, [cell.id for cell in run.cells], replicates=REPLICATES)
+    by_key = {cell.key: cell.id for cell in run.cells}
+    ids = [[by_key[variant, seed] for seed in run.seeds] for variant in run.variants]
+    sample = Sample(
+        values=np.array([[run.records[cell]["accuracy"]["AP"] for cell in row] for row in ids]),
+        replicates=np.array([[resampled.replicates[cell]["AP", ""] for cell in row] for row in ids]),
+        groups=resampled.groups["AP", ""],
+        factor=resampled.factor["AP", ""],
+    )
+    for place, variant in enumerate(run.variants[1:], start=1):
+        contrast = np.zeros(len(run.variants))
+        contrast[[0, place]] = -1, 1
+        estimate = sample.estimate(contrast)
+        assert estimate is not None
+        expected = t_interval(estimate.effect, estimate.error, estimate.degrees)
+        (row,) = frame[(frame["variant"] == variant) & (frame["kind"] == ACHIEVED)].itertuples()
+        assert (row.difference, row.low, row.high) == pytest.approx(
+            (estimate.effect, expected.low, expected.high), abs=1e-9
+        )
+        assert expected.low < expected.high
+
+
+def test_single_classes_have_no_resamples(tmp_path: Path) -> None:
+    for seeds, method in (((0,), "none: not resampled"), ((0, 1), STUDENT)):
+        frame = frame_of(write_found(tmp_path / str(len(seeds)), drawn_truths(), seeds=seeds))
+        rows = frame[(frame["scope"] == "class") & (frame["variant"] == "fpn") & (frame["kind"] == "localisation")]
+        assert set(rows.dropna(subset="difference")["method"]) == {method}
+
+
+def test_a_smoke_test_has_no_intervals(tmp_path: Path) -> None:
+    frame = frame_of(write_found(tmp_path / "run", drawn_truths(), seeds=(0, 1), changes={"profile": "smoke"}))
+    rows = frame[(frame["scope"] == "all") & (frame["variant"] == "fpn")]
+    assert rows["difference"].notna().all() and rows["low"].isna().all()
+    assert set(rows["method"]) == {"none: a smoke test is not a result"}
 
 
 def test_a_difference_uses_the_seeds_both_variants_have(tmp_path: Path) -> None:
@@ -79,7 +124,7 @@ def test_a_difference_uses_the_seeds_both_variants_have(tmp_path: Path) -> None:
     frame = frame_of(folder)
     rows = frame[(frame["scope"] == "all") & (frame["variant"] == "fpn")]
     assert set(rows["seeds"]) == {2}
-    assert set(rows["method"]) == {BOOTSTRAP}  # seed 2 alone is in both
+    assert set(rows["method"][rows["difference"] != 0]) == {BOOTSTRAP}  # seed 2 alone is in both
     assert rows["dAP50_std"].notna().all()
 
 

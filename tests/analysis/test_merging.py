@@ -14,7 +14,7 @@ import pytest
 import run_all
 from bench.analysis import merging
 from bench.analysis.merging import merge_runs
-from bench.analysis.run_records import load_run
+from bench.analysis.run_records import load_run, repeated_looks
 from bench.errors import UserError
 from tests.analysis.made_run import write_matches
 from tests.report.oracles import written_tables
@@ -64,7 +64,7 @@ def test_seeds_trained_separately_merge(tmp_path: Path) -> None:
     merged = merge_runs([first, second], tmp_path / "merged")
     assert load_run(merged).seeds == (0, 1, 2)
     assert_equal_tables(merged, whole)
-    assert "Student" in (merged / "tables" / "effects.md").read_text()
+    assert "3 seeds" in (merged / "tables" / "effects.md").read_text()
 
 
 def test_axes_and_controls_trained_separately_merge(tmp_path: Path) -> None:
@@ -87,6 +87,19 @@ def test_a_failed_or_missing_cell_comes_from_the_run_that_finished_it(tmp_path: 
     for order in ([broken, whole], [whole, broken]):
         merged = merge_runs(order, tmp_path / "merged")  # the second merge replaces the first
         assert [load_run(merged).status(cell) for cell in load_run(merged).cells] == ["done", "done"]
+
+
+def test_a_merged_run_knows_the_seeds_of_its_sources(tmp_path: Path) -> None:
+    """Later seeds are a second look, also if the merged run is merged again; other axes of the same seeds are not."""
+    whole = write_matches(tmp_path / "whole", axes=("fpn",), seeds=(0, 1), controls=("half-data",))
+    zero, one = by_seed(whole)
+    looked = merge_runs([zero, one], tmp_path / "merged")
+    again = merge_runs([looked, whole], tmp_path / "again")
+    assert [source["seeds"] for source in load_run(again).plan["merged"]] == [[0], [1], [0, 1]]
+    alone = part_of(whole, tmp_path / "alone", lambda cell: cell["control"] is None)
+    control = part_of(whole, tmp_path / "control", lambda cell: cell["control"] is not None)
+    both = merge_runs([alone, control], tmp_path / "both")
+    assert [repeated_looks(load_run(run)) for run in (whole, looked, again, both)] == [False, True, True, False]
 
 
 def test_source_runs_stay_unchanged(tmp_path: Path) -> None:

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.run_records import cells_frame, classes_frame, load_run, log_frame, sweep_frame
+from bench.analysis.run_records import (
+    cells_frame,
+    classes_frame,
+    load_run,
+    log_frame,
+    repeated_looks,
+    sweep_frame,
+    worth_of,
+)
 from bench.errors import UserError
 from tests.report.made_run import AXES, CLASSES, matrix, write_run
 
@@ -18,6 +26,31 @@ def test_a_run_keeps_plan_order_and_knows_its_baseline(tmp_path: Path) -> None:
     assert run.axes == AXES and run.seeds == (0, 1)
     assert run.baseline == "baseline"
     assert [cell.variant for cell in run.cells[::2]] == list(run.variants)
+
+
+def test_what_is_worth_having_is_stored_in_points_and_read_as_a_fraction(tmp_path: Path) -> None:
+    assert worth_of(load_run(write_run(tmp_path / "older"))) == 0.01
+    assert worth_of(load_run(write_run(tmp_path / "run", changes={"worth": 2.5}))) == 0.025
+
+
+@pytest.mark.parametrize(
+    ("seeds", "sources", "looks"),
+    [
+        ((0, 1), None, False),
+        ((2, 3), None, True),
+        ((0, 1), [[0, 1], [0, 1]], False),  # other axes, the same seeds
+        ((0, 1, 2), [[0, 1], [2]], True),
+        ((1,), [[1], [1]], True),
+        ((0, 1), [None, None], True),  # merged by an older version, which did not keep them
+        ((0,), [None, None], False),
+    ],
+)
+def test_looks_are_repeated_if_seeds_came_later(
+    seeds: tuple[int, ...], sources: list[list[int] | None] | None, looks: bool, tmp_path: Path
+) -> None:
+    merged = {} if sources is None else {"merged": [{"run": "x"} | ({"seeds": s} if s else {}) for s in sources]}
+    run = load_run(write_run(tmp_path / "run", factors=[{}], seeds=seeds, changes=merged))
+    assert repeated_looks(run) is looks
 
 
 def test_metrics_are_those_of_the_record(tmp_path: Path) -> None:
@@ -44,6 +77,41 @@ def test_failed_and_pending_cells_have_no_metrics(tmp_path: Path) -> None:
     assert frame.loc["anchors", "status"] == "pending"
     assert frame.loc[["fpn", "anchors"], "accuracy.AP"].isna().all()
     assert frame["accuracy.AP"].notna().sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("failure", "diverged"),
+    [
+        ({"cause": "x", "diverged": True}, True),
+        ({"cause": "the loss is nan at step 3 of 8", "diverged": False}, False),
+        # Records until November 2026
+        ({"cause": "the loss is nan at step 3 of 8", "traceback": None}, True),
+        ({"cause": "weights are not finite after step 4 of 4"}, True),
+        ({"cause": "x", "traceback": "bench.training.trainer.NotFinite: x"}, True),
+        ({"cause": "out of memory at step 3 of 8", "traceback": "MemoryError"}, False),
+        (None, False),
+    ],
+)
+def test_divergence_is_told_apart_from_other_failures(
+    tmp_path: Path, failure: dict[str, object] | None, diverged: bool
+) -> None:
+    folder = write_run(tmp_path / "run", factors=matrix(("fpn",)), failed={("fpn", 0): "x"})
+    run = load_run(folder)
+    baseline, fpn = run.cells
+    path = run.folder_of(fpn.id) / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"failure": failure}))
+    run = load_run(folder)
+    assert (run.diverged(baseline), run.diverged(fpn)) == (False, diverged)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [('{"train": {"files": ["a", "b"]}}', 2), ("{}", None), ("[1", None), (None, None)]
+)
+def test_training_images_are_those_of_the_split(tmp_path: Path, text: str | None, count: int | None) -> None:
+    folder = write_run(tmp_path / "run", factors=[{}])
+    if text is not None:
+        (folder / "split.json").write_text(text)
+    assert load_run(folder).train_images == count
 
 
 def test_classes_and_sweep_have_one_row_each(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_hundred_bootstrap_replicates(benchmark: BenchmarkFixture) -> None:
 @pytest.mark.benchmark(group="effects")
 def test_a_thousand_replicates_of_eight_cells_of_400_images(benchmark: BenchmarkFixture) -> None:
     cells = draw_matches(np.random.default_rng(0), [0.3] * 8, images=400, false=195, sizes=True)
-    weights = bootstrap_weights(400, 1000)
+    weights = bootstrap_weights(np.arange(400), 1000)
     figures = benchmark.pedantic(lambda: [weighted_metrics(cell, weights) for cell in cells], rounds=1, iterations=1)
     benchmark.extra_info["detections"] = sum(len(cell.image) for cell in cells)
     assert all(each["AP", ""].shape == (1001,) for each in figures)
@@ -62,7 +62,7 @@ def test_a_thousand_replicates_of_eight_cells_of_400_images(benchmark: Benchmark
 def test_a_thousand_paired_replicates_at_the_size_of_val2017(benchmark: BenchmarkFixture) -> None:
     """Two models on 5,000 images with 80 classes and 100 detections per image."""
     pair = draw_matches(np.random.default_rng(0), [0.3, 0.35], images=5000, classes=80, false=97)
-    weights = bootstrap_weights(5000, 1000)
+    weights = bootstrap_weights(np.arange(5000), 1000)
 
     def difference() -> float:
         one, other = (np.nanmean(average_precision(cell, weights), axis=(1, 2)) for cell in pair)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import bench.evaluation.matches
 from bench.data.index import ImageIndex
 from bench.evaluation import error_types as et
 from bench.evaluation.coco import evaluate
+from bench.evaluation.coco_format import detections_coco, ground_truth_coco
 from bench.evaluation.detections import Detections, xywh
 from bench.evaluation.error_types import (
     FALSE_NEGATIVES,
@@ -28,7 +30,7 @@ from bench.evaluation.error_types import (
     fix_errors,
 )
 from bench.evaluation.matches import Matches
-from tests.evaluation_oracles import detections_of, index_of, jittered, random_index
+from tests.evaluation_oracles import detections_of, index_of, jittered, plain_pycocotools, random_index
 
 EVERY_KIND = (*KINDS, FALSE_POSITIVES, FALSE_NEGATIVES)
 SEEDS = st.integers(0, 10_000)
@@ -257,33 +259,104 @@ TIDE_NAMES = {"Cls": "classification", "Loc": "localisation", "Both": "both", "D
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_tidecv_agrees(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass(frozen=True, kw_only=True)
+class TideResult:
+    """AP50 in percent, and the number and cost of each kind of error, according to tidecv."""
+
+    ap50: float
+    counts: dict[str, int]
+    costs: dict[str, float]
+
+
+@pytest.fixture
+def tide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TideResult]:
+    """The package tidecv, which scores `max_dets` detections of an image."""
     tidecv = pytest.importorskip("tidecv")
     monkeypatch.setenv("TIDE_PATH", str(tmp_path))  # else it makes a folder in the user's home
+
+    def analyse(index: ImageIndex, detections: Detections, *, max_dets: int = 100) -> TideResult:
+        truths, found = tidecv.Data("truths", max_dets), tidecv.Data("found")  # it reads the limit of the truths
+        for image in range(len(index)):
+            truths.add_image(image, str(image))
+        for image, label, box in zip(index.image_of_box, index.labels, xywh(index.boxes), strict=True):
+            truths.add_ground_truth(int(image), int(label), box.tolist())
+        columns: Any = (detections.image, detections.labels, detections.scores, xywh(detections.boxes))
+        for image, label, score, box in zip(*columns, strict=True):
+            found.add_detection(int(image), int(label), float(score), box.tolist())
+        tide = tidecv.TIDE()
+        run = tide.evaluate(truths, found, mode=tidecv.TIDE.BOX)
+        errors = tide.get_all_errors()
+        costs = {name: value for part in ("main", "special") for name, value in errors[part]["found"].items()}
+        return TideResult(
+            ap50=run.ap,
+            counts={TIDE_NAMES[error.short_name]: count for error, count in run.count_errors().items()},
+            costs={TIDE_NAMES[name]: value for name, value in costs.items()},
+        )
+
+    return analyse
+
+
+def best_of_each_image(detections: Detections, most: int) -> Detections:
+    """The `most` detections of the highest score in each image, over all classes."""
+    order = np.lexsort((-detections.scores, detections.image))
+    images, starts = np.unique(detections.image[order], return_index=True)
+    rank = np.arange(len(order)) - starts[np.searchsorted(images, detections.image[order])]
+    return detections.take(order[rank < most])
+
+
+def assert_equal_to_tide(matches: Matches, types: ErrorTypes, theirs: TideResult) -> None:
+    assert theirs.ap50 == pytest.approx(100 * np.nanmean(et.ap50(matches)), abs=1e-9)
+    assert types.counts() == theirs.counts
+    ours = {kind: max(0.0, 100 * gain(matches, types, kind)) for kind in KINDS}
+    ours |= {kind: 100 * gain(matches, types, kind) for kind in (FALSE_POSITIVES, FALSE_NEGATIVES)}
+    assert ours == pytest.approx(theirs.costs, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tidecv_agrees_apart_from_its_limit_per_image(
+    seed: int, tide: Callable[..., TideResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tidecv keeps the 100 best detections of an image over all classes; COCO and this suite 100 of each class."""
     # Its points on the recall axis are quotients, COCO's are sums: .29 is not the same number in both.
     monkeypatch.setattr(bench.evaluation.matches, "RECALLS", np.arange(101) / 100)
     rng = np.random.default_rng(seed)
-    index = random_index(rng, images=30, classes=4)
+    index = random_index(rng, images=15, classes=4)
     # Crowds apart: tidecv also searches what it ignores for errors. And the last class is always empty.
     index = replace(index, crowd=np.zeros_like(index.crowd), classes=index.classes[:3])
     index = replace(index, category_ids=index.category_ids[:3])
-    detections = jittered(rng, index, each=2, wrong=5, ties=False)
+    detections = jittered(rng, index, each=2, wrong=120, ties=False)
+    assert np.bincount(detections.image).min() > 100
+    assert np.bincount(3 * detections.image + detections.labels).max() <= 100
+
+    everything = decomposed(index, detections)
+    assert_equal_to_tide(*everything, tide(index, detections, max_dets=len(detections.image)))
+    limited = tide(index, detections)
+    assert_equal_to_tide(*decomposed(index, best_of_each_image(detections, 100)), limited)
+    assert sum(limited.counts.values()) < sum(everything[1].counts().values())
+    assert limited.ap50 != pytest.approx(100 * np.nanmean(et.ap50(everything[0])), abs=1e-3)
+
+
+def test_a_detection_beyond_tidecvs_limit_counts_as_in_coco(tide: Callable[..., TideResult]) -> None:
+    """One class with many false detections hides no other class: pycocotools' AP50 is 1, that of tidecv is .5."""
+    index = index_of([[(0, *BOX), (1, *FAR)]])
+    strays = [(0, 1, 0.9 - 0.001 * place, 120.0, 10.0, 150.0, 40.0) for place in range(99)]
+    detections = detections_of((0, 1, 0.95, *FAR), *strays, (0, 0, 0.1, *BOX))
     matches, types = decomposed(index, detections)
-    truths, found = tidecv.Data("truths"), tidecv.Data("found")
-    for image in range(len(index)):
-        truths.add_image(image, str(image))
-    for image, label, box in zip(index.image_of_box, index.labels, xywh(index.boxes), strict=True):
-        truths.add_ground_truth(int(image), int(label), box.tolist())
-    columns: Any = (detections.image, detections.labels, detections.scores, xywh(detections.boxes))
-    for image, label, score, box in zip(*columns, strict=True):
-        found.add_detection(int(image), int(label), float(score), box.tolist())
-    tide = tidecv.TIDE()
-    run = tide.evaluate(truths, found, mode=tidecv.TIDE.BOX)
-    assert run.ap == pytest.approx(100 * np.nanmean(et.ap50(matches)), abs=1e-9)
-    assert types.counts() == {TIDE_NAMES[error.short_name]: count for error, count in run.count_errors().items()}
-    errors = tide.get_all_errors()
-    theirs = {TIDE_NAMES[name]: value for part in ("main", "special") for name, value in errors[part]["found"].items()}
-    ours = {kind: max(0.0, 100 * gain(matches, types, kind)) for kind in KINDS}
-    ours |= {kind: 100 * gain(matches, types, kind) for kind in (FALSE_POSITIVES, FALSE_NEGATIVES)}
-    assert ours == pytest.approx(theirs, abs=1e-9)
+    coco = plain_pycocotools(ground_truth_coco(index), detections_coco(detections, index))
+    assert np.nanmean(et.ap50(matches)) == pytest.approx(coco.stats[1], abs=1e-12) == 1
+    assert types.counts() == dict.fromkeys(KINDS, 0) | {"background": 99}
+
+    limited = tide(index, detections)
+    assert limited.ap50 == pytest.approx(50)
+    assert limited.counts == dict.fromkeys(KINDS, 0) | {"background": 99, "missed": 1}
+    assert tide(index, detections, max_dets=101).ap50 == pytest.approx(100)
+
+
+def test_tidecv_treats_absent_classes_differently(tide: Callable[..., TideResult]) -> None:
+    right = (0, 0, 0.9, *BOX)
+    without_truths = index_of([[(0, *BOX)]]), detections_of(right, (0, 1, 0.8, *FAR))
+    assert np.nanmean(et.ap50(decomposed(*without_truths)[0])) == pytest.approx(1)
+    assert tide(*without_truths).ap50 == pytest.approx(50)
+    without_detections = index_of([[(0, *BOX), (1, *FAR)]]), detections_of(right)
+    assert gain(*decomposed(*without_detections), "missed") == 0
+    assert tide(*without_detections).costs["missed"] == pytest.approx(50)
