@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,19 +11,23 @@ from bench.storage.run_folder import TABLES
 if TYPE_CHECKING:
     from bench.analysis.run_records import Run
     from bench.report.citations import Sentence
+    from bench.report.tables.typeset import Table
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The run, its verdict, and the files written."""
+    """The run, its ablation table, its verdict, and the files written."""
 
     run: Run
+    ablation: Table
     verdict: list[Sentence]
     files: list[Path]
 
 
-def build_report(folder: Path) -> Report:
+def build_report(folder: Path, *, worth: float | None = None) -> Report:
     """Write ``tables/``, ``plots/`` and ``report.html`` of the run in `folder` from the records so far.
+
+    worth: the smallest difference worth having, in points of AP; None for that of the run.
 
     Raises UserError if the folder is not a run or a file in it is damaged.
     """
@@ -37,6 +41,8 @@ def build_report(folder: Path) -> Report:
     from bench.report.verdict import verdict, write_verdict  # noqa: PLC0415
 
     run = load_run(folder)
+    if worth is not None:
+        run = replace(run, plan={**run.plan, "worth": worth})
     analysis = analyse(run)
     sentences = verdict(analysis)
     tables = all_tables(analysis)
@@ -46,4 +52,4 @@ def build_report(folder: Path) -> Report:
         *write_plots(analysis),
     ]
     files.append(write_page(run, sentences, tables))
-    return Report(run=run, verdict=sentences, files=files)
+    return Report(run=run, ablation=tables[0], verdict=sentences, files=files)

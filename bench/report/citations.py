@@ -28,7 +28,14 @@ class Name:
     text: str
 
 
-Part = str | Name | CitedValue
+@dataclass(frozen=True)
+class Command:
+    """A command line to copy."""
+
+    text: str
+
+
+Part = str | Name | CitedValue | Command
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 
 from bench.analysis.run_records import Run
+from bench.analysis.speeds import read_speed
+from bench.analysis.training_fit import epochs, images_trained
+from bench.storage.records import read_json
+from bench.storage.run_folder import GROUND_TRUTH
 
 MAX_LATENCY_RATIO = 1.25  # between equal networks on an otherwise idle machine
 
@@ -20,15 +25,54 @@ def status(run: Run, variant: str) -> str:
 
 
 def subject(run: Run) -> str:
-    """The run in a caption: data, backbone, profile, validation images, seeds."""
-    images = [(record.get("accuracy") or {}).get("images") for _, record in run.done()]
-    count = common_value(pd.Series([number for number in images if number is not None], dtype=float))
+    """The run in a caption: data, backbone, profile, length of training, images, seeds."""
     data, backbone, profile = (text_of(run.plan.get(name)) for name in ("data", "backbone", "profile"))
     parts = [data or "unnamed data", backbone and f"backbone {backbone}", profile and f"profile {profile}"]
-    parts.append(f"{count} validation images" if count is not None else "")
+    length = training_length(run)
+    parts.append(": ".join(filter(None, ("not a result", length))) if run.smoke else length)
+    validation = [(record.get("accuracy") or {}).get("images") for _, record in run.done()]
+    scored = common_value(pd.Series([number for number in validation if number is not None], dtype=float))
+    images = {"training": run.train_images, "validation": scored}
+    counts = [f"{count} {split}" for split, count in images.items() if count is not None]
+    parts.append(f"{' and '.join(counts)} images" if counts else "")
     seeds = len(run.seeds)
     parts.append("1 seed" if seeds == 1 else f"mean ± sample standard deviation of {seeds} seeds")
     return ", ".join(part for part in parts if part)
+
+
+def training_length(run: Run) -> str:
+    """Steps and epochs of the baseline, such as "90 steps, 4.5 epochs"; "" if the plan does not give them."""
+    training = (run.plan.get("base") or {}).get("training") or {}
+    if "steps" not in training:
+        return ""
+    count = epochs(training, images_trained(run, training))
+    steps = f"{training['steps']} step{'' if training['steps'] == 1 else 's'}"
+    return steps if math.isnan(count) else f"{steps}, {epochs_text(count)} epoch{'' if count == 1 else 's'}"
+
+
+def epochs_text(epochs: float) -> str:
+    """Epochs with two digits, from 10 on as an integer: 0.53, 4.5, 12."""
+    return f"{epochs:.2g}" if epochs < 10 else f"{epochs:.0f}"
+
+
+def why_no_ap(run: Run) -> str:
+    """Why no finished cell has an AP, as the end of a sentence; "" if one has, or if no cell is finished."""
+    accuracies = [record.get("accuracy") or {} for _, record in run.done()]
+    if not accuracies or any(accuracy.get("AP") is not None for accuracy in accuracies):
+        return ""
+    if any((accuracy.get("ground_truths") or {}).get("all") != 0 for accuracy in accuracies):
+        return "the records hold no AP"
+    try:
+        boxes = read_json(run.folder / GROUND_TRUTH)["annotations"]
+    except (KeyError, TypeError):  # a partial copy of a run
+        return "the validation images hold no ground truths that count"
+    if not boxes:
+        return "the validation images hold no ground truths"
+    ignored = {"difficult": sum(bool(box.get("difficult")) for box in boxes)}
+    ignored["crowd"] = len(boxes) - ignored["difficult"]
+    kinds = [kind for kind, count in ignored.items() if count]
+    verb = "is" if len(boxes) == 1 else "are"
+    return f"the validation images hold no ground truths that count: {len(boxes)} {verb} {' or '.join(kinds)}"
 
 
 def unfinished_cells(run: Run) -> tuple[str, ...]:
@@ -57,7 +101,13 @@ def latency_samples(metrics: pd.DataFrame) -> str:
 
 
 def measured_on(run: Run) -> str:
-    """Device, threads and precision of the speed measurements, as a sentence."""
+    """Where and how speed was measured, as a sentence: in turns after the last cell, or in each cell."""
+    content = measured_in_turns(run)
+    if content is not None:
+        numerics = content["numerics"]
+        machine = text_of((content.get("machine") or {}).get("name")) or text_of(numerics.get("device"))
+        parts = (machine, f"{numerics['threads']} threads", text_of(numerics.get("precision")))
+        return f"Measured in turns after the last cell on {', '.join(filter(None, parts))}."
     devices = []
     for _, record in run.done():
         speed = record.get("speed") or {}
@@ -80,11 +130,53 @@ def machine_differences(run: Run) -> tuple[str, ...]:
     if len(rows) < 2:
         return ()
     listed = "; ".join(f"{machine}: {', '.join(names)}" for machine, names in rows.items())
-    return (f"Speeds and times were measured on different machines and are not comparable. {listed}",)
+    what = "Speeds and times" if measured_in_turns(run) is None else "Training times"
+    return (f"{what} were measured on different machines and are not comparable. {listed}",)
+
+
+def measured_in_turns(run: Run) -> dict[str, Any] | None:
+    """The content of speed.json if it has figures, else None."""
+    content = read_speed(run)
+    return content if content is not None and content["networks"] else None
+
+
+def shared_networks(run: Run) -> tuple[str, ...]:
+    """A note that lists the variants with one architecture, which share one measured speed."""
+    networks = (measured_in_turns(run) or {"networks": []})["networks"]
+    shared = [" = ".join(network["variants"]) for network in networks if len(network["variants"]) > 1]
+    if not shared:
+        return ()
+    return (f"Detectors of one architecture are one network and share its speed: {'; '.join(shared)}",)
 
 
 def timing_noise(run: Run) -> tuple[str, ...]:
-    """A note if the same network was measured at clearly different speeds in several cells."""
+    """Notes on speeds that were not measured in turns, on a busy machine, and on cells that were disturbed."""
+    content = read_speed(run)
+    if content is not None and content.get("failure"):
+        cause = one_line(content["failure"])
+        return (
+            f"Speeds in turns were {cause}; speeds are those of the cells",
+            *_noise_of_cells(run, "Speeds and times"),
+        )
+    if measured_in_turns(run) is None:
+        return _noise_of_cells(run, "Speeds and times")
+    return (*_busy_machine(run), *_noise_of_cells(run, "Training times"))
+
+
+def _busy_machine(run: Run) -> tuple[str, ...]:
+    """A note with the networks that were measured on a busy machine, by reason."""
+    networks: dict[str, list[str]] = {}
+    for network in (measured_in_turns(run) or {"networks": []})["networks"]:
+        if network.get("busy"):
+            networks.setdefault(str(network.get("reason") or "no reason given"), []).append(network["network"])
+    if not networks:
+        return ()
+    listed = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in networks.items())
+    return (f"The machine was busy, so these speeds are unreliable and rank nothing: {listed}",)
+
+
+def _noise_of_cells(run: Run, what: str) -> tuple[str, ...]:
+    """A note if the same network was measured at clearly different speeds in several cells. what: is unreliable."""
     latencies: dict[tuple[object, object], dict[str, float]] = {}
     for cell, record in run.done():
         cost, latency = record.get("cost") or {}, (record.get("speed") or {}).get("latency_p50_ms")
@@ -97,7 +189,7 @@ def timing_noise(run: Run) -> tuple[str, ...]:
         return ()
     fastest, slowest = min(worst, key=worst.__getitem__), max(worst, key=worst.__getitem__)
     return (
-        f"Speeds and times are unreliable: {fastest} and {slowest} are networks of equal size but took "
+        f"{what} are unreliable: {fastest} and {slowest} are networks of equal size but took "
         f"{worst[fastest]:.3g} and {worst[slowest]:.3g} ms per image; other processes were probably running",
     )
 

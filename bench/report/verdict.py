@@ -1,70 +1,80 @@
-"""The verdict of a run: a few sentences, with the source table and cell of every number in them.
+"""The verdict of a run: a headline and at most eight sentences, with the source of every number in them.
 
 A sentence consists of words, names from the run, and values cited from tables. Words contain no numbers (except the
-95% of intervals), so every number has a source. A sentence calls AP "higher" or "lower" only for an effect whose
-interval, and adjusted p value if there is one, exclude zero.
+95% of intervals), so every number has a source. A sentence says that a remedy helps or harms only where the adjusted
+test of its family is clear.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bench.analysis.effects import FRACTION, NO_CLAIM, THESE_MODELS
+from bench.analysis.budget import PHRASES, budget_frame, largest_losses
+from bench.analysis.effects import BY_SIZE, HIGHER, LOWER
+from bench.analysis.error_costs import IMPRECISE
 from bench.analysis.results import Analysis
-from bench.analysis.run_records import Run
-from bench.analysis.statistics import LEVEL, STUDENT
+from bench.analysis.run_records import Run, worth_of
+from bench.analysis.samples import Samples
+from bench.analysis.speeds import load_speeds, pareto_front
+from bench.analysis.statistics import BOOTSTRAP, JOINT, LEVEL, STUDENT, t_test
+from bench.analysis.training_fit import advice, fit_by_variant, training_fit_frame
 from bench.data.subsets import SIZES
-from bench.evaluation.error_types import KINDS
 from bench.report.citations import CitedValue, Name, Part, Sentence
-from bench.report.notes import one_line
+from bench.report.claims import Claims, Pair, Remedy, claim_of, claims_of
+from bench.report.next_step import next_step
+from bench.report.notes import epochs_text, one_line, text_of, why_no_ap
 from bench.report.tables.ablation import ablation_table
 from bench.report.tables.columns import COLUMNS
-from bench.report.tables.formats import integer, is_missing, p_value, percent, signed, three_digits
+from bench.report.tables.formats import integer, is_missing, percent, points
 from bench.report.tables.typeset import escape_markdown
 from bench.storage.atomic import write_text
 
-# What to look at next, by the size with the lowest AP.
-SIZE_HINTS = {
-    "small": "next, try more input pixels per object (tiles, a larger input)",
-    **dict.fromkeys(("medium", "large"), "next, check the plot of priors and ground truths and the learning curves"),
-}
-# Where to look, by the costliest error type. Not what would help, because that was not measured.
-ERROR_HINTS = {
-    "classification": "objects are found but misclassified: check the confusion matrix and the labels",
-    "localisation": "objects are found but poorly localised: check AP against the IoU threshold",
-    "both": "boxes have the wrong class and the wrong position: check the learning curves",
-    "duplicate": "objects are detected more than once: check the threshold of non-maximum suppression",
-    "background": "detections lie where nothing is annotated: check for missing annotations",
-    "missed": "objects are not found at all: check their sizes and the plot of priors and ground truths",
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+MOST_SENTENCES = 8  # after the headline
+OPENING = " points ("  # before an interval
+COVERED = {
+    BOOTSTRAP: "The intervals cover other images of this kind, but not training again: another seed may differ",
+    JOINT: "The intervals cover training again and other images of this kind",
+    STUDENT: "The intervals cover training again, scored on the same images",
 }
 FEW_OBJECTS = 30  # below this, a single object changes recall by more than three points
+# Where to look, by the costliest part of the budget. Not what would help, because that was not measured.
+HINTS = {
+    IMPRECISE: "see AP against the IoU threshold",
+    "classification": "see the confusion matrix, and check the labels",
+    "localisation": "see AP against the IoU threshold",
+    "both": "see the learning curves",
+    "duplicate": "check the threshold of non-maximum suppression",
+    "background": "check for missing annotations",
+    "missed": "see the plot of priors and ground truths",
+}
 
 
 def verdict(analysis: Analysis) -> list[Sentence]:
-    """Unfinished cells, best variant, effects on AP, cost, Pareto front, errors, sizes, seeds."""
-    run, effects = analysis.run, analysis.effects
-    rows = _Rows(frame=ablation_table(run).frame.set_index("variant"))
-    best = rows.best()
-    if best is None:
+    """The headline, then: unfinished cells, scope, other remedies, best, sizes, losses, fit, speed, next step."""
+    run = analysis.run
+    table = ablation_table(analysis).frame.set_index("variant")
+    if pd.to_numeric(table["AP"]).isna().all():
         return [_state(run)]
-    sentences = [] if all(run.status(cell) == "done" for cell in run.cells) else [_state(run)]
-    on_ap = effects[(effects["measure"] == "AP") & (effects["class"] == "")]
-    main = on_ap[on_ap["kind"] == "main effect"]
-    sentences += _best_variant(run, rows, best)
-    sentences += _main_effects(main)
-    sentences += _further_effects(on_ap[on_ap["kind"] != "main effect"])
-    sentences += _cost(run, rows, effects)
-    sentences += _pareto(rows)
-    sentences += _costliest_errors(analysis.errors, best)
-    sentences += _weakest_size(rows, best)
-    sentences += _seeds(run, main)
-    return sentences
+    unfinished = [] if all(run.status(cell) == "done" for cell in run.cells) else [_state(run)]
+    if run.smoke:
+        return [_smoke(run), *unfinished, next_step(analysis)]
+    claims = claims_of(run, analysis.effects)
+    body = [
+        *unfinished,
+        *_scope(run, analysis.effects),
+        *_other_remedies(run, claims),
+        *_best(run, analysis.best),
+        *_sizes(run, analysis.effects, table),
+        *_losses(analysis, table),
+        *_fit(run),
+        *_speed(run, analysis.samples, table),
+    ]
+    return [_headline(run, table, claims), *body[: MOST_SENTENCES - 1], next_step(analysis)]
 
 
 def write_verdict(sentences: Sequence[Sentence], folder: Path) -> Path:
@@ -82,36 +92,12 @@ def write_verdict(sentences: Sequence[Sentence], folder: Path) -> Path:
     return path
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Rows:
-    """The ablation table. frame: indexed by variant."""
-
-    frame: pd.DataFrame
-
-    def has(self, variant: str | None, *columns: str) -> bool:
-        return variant in self.frame.index and not any(is_missing(self.value(str(variant), name)) for name in columns)
-
-    def value(self, variant: str, column: str) -> Any:
-        return self.frame.loc[variant, column]
-
-    def cite(self, variant: str, column: str) -> CitedValue:
-        value = float(self.value(variant, column))
-        text = COLUMNS[column].show(value) + ("%" if column.startswith("AP") else "")
-        return CitedValue(text=text, value=value, table="ablation", row=variant, column=column)
-
-    def numbers(self, column: str) -> pd.Series:
-        """A column as floats in table order, without missing values."""
-        return pd.to_numeric(self.frame[column]).dropna()
-
-    def best(self) -> str | None:
-        aps = self.numbers("AP")
-        return None if aps.empty else str(aps.idxmax())
-
-
 def _state(run: Run) -> Sentence:
+    """How many cells are done, failed and pending, and why there is no AP."""
     states = [run.status(cell) for cell in run.cells]
     parts: list[Part] = [_count(states.count("done"), "seeds"), " of ", _count(len(states), "seeds"), " cells are done"]
     failures = list(run.failures())
+    diverged = [cell for cell, _ in failures if run.diverged(cell)]
     if failures:
         cell, failure = failures[0]
         parts += [", ", _count(len(failures), "status"), " failed (", Name(cell.variant), ": "]
@@ -120,228 +106,342 @@ def _state(run: Run) -> Sentence:
             "; the tables list the others" if failures[1:] else "",
             ")",
         ]
+    if diverged:
+        names = ", ".join(dict.fromkeys(cell.variant for cell in diverged))
+        parts += ["; training diverged in ", _count(len(diverged), "status"), " of ", Name(names)]
     if "pending" in states:
         parts += [", ", _count(states.count("pending"), "status"), " pending"]
+    reason = why_no_ap(run)
     if "done" not in states:
         parts.append("; no results yet")
+    elif reason:
+        parts += [", but there is no AP: ", Name(reason)]
     return Sentence.of(parts)
 
 
-def _best_variant(run: Run, rows: _Rows, best: str) -> list[Sentence]:
-    if len(rows.numbers("AP")) < 2:
-        alone = "; there is nothing to compare it with"
-        return [Sentence.of([Name(best), " has an AP of ", rows.cite(best, "AP"), alone])]
-    if best == run.baseline:
-        return [Sentence.of(["The baseline itself has the highest measured AP, ", rows.cite(best, "AP")])]
-    parts: list[Part] = ["The highest measured AP is that of ", Name(best), ", ", rows.cite(best, "AP")]
-    if run.baseline is not None and rows.has(run.baseline, "AP"):
-        parts += ["; the baseline has ", rows.cite(run.baseline, "AP")]
-    return [Sentence.of([*parts, " (the maximum of several variants is biased upward: judge by the effects)"])]
+def _smoke(run: Run) -> Sentence:
+    steps = _length(run)[:3]
+    return Sentence.of(["This smoke test of ", *steps, " shows that everything runs; it is not a result"])
 
 
-def _main_effects(main: pd.DataFrame) -> list[Sentence]:
-    """One sentence per axis with a clear effect, and one for all others."""
-    clear = [row for _, row in main.iterrows() if _is_clear(row)]
-    unclear = [row for _, row in main.iterrows() if not _is_clear(row)]
-    sentences = []
-    for row in clear:
-        contrast, direction = Name(str(row["contrast"])), _direction(row)
-        comparison = " than without it, averaged over the other axes: "
-        sentences.append(
-            Sentence.of([_scope(row), ", AP is ", direction, " with ", contrast, comparison, *_interval(row)])
-        )
-    if unclear:
-        measured = [row for row in unclear if not pd.isna(row["effect"])]
-        items = [[Name(str(row["contrast"])), " ", *_not_clear(row)] for row in measured]
-        absences = [(str(row["contrast"]), str(row["method"])) for row in unclear if pd.isna(row["effect"])]
-        for reason in dict.fromkeys(method for _, method in absences):
-            names = ", ".join(contrast for contrast, method in absences if method == reason)
-            items.append([Name(names), " (", Name(reason.removeprefix("none: ")), ")"])
-        sentences.append(Sentence.of(["Inconclusive: ", *_joined(items)]))
-    return sentences
-
-
-def _not_clear(row: pd.Series) -> list[Part]:
-    if pd.isna(row["low"]):
-        return [_effect(row, "effect"), " points (no interval: ", Name(str(row["method"]).removeprefix("none: ")), ")"]
-    interval = _interval(row)
-    return interval if row["p"] >= LEVEL else [*interval, ", not significant after adjusting for all main effects"]
-
-
-def _further_effects(rows: pd.DataFrame) -> list[Sentence]:
-    """Clear interactions and controls."""
-    sentences = []
-    for kind, words in (
-        ("interaction", ", these axes interact in their effect on AP (exploratory, unadjusted intervals): "),
-        ("control", ", AP differs from the baseline in these controls (exploratory, unadjusted intervals): "),
-    ):
-        clear = [row for _, row in rows[rows["kind"] == kind].iterrows() if _is_clear(row)]
-        if not clear:
-            continue
-        scope = next((_scope(row) for row in clear if str(row["verdict"]).startswith(THESE_MODELS)), _scope(clear[0]))
-        sentences.append(Sentence.of([scope, words, *_joined([_further(row) for row in clear])]))
-    return sentences
-
-
-def _scope(row: pd.Series) -> str:
-    """What the effect is claimed for: one seed covers these models only."""
-    return "In these trained models" if str(row["verdict"]).startswith(THESE_MODELS) else "On this dataset"
-
-
-def _further(row: pd.Series) -> list[Part]:
-    opening: list[Part] = [_direction(row), " with "] if row["kind"] == "control" else []
-    return [*opening, Name(str(row["contrast"])), " ", *_interval(row)]
-
-
-def _cost(run: Run, rows: _Rows, effects: pd.DataFrame) -> list[Sentence]:
-    """Speed, parameters and training time of each axis alone and of the baseline; clear effects of several seeds."""
-    needed = ("images_per_second", "parameters_M", "train_seconds")
-    baseline = run.baseline
-    alone = [cell.variant for cell in run.cells if cell.control is None and [*cell.factors.values()].count(True) == 1]
-    alone = [variant for variant in dict.fromkeys(alone) if rows.has(variant, *needed)]
-    if baseline is None or not alone or not rows.has(baseline, *needed):
-        return []
-    listed = _joined([[Name(variant), " ", *_costs_of(rows, variant)] for variant in alone])
-    parts: list[Part] = [
-        "Speed, size and training time with each axis alone: ",
-        *listed,
-        "; baseline ",
-        *_costs_of(rows, baseline),
-    ]
-    timed = effects[(effects["unit"] != FRACTION) & (effects["kind"] == "main effect")]
-    if (timed["method"] != STUDENT).all():
-        parts.append("; times were measured once and have no interval")
-    sentences = [Sentence.of(parts)]
-    clear = [row for _, row in timed.iterrows() if _is_clear(row)]
-    if clear:
-        listed = _joined([_timed_effect(row) for row in clear])
-        sentences.append(Sentence.of(["Clear effects on speed and training time (exploratory): ", *listed]))
-    return sentences
-
-
-def _costs_of(rows: _Rows, variant: str) -> list[Part]:
-    speed, size, seconds = (rows.cite(variant, name) for name in ("images_per_second", "parameters_M", "train_seconds"))
-    return [speed, " images/s, ", size, " M parameters, ", seconds, " s of training"]
-
-
-def _timed_effect(row: pd.Series) -> list[Part]:
-    unit = {"images_per_second": "images/s", "train_seconds": "s of training"}[str(row["measure"])]
-    numbers = [_effect(row, name) for name in ("effect", "low", "high")]
-    opening: list[Part] = [_direction(row), " with ", Name(str(row["contrast"])), ", ", numbers[0], f" {unit}"]
-    return [*opening, " (95% interval ", numbers[1], " to ", numbers[2], ")"]
-
-
-def _pareto(rows: _Rows) -> list[Sentence]:
-    """The variants that no other beats in AP and median latency together, fastest first."""
-    values = pd.DataFrame({name: rows.numbers(name) for name in ("latency_p50_ms", "AP")}).dropna()
-    if len(values) < 2:
-        return []
-    # Fastest first, ties by AP: a variant is on the front if its AP exceeds that of all before it.
-    ordered = values.sort_values(["latency_p50_ms", "AP"], ascending=[True, False], kind="stable")
-    beaten = ordered["AP"].le(ordered["AP"].cummax().shift())
-    listed = _joined(
-        [
-            [Name(variant), " (", rows.cite(variant, "latency_p50_ms"), " ms, AP ", rows.cite(variant, "AP"), ")"]
-            for variant in map(str, ordered.index[~beaten])
+def _headline(run: Run, table: pd.DataFrame, claims: Claims) -> Sentence:
+    """What helps: on which data, after which training, with how many seeds."""
+    shown = _first_done(run)
+    seeds = len({cell.seed for cell, _ in run.done()})
+    parts: list[Part] = ["On ", Name(text_of(run.plan.get("data")) or "unnamed data"), " ("]
+    parts += [_cite(table, shown, "images"), " validation images), after ", *_length(run), " with "]
+    parts += [_number(seeds), f" seed{'' if seeds == 1 else 's'}: "]
+    helping = claims.judged("helps")
+    together = [pair for pair in claims.pairs if pair.kind == "only together"]
+    if len(run.variants) < 2 or run.baseline is None:
+        parts += [Name(shown), " has a COCO AP of ", _cite(table, shown, "AP"), "; there is nothing to compare it with"]
+    elif helping:
+        opening = "" if len(helping) == 1 else f"{NUMBERS[len(helping)]} remedies raise AP: "
+        verb = " raises AP by " if len(helping) == 1 else " by "
+        parts += [
+            opening,
+            *_joined([[Name(remedy.axis), verb, *_gain(remedy.row)] for remedy in helping], last=" and "),
         ]
+        if claims.together is not None:
+            parts += ["; together ", *_gain(claims.together)]
+    elif together:
+        parts += _only_together(together[0])
+    elif claims.pairs:
+        parts += _depends(claims.pairs[0])
+    else:
+        parts += _no_help(run, claims)
+    return Sentence.of(_with_level(parts))
+
+
+def _no_help(run: Run, claims: Claims) -> list[Part]:
+    """The headline if no remedy raises AP, with the intervals that say so."""
+    harmful, small, undecided = (claims.judged(each) for each in ("harms", "small", "undecided"))
+    if harmful:
+        return ["no remedy clearly raises AP; lower AP: ", *_list(harmful)]
+    if undecided:
+        return ["no remedy has a clear effect on AP: ", *_list(undecided)]
+    if small:
+        return ["no remedy changes AP by as much as ", _worth(run), " points: ", *_list(small)]
+    return ["the effects have no intervals, so nothing can be claimed"]
+
+
+def _with_level(parts: Sequence[Part]) -> list[Part]:
+    """Name the level of the first interval; the others have the same."""
+    first = next((place for place, part in enumerate(parts) if part == OPENING), None)
+    return [f"{OPENING}95% interval " if place == first else part for place, part in enumerate(parts)]
+
+
+def _scope(run: Run, effects: pd.DataFrame) -> list[Sentence]:
+    """What the intervals cover, and what longer training may change."""
+    methods = set(effects["method"])
+    covered = next((text for method, text in COVERED.items() if method in methods), "")
+    if not covered:
+        return []
+    short = (
+        "; this training is short, and a longer one may give other effects"
+        if run.plan.get("profile") == "quick"
+        else ""
     )
-    opening = "No variant beats these in both AP and median latency (batch size one), fastest first; choose the last "
-    return [Sentence.of([opening, "one within your latency budget: ", *listed])]
+    return [Sentence.of([covered, short])]
 
 
-def _costliest_errors(errors: pd.DataFrame, best: str) -> list[Sentence]:
-    """The two costliest error types of the best variant, if its error types are known."""
-    rows = errors[(errors["variant"] == best) & (errors["scope"] == "all") & errors["kind"].isin(KINDS)]
-    rows = rows[rows["dAP50"] > 0].nlargest(2, "dAP50")
-    if rows.empty:
+def _length(run: Run) -> list[Part]:
+    """The baseline's steps and epochs as words and cited values."""
+    fit = fit_by_variant(training_fit_frame(run)).set_index("variant")
+    variant = _first_done(run)
+    steps, epochs = float(_at(fit, variant, "steps")), float(_at(fit, variant, "epochs"))
+    parts: list[Part] = []
+    for name, value, show in (("steps", steps, integer), ("epochs", epochs, epochs_text)):
+        cited = CitedValue(text=show(value), value=value, table="training_fit", row=variant, column=name)
+        if not pd.isna(value):
+            parts += [" (" if parts else "", cited, f" {name[:-1] if value == 1 else name}"]
+    return [*parts, ")"] if len(parts) > 3 else [*parts]
+
+
+def _first_done(run: Run) -> str:
+    """The baseline if it has an AP, otherwise the first variant that has one."""
+    done = [cell.variant for cell, record in run.done() if (record.get("accuracy") or {}).get("AP") is not None]
+    return run.baseline if run.baseline in done and run.baseline is not None else done[0]
+
+
+def _only_together(pair: Pair) -> list[Part]:
+    both, *alone = pair.rows
+    parts: list[Part] = [Name(pair.axes[0]), " and ", Name(pair.axes[1]), " together raise AP by ", *_gain(both)]
+    if alone:
+        names = pair.axes[-len(alone) :]
+        listed = [[Name(axis), " alone ", *_interval(row)] for axis, row in zip(names, alone, strict=True)]
+        parts += ["; neither clearly does so alone: ", *_joined(listed, last=", ")]
+    return parts
+
+
+def _depends(pair: Pair) -> list[Part]:
+    without, beside = pair.rows
+    helps = [claim_of(row) == HIGHER for row in pair.rows]
+    axis, other = (Name(name) for name in pair.axes)
+    if helps == [False, True]:
+        only: list[Part] = [axis, " raises AP only beside ", other, ": by ", *_gain(beside), " with it, "]
+        return [*only, *_interval(without), " without it"]
+    if helps == [True, False]:
+        only = [axis, " raises AP only without ", other, ": by ", *_gain(without), " without it, "]
+        return [*only, *_interval(beside), " with it"]
+    opening: list[Part] = ["the effect of ", axis, " on AP depends on ", other, ": "]
+    return [*opening, *_interval(without), " without it, ", *_interval(beside), " with it"]
+
+
+def _other_remedies(run: Run, claims: Claims) -> list[Sentence]:
+    """The remedies that the headline does not name: pairs, harm, small effects, undecided and unknown ones."""
+    items: list[list[Part]] = []
+    helping = bool(claims.judged("helps"))
+    pairs = [pair for pair in claims.pairs if pair.kind == "only together"]
+    pairs += [pair for pair in claims.pairs if pair.kind == "depends"]
+    for pair in pairs if helping else pairs[1:]:
+        items.append(_only_together(pair) if pair.kind == "only together" else _depends(pair))
+    harmful, small, undecided = (claims.judged(each) for each in ("harms", "small", "undecided"))
+    gains = helping or bool(claims.pairs)  # in the headline; otherwise it names one of the following kinds
+    if harmful and gains:
+        items.append(["lower AP: ", *_list(harmful)])
+    if undecided and (gains or harmful):
+        items.append(["undecided: ", *_list(undecided)])
+    if small and (gains or harmful or undecided):
+        items.append(["no effect worth having (", _worth(run), " points): ", *_list(small)])
+    unknown: dict[str, list[str]] = {}
+    for remedy in claims.judged("unknown"):
+        unknown.setdefault(str(remedy.row["method"]).removeprefix("none: "), []).append(remedy.axis)
+    items += [["no interval for ", Name(", ".join(axes)), " (", Name(why), ")"] for why, axes in unknown.items()]
+    return [_capitalised(Sentence.of(_joined(items)))] if items else []
+
+
+def _list(remedies: Sequence[Remedy]) -> list[Part]:
+    return _joined([[Name(remedy.axis), " ", *_interval(remedy.row)] for remedy in remedies], last=" and ")
+
+
+def _best(run: Run, best: pd.DataFrame) -> list[Sentence]:
+    """The best variant, its chance to be it, its AP without the bias of the choice; the baseline."""
+    if len(best) < 2:
         return []
-    listed = _joined([[Name(str(row["kind"])), " ", *_cost_of_errors(row)] for _, row in rows.iterrows()])
-    hint = ERROR_HINTS[str(rows["kind"].iloc[0])]
-    opening = ", by the AP50 that fixing only that type would recover: "
-    return [Sentence.of(["Costliest error types of ", Name(best), opening, *listed, f"; {hint}"])]
+    first = best.iloc[0]
+    variant = str(first["variant"])
+    base = best[best["variant"] == run.baseline].iloc[0]
 
-
-def _cost_of_errors(row: pd.Series) -> list[Part]:
-    def cite(column: str, show: Callable[[float], str]) -> CitedValue:
+    def cite(row: pd.Series, column: str, show: Callable[[float], str] = percent) -> CitedValue:
         value = float(row[column])
-        key = f"{row['variant']}, {row['kind']}"
-        return CitedValue(text=show(value), value=value, table="errors", row=key, column=column)
+        return CitedValue(text=f"{show(value)}%", value=value, table="best", row=str(row["variant"]), column=column)
 
-    return [cite("dAP50", percent), " points (", cite("count", integer), " errors)"]
+    parts: list[Part] = [Name(variant), " has the highest AP, ", cite(first, "AP")]
+    if not is_missing(first["probability_best"]):
+        parts += [" (chance to be truly the best: ", cite(first, "probability_best", _chance)]
+        if percent(first["AP_corrected"]) != percent(first["AP"]):
+            parts += ["; AP corrected for picking the highest: ", cite(first, "AP_corrected")]
+        parts.append(")")
+    if variant != run.baseline:
+        parts += ["; the baseline has ", cite(base, "AP")]
+    return [Sentence.of(parts)]
 
 
-def _weakest_size(rows: _Rows, best: str) -> list[Sentence]:
-    sizes = [size for size in SIZES if rows.has(best, f"AP_{size}", f"ground_truths_{size}")]
-    if len(sizes) < 2:
+def _chance(share: float) -> str:
+    """A probability in percent; what was never seen to fail is not certain."""
+    return ">99" if share > 0.99 else f"{100 * share:.0f}"
+
+
+def _sizes(run: Run, effects: pd.DataFrame, table: pd.DataFrame) -> list[Sentence]:
+    """The largest clear effect on AP of one size, with the same size measured the other way."""
+    rows = effects[effects["measure"].isin(BY_SIZE) & (effects["kind"] == "main effect") & (effects["class"] == "")]
+    clear = rows[[claim_of(row) in (HIGHER, LOWER) for _, row in rows.iterrows()]]
+    if clear.empty:
         return []
-    weakest = min(sizes, key=lambda size: float(rows.value(best, f"AP_{size}")))
-    parts: list[Part] = [Name(best), f" has its lowest AP on {weakest} objects ("]
-    for place, size in enumerate(sorted(sizes, key=lambda size: size != weakest)):
-        parts += [f", {size}: " if place else f"{size}: "]
-        parts += [rows.cite(best, f"AP_{size}"), " on ", rows.cite(best, f"ground_truths_{size}"), " ground truths"]
-    few = rows.value(best, f"ground_truths_{weakest}") < FEW_OBJECTS
-    return [Sentence.of([*parts, "); ", "too few objects to say much" if few else SIZE_HINTS[weakest]])]
+    row = clear.iloc[int(clear["effect"].abs().to_numpy().argmax())]
+    measure, axis = str(row["measure"]), Name(str(row["contrast"]))
+    other = measure.removesuffix("_network") if measure.endswith("_network") else f"{measure}_network"
+    size = measure.removeprefix("AP_").removesuffix("_network")
+    parts: list[Part] = [f"By object size, the largest clear effect is on {size} objects: ", axis, ", averaged over "]
+    parts += ["the other axes, changes their AP by ", *_by_size(run, row, table)]
+    counterpart = rows[(rows["measure"] == other) & (rows["contrast"] == row["contrast"])]
+    # The same objects, if the network sees the images in their original size
+    differs = len(counterpart) > 0 and float(counterpart["effect"].iloc[0]) != float(row["effect"])
+    if differs and not pd.isna(counterpart["low"].iloc[0]):
+        parts += [", and by ", *_by_size(run, counterpart.iloc[0], table)]
+    return [Sentence.of(parts)]
 
 
-def _seeds(run: Run, main: pd.DataFrame) -> list[Sentence]:
-    """What the seeds cannot show, and how many seeds could."""
-    if main.empty:
+def _by_size(run: Run, row: pd.Series, table: pd.DataFrame) -> list[Part]:
+    size = str(row["measure"]).removeprefix("AP_")
+    where = " by size at the network's input" if size.endswith("_network") else " by size in the original image"
+    column, shown = f"ground_truths_{size}", _first_done(run)
+    parts = [*_interval(row), where]
+    if not is_missing(_at(table, shown, column)):
+        parts += [", ", _cite(table, shown, column), " objects"]
+    return parts
+
+
+def _losses(analysis: Analysis, table: pd.DataFrame) -> list[Sentence]:
+    """What costs the best variant most, and whether its AP is lowest on objects that are small for the network."""
+    best = str(analysis.best["variant"].iloc[0]) if len(analysis.best) else _first_done(analysis.run)
+    losses = largest_losses(budget_frame(analysis.run, analysis.errors), best)[:2]
+    if not losses:
         return []
-    if len(run.seeds) == 1:
-        return [
-            Sentence.of(
-                [
-                    "One seed cannot show how much results vary between trainings. Train with three or more (--seeds) "
-                    "to estimate this and the seeds needed"
-                ]
-            )
+    listed: list[list[Part]] = [
+        [PHRASES[part], " (", CitedValue(text=percent(cost), value=cost, table="budget", row=best, column=part), ")"]
+        for part, cost in losses
+    ]
+    parts: list[Part] = ["Most AP points of ", Name(best), " are lost to ", *_joined(listed, last=" and ")]
+    parts.append(f"; {HINTS[losses[0][0]]}" if losses[0][0] in HINTS else "")
+    sizes = [size for size in SIZES if not is_missing(_at(table, best, f"AP_{size}_network"))]
+    counts = {size: _at(table, best, f"ground_truths_{size}_network") for size in sizes}
+    sizes = [size for size in sizes if not is_missing(counts[size]) and counts[size] >= FEW_OBJECTS]
+    weakest = min(sizes, key=lambda size: float(_at(table, best, f"AP_{size}_network")), default="")
+    sentences = [Sentence.of(parts)]
+    if len(sizes) > 1 and weakest == "small":
+        small: list[Part] = ["Its AP is lowest on objects that are small at the network's input, "]
+        small += [_cite(table, best, "AP_small_network"), " on "]
+        small += [
+            _cite(table, best, "ground_truths_small_network"),
+            " objects: a larger input or tiles would enlarge them",
         ]
-    unclear = main[(main["method"] == STUDENT) & (main["verdict"] == NO_CLAIM)]
-    if unclear.empty:
+        sentences.append(Sentence.of(small))
+    return sentences
+
+
+def _fit(run: Run) -> list[Sentence]:
+    """Whether training was too short or memorised its images, where the run shows it."""
+    cells = training_fit_frame(run)
+    what = advice(cells, run.baseline)
+    fit = fit_by_variant(cells).set_index("variant")
+    if what not in ("train longer", "memorising") or run.baseline not in fit.index:
         return []
-    listed = _joined([[Name(str(row["contrast"])), " ", *_seeds_of(row)] for _, row in unclear.iterrows()])
-    return [Sentence.of(["Seeds needed to detect the observed difference in four of five runs: ", *listed])]
+
+    def cite(column: str) -> CitedValue:
+        value, row = float(_at(fit, str(run.baseline), column)), str(run.baseline)
+        return CitedValue(text=f"{percent(value)}%", value=value, table="training_fit", row=row, column=column)
+
+    aps: list[Part] = ["the baseline has an AP of ", cite("AP_train"), " on training and ", cite("AP_val")]
+    aps.append(" on validation images")
+    if what == "train longer":
+        return [Sentence.of(["Training was too short: the loss was still falling, and ", *aps])]
+    return [Sentence.of(["Training memorises: ", *aps, " while the loss is flat; try more data or regularisation"])]
 
 
-def _seeds_of(row: pd.Series) -> list[Part]:
-    if pd.isna(row["seeds_needed"]):
-        return ["more than a thousand (trained: ", _effect(row, "n"), ")"]
-    return [_effect(row, "seeds_needed"), " (trained: ", _effect(row, "n"), ")"]
+def _speed(run: Run, samples: Samples, table: pd.DataFrame) -> list[Sentence]:
+    """The arms that no other beats in AP and latency, by figures of a quiet machine."""
+    speeds = load_speeds(run)
+    if speeds.empty:
+        return []
+    if speeds["busy"].any():
+        return [Sentence.of(["Speeds are not compared: the machine was busy while they were measured"])]
+    sample = samples.by_metric["AP", ""]
 
+    def clearly_higher(one: str, other: str) -> bool:
+        estimate = sample.estimate(samples.vector({one: 1.0, other: -1.0}))
+        if estimate is None or not estimate.error > 0:
+            return False
+        return estimate.effect > 0 and t_test(estimate.effect, estimate.error, estimate.degrees) < LEVEL
 
-def _is_clear(row: pd.Series) -> bool:
-    """Whether the effect may be called higher or lower: its verdict says so and its interval agrees."""
-    return _direction(row) != "" and str(row["verdict"]).removeprefix(THESE_MODELS) == _direction(row)
-
-
-def _direction(row: pd.Series) -> str:
-    """The side of zero on which the whole interval lies."""
-    return "higher" if row["low"] > 0 else "lower" if row["high"] < 0 else ""
+    front = pareto_front(run, clearly_higher=clearly_higher)
+    if not front or len(run.variants) < 2:
+        return []
+    listed: list[list[Part]] = [
+        [Name(variant), " (", _cite(table, variant, "latency_p50_ms"), " ms, AP ", _cite(table, variant, "AP"), ")"]
+        for variant in front
+    ]
+    parts = ["In AP and latency together, no variant clearly beats ", *_joined(listed, last=" and ")]
+    if run.baseline is not None and run.baseline not in front:
+        parts += ["; the baseline takes ", _cite(table, run.baseline, "latency_p50_ms"), " ms"]
+    return [Sentence.of(parts)]
 
 
 def _interval(row: pd.Series) -> list[Part]:
-    numbers = [_effect(row, name) for name in ("effect", "low", "high")]
-    parts: list[Part] = [numbers[0], " points (95% interval ", numbers[1], " to ", numbers[2]]
-    parts += [", ", _effect(row, "n"), f" {row['n_of']}"]
-    if not pd.isna(row["p_holm"]):
-        parts += [", Holm-adjusted p ", _effect(row, "p_holm")]
-    return [*parts, ")"]
+    """An effect on AP in points with its interval."""
+    effect = _effect(row, "effect", points)
+    if pd.isna(row["low"]):
+        return [effect, " points (no interval: ", Name(str(row["method"]).removeprefix("none: ")), ")"]
+    return [effect, OPENING, _effect(row, "low", points), " to ", _effect(row, "high", points), ")"]
 
 
-def _effect(row: pd.Series, column: str) -> CitedValue:
+def _gain(row: pd.Series) -> list[Part]:
+    """An effect that is clearly above zero, without signs."""
+    effect, low, high = (_effect(row, column, percent) for column in ("effect", "low", "high"))
+    return [effect, OPENING, low, " to ", high, ")"]
+
+
+def _effect(row: pd.Series, column: str, show: Callable[[float], str]) -> CitedValue:
     """A value from the table of effects."""
-    difference: Callable[[float], str] = partial(signed, show=percent if row["unit"] == FRACTION else three_digits)
-    show = {"n": integer, "seeds_needed": integer, "p_holm": p_value}.get(column, difference)
     value = float(row[column])
-    return CitedValue(
-        text=show(value), value=value, table="effects", row=f"{row['measure']}, {row['contrast']}", column=column
-    )
+    place = f"{row['measure']}, {row['contrast']}"
+    return CitedValue(text=show(value), value=value, table="effects", row=place, column=column)
+
+
+def _at(frame: pd.DataFrame, row: str, column: str) -> Any:
+    return frame.loc[row, column]
+
+
+def _cite(table: pd.DataFrame, variant: str, column: str) -> CitedValue:
+    """A value from the ablation table."""
+    value = float(_at(table, variant, column))
+    text = COLUMNS[column].show(value) + ("%" if column.startswith("AP") else "")
+    return CitedValue(text=text, value=value, table="ablation", row=variant, column=column)
+
+
+def _worth(run: Run) -> CitedValue:
+    value = worth_of(run)
+    return CitedValue(text=percent(value), value=value, table="plan", row="", column="worth")
 
 
 def _count(number: int, column: str) -> CitedValue:
     return CitedValue(text=str(number), value=number, table="ablation", row="", column=column)
 
 
-def _joined(items: Sequence[Sequence[Part]]) -> list[Part]:
-    """Join the items with semicolons."""
-    return [part for place, item in enumerate(items) for part in (*(["; "] if place else []), *item)]
+def _number(count: int) -> Part:
+    return NUMBERS[count] if count < len(NUMBERS) else _count(count, "seeds")
+
+
+def _joined(items: Sequence[Sequence[Part]], *, last: str = "; ") -> list[Part]:
+    """Join the items with semicolons, or with `last` before the last one."""
+    parts: list[Part] = []
+    for place, item in enumerate(items):
+        parts += [last if place == len(items) - 1 else "; "] if place else []
+        parts += item
+    return parts
+
+
+def _capitalised(sentence: Sentence) -> Sentence:
+    first, *rest = sentence.parts
+    return Sentence((first[:1].upper() + first[1:] if isinstance(first, str) else first, *rest))

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from bench.analysis.results import analyse
 from bench.analysis.run_records import load_run
+from bench.report.tables.ablation import ablation_table
 from bench.report.terminal.ablation import print_ablation
 from bench.report.terminal.display import CellLabel, LiveDisplay
 from bench.report.terminal.timing import duration
@@ -27,7 +29,8 @@ class Clock:
 
 def printed(folder: Path, width: int) -> list[str]:
     out = io.StringIO()
-    print_ablation(load_run(folder), Console(file=out, width=width))
+    run = load_run(folder)
+    print_ablation(run, ablation_table(analyse(run)), Console(file=out, width=width))
     return out.getvalue().splitlines()
 
 
@@ -55,7 +58,7 @@ def test_one_table_at_100_columns(tmp_path: Path) -> None:
     lines = printed(write_run(tmp_path / "run"), 100)
     (row,) = [line for line in lines if line.startswith("fpn+anchors+unfreezing")]
     assert row.count("✓") == 3 and len(row) <= 100
-    assert len(row.split()) == 1 + 3 + 6 + 5
+    assert len(row.split()) == 1 + 3 + 7 + 5
     assert sum(line.startswith("variant") for line in lines) == 1
 
 
@@ -69,7 +72,7 @@ def test_no_row_wraps_at_80_columns(tmp_path: Path, seeds: tuple[int, ...]) -> N
         # One line with accuracy and one with cost.
         assert sum(line.split(" ")[0] == variant for line in lines) == 2
     headings = [line.split() for line in lines if line.startswith("variant")]
-    assert headings[0] == ["variant", "fpn", "anchors", "unfreezing", "AP", "AP50", "AP75", "S", "M", "L"]
+    assert headings[0] == ["variant", "fpn", "anchors", "unfreezing", "AP", "ΔAP", "AP50", "AP75", "S", "M", "L"]
 
 
 def test_long_names_break_at_plus_signs(tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ def test_failures_show_cause_and_folder(tmp_path: Path) -> None:
     assert str(run.folder_of(next(cell.id for cell in run.cells if cell.variant == "fpn"))) in text
     assert "record.json" in text and "pending 1 of 8 cells: anchors" in text
     (row,) = [line for line in lines if line.startswith("fpn  ")]
-    assert row.count("n/a") == 11
+    assert row.count("n/a") == 12
     assert "S small n=118" in text
 
 

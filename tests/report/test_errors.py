@@ -70,7 +70,7 @@ def test_tables_show_the_values_of_the_frame(tmp_path: Path) -> None:
     by_kind = {row[1].text: row for row in differences.rows if row[0].text == "fpn"}
     expected_points = 100 * first["difference"]["localisation"]
     assert by_kind["localisation"][3].text.replace("−", "-") == f"{expected_points:+.1f}"
-    assert by_kind["localisation"][6].text.startswith("paired bootstrap, ")
+    assert by_kind["localisation"][6].text.startswith("bootstrap, ")
 
     write_tables([table], folder / "tables")
     with (folder / "tables/errors.csv").open(encoding="utf-8", newline="") as file:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,11 +23,12 @@ from bench.report.notes import gradient_accumulation, timing_noise
 from bench.report.tables import TABLES, all_tables, columns
 from bench.report.tables.ablation import ablation_table
 from bench.report.tables.conditions import conditions_table
-from bench.report.tables.entries import mark_best
+from bench.report.tables.entries import clearly_higher
 from bench.report.tables.environment import environment_table
 from bench.report.tables.formats import MISSING, three_digits
 from bench.report.tables.per_class import per_class_table
 from bench.report.tables.typeset import escape_latex, escape_markdown, latex_text
+from tests.analysis.made_run import write_matches
 from tests.report.made_run import AXES, CLASSES, matrix, write_run
 from tests.report.oracles import recorded_values, written_tables
 
@@ -90,38 +92,47 @@ def test_several_seeds_give_mean_and_sample_deviation_side_by_side(tmp_path: Pat
 def test_print_shows_percent_best_and_difference(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", failed={("fpn", 0): "loss is not finite"})
     run = load_run(folder)
-    table = ablation_table(run)
+    table = ablation_table(analyse(run))
     names = [heading.name for heading in table.headings]
     rows = dict(zip(run.variants, table.rows, strict=True))
     aps = {variant: recorded_values(folder, variant, "accuracy", "AP") for variant in run.variants if variant != "fpn"}
     top = max(aps, key=lambda variant: aps[variant][0])
     at = names.index("AP")
-    assert rows[top][at].text == f"{100 * aps[top][0]:.1f}" and rows[top][at].best
-    assert rows["fpn"][at].text == MISSING and rows["fpn"][names.index("AP_delta")].text == MISSING
+    assert rows[top][at].text == f"{100 * aps[top][0]:.1f}" and not rows[top][at].best  # without interval, no claim
+    assert rows["fpn"][at].text == MISSING and rows["fpn"][names.index("AP_difference")].text == MISSING
     difference = 100 * (aps["anchors"][0] - aps["baseline"][0])
-    assert rows["anchors"][names.index("AP_delta")].text == f"{difference:+.1f}"
+    assert rows["anchors"][names.index("AP_difference")].text == f"{difference:+.1f}"
     assert [rows["fpn+anchors"][names.index(axis)].text for axis in AXES] == ["✓", "✓", ""]
     assert "n=118" in table.headings[names.index("AP_small")].text
     assert "48 validation images" in table.caption
     assert table.notes == ("Failed: fpn, seed 0 (loss is not finite)",)
 
 
-def test_the_difference_uses_the_seeds_both_variants_have(tmp_path: Path) -> None:
+def test_the_difference_is_adjusted_for_missing_seeds(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", seeds=(0, 1, 2), pending=[("fpn", 0), ("baseline", 1)])
     run = load_run(folder)
-    table = ablation_table(run)
-    at = [heading.name for heading in table.headings].index("AP_delta")
+    table = ablation_table(analyse(run))
+    at = [heading.name for heading in table.headings].index("AP_difference")
+    # Oracle: least squares of variant + seed, which the other variants' seeds help to separate.
     ap = {(cell.variant, cell.seed): record["accuracy"]["AP"] for cell, record in run.done()}
-    expected = f"{100 * (ap['fpn', 2] - ap['baseline', 2]):+.1f}".replace("-", "−")
+    design = [
+        [*(name == variant for name in run.variants), *(each == seed for each in run.seeds)] for variant, seed in ap
+    ]
+    solution = np.linalg.lstsq(np.array(design, dtype=float), np.array(list(ap.values())), rcond=None)[0]
+    difference = solution[run.variants.index("fpn")] - solution[run.variants.index("baseline")]
+    expected = f"{100 * difference:+.1f}".replace("-", "−")
     assert table.rows[run.variants.index("fpn")][at].text == expected
 
 
-def test_best_marks_ties_and_nothing_if_all_are_equal() -> None:
-    assert [entry.best for entry in mark_best(["8.1", "n/a", "8.1", "7.9"])] == [True, False, True, False]
-    assert [entry.best for entry in mark_best(["9.9 ± 3.0", "10.1 ± 0.2"])] == [False, True]
-    assert not any(entry.best for entry in mark_best(["8.1", "n/a"]))
-    assert not any(entry.best for entry in mark_best(["8.1", "8.1"]))
-    assert mark_best([]) == []
+def test_only_what_is_clearly_above_the_baseline_is_bold(tmp_path: Path) -> None:
+    folder = write_matches(tmp_path / "run", axes=("fpn", "anchors"), controls=("half-data",))
+    analysis = analyse(load_run(folder))
+    clear = clearly_higher(analysis.effects, "AP")
+    assert "fpn" in clear and not clear & {"baseline", "half-data"}
+    table = ablation_table(analysis)
+    at = [heading.name for heading in table.headings].index("AP")
+    assert {row[0].text for row in table.rows if row[at].best} == clear
+    assert "Bold: clearly above the baseline." in table.caption
 
 
 def test_per_class_has_counts_and_every_variant(tmp_path: Path) -> None:
@@ -163,13 +174,14 @@ def test_records_older_than_the_conditions_get_no_note(tmp_path: Path) -> None:
     assert table.notes == () and {entry.text for row in table.rows for entry in row[1:]} == {MISSING}
 
 
-def test_voc_has_both_measures_at_the_end_of_the_ablation_csv(tmp_path: Path) -> None:
+def test_voc_has_both_measures_in_two_tables(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", seeds=(0, 1))
     written_tables(folder)
     expected = ["voc_AP_11point", "voc_AP_11point_std", "voc_AP_area", "voc_AP_area_std"]
     for name in ("voc", "ablation"):
         rows = {row["variant"]: row for row in read_csv(folder / f"tables/{name}.csv")}
-        assert list(rows["fpn"])[-4:] == expected
+        names = list(rows["fpn"])
+        assert names[names.index(expected[0]) :][:4] == expected
         values = recorded_values(folder, "fpn", "accuracy", "voc_AP_11point")
         assert math.isclose(float(rows["fpn"]["voc_AP_11point"]), statistics.mean(values))
         assert math.isclose(float(rows["fpn"]["voc_AP_11point_std"]), statistics.stdev(values))
@@ -271,7 +283,8 @@ def test_a_long_class_list_spans_several_pages(tmp_path: Path) -> None:
         figures = record["accuracy"]["per_class"]["traffic_light"]
         record["accuracy"]["per_class"] = {f"class {number}": figures for number in range(80)}
         path.write_text(json.dumps(record))
-    text = latex_text(per_class_table(load_run(folder)))
+    run = load_run(folder)
+    text = latex_text(per_class_table(run, analyse(run).effects))
     assert text.count("\\begin{table}") > 1 and text.count("\\label") == 1
     assert all(len(re.findall(f"^class {number} &", text, re.MULTILINE)) >= 1 for number in range(80))
 

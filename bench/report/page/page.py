@@ -9,18 +9,19 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.analysis.run_records import Run
-from bench.report.citations import CitedValue, Sentence
+from bench.report.citations import CitedValue, Command, Part, Sentence
+from bench.report.next_step import command
 from bench.report.notes import subject
 from bench.report.page.examples import IOU, SCORE, examples
 from bench.report.tables.environment import flatten
-from bench.report.tables.typeset import Table
+from bench.report.tables.typeset import Entry, Heading, Table
 from bench.storage.atomic import replacing
 from bench.storage.run_folder import ENVIRONMENT, PAGE, PLOTS
 
@@ -33,6 +34,9 @@ TABLE_PLOTS = {
     "effects": (
         ("effects", "The effect of every axis on AP with its 95% interval; values in the table of effects."),
         ("interactions", "Mean AP with each axis off and on, for a second axis off and on; one panel per pair."),
+    ),
+    "budget": (
+        ("budget", "AP and the cost of each kind of error as one bar of 100 points per variant; values in the table."),
     ),
     "errors": (
         ("errors", "Cost of each error type in AP50 for every variant; values in the table of errors."),
@@ -56,6 +60,9 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
 
     Tables are placed by name. Missing tables and plots are skipped.
     """
+    cited = {_anchor(each.table, each.row, each.column) for sentence in verdict for each in sentence.citations}
+    anchors = {_anchor_of(table, row, heading) for table in tables for row in table.rows for heading in table.headings}
+    anchors = cited & anchors | {table.name for table in tables}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -66,7 +73,9 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
     text = environment.get_template("page.html.j2").render(
         subject=subject(run),
         title=f"Ablation of SSD-300 on {run.plan.get('data') or 'unnamed data'}",
-        verdict=[[_part(part) for part in sentence.parts] for sentence in verdict],
+        verdict=[[_part(part, anchors) for part in sentence.parts] for sentence in verdict],
+        anchor_of=_anchor_of,
+        anchors=anchors,
         tables={table.name: table for table in tables},
         plots={
             place: [plot for name, alt in named if (plot := _plot(run.folder / PLOTS, name, alt)) is not None]
@@ -87,7 +96,7 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
             for cell, failure in run.failures()
         ],
         pending=[f"{cell.variant}, seed {cell.seed}" for cell in run.cells if run.status(cell) == "pending"],
-        command=request_command(run),
+        command=shlex.join(["python", "run_all.py", *command(run, out=None)]),
         made_with=[*_plan_lines(run), *_environment_lines(run)],
         cells=[
             (cell.variant, cell.seed, cell.id, run.status(cell), run.records.get(cell.id, {}).get("finished") or "")
@@ -100,26 +109,25 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
     return path
 
 
-def request_command(run: Run) -> str:
-    """The command line of the run, as far as the plan records it."""
-    words = ["python", "run_all.py"]
-    for option, name in (("--data", "source"), ("--backbone", "backbone"), ("--profile", "profile")):
-        if run.plan.get(name):
-            words += [option, str(run.plan[name])]
-    words += ["--axes", ",".join(run.axes) or "none"]
-    controls = list(dict.fromkeys(cell.control for cell in run.cells if cell.control is not None))
-    words += ["--controls", ",".join(controls)] if controls else []
-    words += ["--first-seed", str(run.seeds[0])] if run.seeds and run.seeds[0] else []
-    for option, name in (("--eval-list", "eval_list"), ("--val-fraction", "val_fraction")):
-        words += [option, str(run.plan[name])] if run.plan.get(name) is not None else []
-    return shlex.join([*words, "--seeds", str(len(run.seeds))])
+def _anchor_of(table: Table, row: Sequence[Entry], heading: Heading) -> str:
+    """The id of a cell of a printed table."""
+    return _anchor(table.name, ", ".join(entry.text for entry in row[: table.keys]), heading.name)
 
 
-def _part(part: object) -> Mapping[str, str]:
-    """Text of a sentence part and, for a cited value, its source."""
+def _anchor(table: str, row: str, column: str) -> str:
+    # Printed metrics have spaces for underscores, and an id must not have spaces.
+    return "/".join(text.replace("_", "-").replace(" ", "-") for text in (table, row, column))
+
+
+def _part(part: Part, anchors: Set[str]) -> Mapping[str, str]:
+    """Text and kind of a sentence part; for a cited value its source, and the cell or table that the page links to."""
+    if isinstance(part, str):
+        return {"kind": "words", "text": part}
     if isinstance(part, CitedValue):
-        return {"text": part.text, "source": part.source}
-    return {"text": part if isinstance(part, str) else str(getattr(part, "text", part)), "source": ""}
+        cell = _anchor(part.table, part.row, part.column)
+        target = next((anchor for anchor in (cell, part.table) if anchor in anchors), "")
+        return {"kind": "value", "text": part.text, "source": part.source, "target": target}
+    return {"kind": "command" if isinstance(part, Command) else "words", "text": part.text}
 
 
 def _plot(folder: Path, name: str, alt: str) -> Mapping[str, str] | None:

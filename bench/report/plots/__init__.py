@@ -18,6 +18,7 @@ from bench.report.plots.ap_against_iou import ap_against_iou
 from bench.report.plots.ap_against_throughput import ap_against_throughput
 from bench.report.plots.ap_by_size import ap_by_size
 from bench.report.plots.ap_by_variant import ap_by_variant
+from bench.report.plots.budget import budget_bars
 from bench.report.plots.calibration import calibration
 from bench.report.plots.confusion import confusion_matrices
 from bench.report.plots.effects import effect_intervals
@@ -37,6 +38,7 @@ PLOTS: Mapping[str, Callable[[Analysis], Figure]] = {
     "learning_curves": lambda analysis: learning_curves(analysis.run),
     "effects": lambda analysis: effect_intervals(analysis.run, analysis.effects),
     "interactions": lambda analysis: interaction_lines(analysis.run, analysis.effects),
+    "budget": lambda analysis: budget_bars(analysis.run, analysis.cell_errors, analysis.errors),
     "errors": lambda analysis: error_costs(analysis.run, analysis.cell_errors, analysis.errors),
     "ap_against_iou": lambda analysis: ap_against_iou(analysis.run, analysis.cell_errors),
     "precision_recall": lambda analysis: precision_recall(analysis.run, analysis.cell_errors),

@@ -61,8 +61,11 @@ def new_figure(
     return figure, list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
 
 
-def annotate(figure: Figure, run: Run, legend: str = "") -> None:
-    """Add the subject as title, and below the figure the legend and the failed and pending cells."""
+def annotate(figure: Figure, run: Run, legend: str = "", *, about: str = "") -> None:
+    """Add the subject as title, and below the figure the legend and the failed and pending cells.
+
+    about: added to the subject.
+    """
     lines = [legend] if legend else []
     for cell, failure in run.failures():
         seed = f" (seed {cell.seed})" if len(run.seeds) > 1 else ""
@@ -70,7 +73,7 @@ def annotate(figure: Figure, run: Run, legend: str = "") -> None:
     pending = {cell.variant for cell in run.cells if run.status(cell) == "pending"}
     if pending:
         lines.append(f"pending: {', '.join(variant for variant in run.variants if variant in pending)}")
-    title = figure.suptitle(textwrap.fill(subject(run), 105), fontsize="medium")
+    title = figure.suptitle(textwrap.fill(", ".join(filter(None, (subject(run), about))), 100), fontsize="medium")
     texts = [title]
     if lines:
         wrapped = "\n".join(textwrap.fill(line, 118, subsequent_indent="   ") for line in lines[:12])

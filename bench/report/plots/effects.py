@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -10,25 +11,34 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bench.analysis.factorial import TIMES, WITHOUT_WITH, simple_effect
 from bench.analysis.run_records import Run
-from bench.analysis.statistics import BOOTSTRAP, STUDENT
+from bench.analysis.statistics import BOOTSTRAP, JOINT, LEVEL, STUDENT
 from bench.report.plots.canvas import GREY, Style, annotate, new_figure, show_empty
 from bench.report.tables.formats import points
 
-# One colour of the "colorblind" palette per kind of contrast: blue, orange, green.
+# One colour of the "colorblind" palette per kind of contrast.
 KINDS = {
     kind: Style(marker=marker, colour=sns.color_palette("colorblind")[place], dash="-")
-    for place, (kind, marker) in enumerate((("main effect", "o"), ("interaction", "s"), ("control", "D")))
+    for place, (kind, marker) in enumerate(
+        (("arm", "^"), ("main effect", "o"), ("interaction", "s"), ("control", "D"), ("simple effect", "v"))
+    )
 }
-NAMES_OF_MARKERS = {"o": "circle", "s": "square", "D": "diamond"}
+NAMES_OF_MARKERS = {"^": "triangle", "o": "circle", "s": "square", "D": "diamond", "v": "triangle down"}
+COVERED = {
+    BOOTSTRAP: "other images, these trained models only",
+    STUDENT: "training again, these images only",
+    JOINT: "training again and other images",
+}
 
 
 def effect_intervals(run: Run, effects: pd.DataFrame) -> Figure:
-    """Effect of each contrast on AP in points, with its 95% interval: main effects, interactions, controls.
+    """Effect on AP in points with its 95% interval: arms, main effects, interactions, controls.
 
-    effects: result of `effects_frame(run)`.
+    Simple effects are shown for the axes of an interaction that is clear.
+    effects: result of `effects_frame`.
     """
-    rows = effects[(effects["measure"] == "AP") & (effects["class"] == "")].reset_index(drop=True)
+    rows = _shown(effects)
     figure, panels = new_figure(run, height=1.2 + 0.32 * max(1, len(rows)))
     axes = panels[0]
     axes.axvline(0, color=GREY, linestyle="--", linewidth=0.9, zorder=1)
@@ -70,17 +80,24 @@ def effect_intervals(run: Run, effects: pd.DataFrame) -> Figure:
     return figure
 
 
+def _shown(effects: pd.DataFrame) -> pd.DataFrame:
+    rows = effects[(effects["measure"] == "AP") & (effects["class"] == "")]
+    clear = rows.loc[(rows["kind"] == "interaction") & (rows["p_adjusted"] < LEVEL), "contrast"]
+    chosen = {
+        simple_effect(axis, words, other)
+        for name in clear
+        for axis, other in permutations(name.split(TIMES), 2)
+        for words in WITHOUT_WITH
+    }
+    shown = rows[(rows["kind"] != "simple effect") | rows["contrast"].isin(chosen)]
+    return shown.reset_index(drop=True)
+
+
 def _legend(effects: pd.DataFrame) -> str:
     """The meaning of bars and markers."""
     kinds = [kind for kind in KINDS if kind in set(effects["kind"])]
-    sources = []
-    for method, what in (
-        (BOOTSTRAP, "over {} images, these trained models only"),
-        (STUDENT, "over {} seeds"),
-    ):
-        counts = sorted(set(effects.loc[effects["method"] == method, "n"]))
-        if counts:
-            sources.append(f"{method.split(' over ')[0]} {what.format(' or '.join(map(str, counts)))}")
-    bars = f"bars: unadjusted 95% intervals ({'; '.join(sources)})" if sources else ""
     shapes = ", ".join(f"{NAMES_OF_MARKERS[KINDS[kind].marker]}: {kind}" for kind in kinds)
+    covered = " or ".join(words for method, words in COVERED.items() if method in set(effects["method"]))
+    family = "; those of arms hold for all arms together" if "arm" in kinds else ""
+    bars = f"bars: 95% intervals ({covered}{family})" if covered else ""
     return "; ".join(part for part in (shapes, bars) if part)

@@ -33,12 +33,13 @@ def error_costs(run: Run, cell_errors: RunErrors, errors: pd.DataFrame) -> Figur
         axes.set_ylabel("AP50 recovered if fixed, points")
         legend_beside(figure, axes)
     else:
-        show_empty(axes, _why(cell_errors))
+        show_empty(axes, why_empty(cell_errors))
     several = "; bars: sample standard deviation over seeds" if len(run.seeds) > 1 else ""
     annotate(figure, run, "TIDE error types, each fixed alone; the values do not add up" + several)
     return figure
 
 
-def _why(cell_errors: RunErrors) -> str:
+def why_empty(cell_errors: RunErrors) -> str:
+    """Why no cell has error types, for an empty plot."""
     reasons = list(dict.fromkeys(cell_errors.unavailable.values()))
     return textwrap.fill(f"no error types: {'; '.join(reasons)} kept" if reasons else "no cell is done", 60)

@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarForm
 from numpy.typing import NDArray
 
 from bench.analysis.run_records import Run, log_frame
+from bench.analysis.training_fit import fit_by_variant, training_fit_frame
 from bench.report.plots.canvas import annotate, legend_beside, legend_label, new_figure, show_empty, variant_styles
 
 
@@ -55,8 +56,21 @@ def learning_curves(run: Run) -> Figure:
         legend_beside(figure, axes)
     else:
         show_empty(axes, "no cell has logged a step")
-    annotate(figure, run)
+    annotate(figure, run, about=still_falling(run))
     return figure
+
+
+def still_falling(run: Run) -> str:
+    """Whether the loss of the finished variants was still falling at the end; "" if that is unknown."""
+    fits = fit_by_variant(training_fit_frame(run)).dropna(subset=["still_falling"])
+    falling = [str(variant) for variant in fits.loc[fits["still_falling"].astype(bool), "variant"]]
+    if not len(fits):
+        return ""
+    if not falling:
+        return "no loss was still falling at the end"
+    if len(falling) == len(fits):
+        return "the loss was still falling at the end"
+    return f"the loss was still falling at the end of {len(falling)} of {len(fits)} variants"
 
 
 def smoothed(losses: NDArray[np.float64], span: float = 0.08) -> NDArray[np.float64]:

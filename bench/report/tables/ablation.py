@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 
-from bench.analysis.run_records import Run, cells_frame
+from bench.analysis.factorial import VERSUS
+from bench.analysis.results import Analysis
+from bench.analysis.run_records import Run
+from bench.analysis.speeds import load_speeds, with_speeds_in_turns
 from bench.data.subsets import SIZES
 from bench.report.notes import (
     common_value,
@@ -20,33 +21,47 @@ from bench.report.notes import (
 )
 from bench.report.tables.columns import AP_COLUMNS, COLUMNS, COST_COLUMNS, FURTHER_COLUMNS
 from bench.report.tables.entries import column_entries, column_heading, metrics_by_variant
-from bench.report.tables.formats import MISSING
+from bench.report.tables.formats import MISSING, formatted, is_missing, points
 from bench.report.tables.typeset import CHECK, Entry, Heading, Table
 
+DIFFERENCE = ("AP_difference", "AP_difference_low", "AP_difference_high")
 
-def ablation_table(run: Run) -> Table:
+
+def ablation_table(analysis: Analysis) -> Table:
     """One row per variant in plan order, whatever its status.
 
     Columns of `frame`: variant, the axes (1 or 0), seeds (number of finished seeds that are averaged), `AP_COLUMNS`
     with ``_std`` after each if the plan has several seeds, `COST_COLUMNS`, status ("done", "failed", "2 of 3 done",
-    "pending"), `FURTHER_COLUMNS`. AP is a fraction of 1 in the frame and a percentage in print.
+    "pending"), `FURTHER_COLUMNS`, `DIFFERENCE` (AP minus the baseline's, and the 95% interval that holds for all arms
+    together). AP is a fraction of 1 in the frame and a percentage in print.
     """
+    run = analysis.run
     metrics = metrics_by_variant(run, (*AP_COLUMNS, *COST_COLUMNS, *FURTHER_COLUMNS))
+    metrics = with_speeds_in_turns(metrics, load_speeds(run))
     shown = [*AP_COLUMNS, *COST_COLUMNS]
     counts = {f"AP_{size}": common_value(metrics[f"ground_truths_{size}"]) for size in SIZES}
-    frame = _frame(run, metrics)
+    frame = pd.concat([_frame(run, metrics), _differences(analysis)], axis=1).astype(object)
+    frame = frame.where(frame.notna(), None)
     headings = [
         Heading(name="variant", text="variant", left=True),
         *(Heading(name=axis, text=axis, group="AP") for axis in run.axes),
         *(column_heading(COLUMNS[name], counts.get(name)) for name in shown),
     ]
     marks = [[Entry(CHECK if on else "") for on in frame[axis]] for axis in run.axes]
-    columns = [[Entry(name) for name in run.variants], *marks, *(column_entries(metrics, name) for name in shown)]
+    columns = [[Entry(name) for name in run.variants], *marks]
+    columns += [column_entries(metrics, name, analysis.effects) for name in shown]
     if run.baseline is not None and len(run.variants) > 1:
         after_ap = 1 + len(run.axes) + 1
-        headings.insert(after_ap, Heading(name="AP_delta", text="ΔAP", group="AP"))
-        columns.insert(after_ap, [Entry(text) for text in _deltas(run)])
-    delta = f" ΔAP: difference from {run.baseline} in percentage points, same seeds." if run.baseline else ""
+        headings.insert(after_ap, Heading(name="AP_difference", text="ΔAP", group="AP"))
+        columns.insert(after_ap, [_difference(row, baseline=name == run.baseline) for name, row in frame.iterrows()])
+        headings.insert(after_ap + 1, Heading(name="AP_difference_low", text="95%\ninterval", group="AP"))
+        columns.insert(after_ap + 1, [_interval(row) for _, row in frame.iterrows()])
+    delta = (
+        f" ΔAP: difference from {run.baseline} in percentage points, with 95% intervals that hold for all arms "
+        "together. Bold: clearly above the baseline."
+        if run.baseline is not None and len(run.variants) > 1
+        else ""
+    )
     return Table(
         name="ablation",
         caption=f"Ablation on {subject(run)}. AP in percent (COCO, mean over IoU .50 to .95); small, medium and large "
@@ -72,19 +87,21 @@ def _frame(run: Run, metrics: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame, metrics[[name for name in names if name not in front]]], axis=1).astype(object)
 
 
-def _deltas(run: Run) -> list[str]:
-    """Differences of AP to the baseline in percentage points, over the seeds that both have finished."""
-    cells = cells_frame(run)
-    if "accuracy.AP" not in cells:
-        return [MISSING] * len(run.variants)
-    by_seed = cells.pivot_table(index="seed", columns="variant", values="accuracy.AP")
-    texts = []
-    for variant in run.variants:
-        if variant == run.baseline:
-            texts.append("")
-        elif variant in by_seed and run.baseline in by_seed:
-            difference = (by_seed[variant] - by_seed[run.baseline]).mean()
-            texts.append(MISSING if math.isnan(difference) else f"{100 * difference:+.1f}".replace("-", "−"))
-        else:
-            texts.append(MISSING)
-    return texts
+def _differences(analysis: Analysis) -> pd.DataFrame:
+    """`DIFFERENCE` by variant."""
+    effects = analysis.effects
+    rows = effects[(effects["measure"] == "AP") & (effects["class"] == "") & effects["kind"].isin(("arm", "control"))]
+    rows = rows.assign(variant=[str(contrast).split(VERSUS)[0] for contrast in rows["contrast"]]).set_index("variant")
+    frame = rows[["effect", "low", "high"]].reindex(analysis.run.variants)
+    return frame.set_axis(list(DIFFERENCE), axis=1)
+
+
+def _difference(row: pd.Series, *, baseline: bool) -> Entry:
+    return Entry("" if baseline else formatted(row["AP_difference"], points))
+
+
+def _interval(row: pd.Series) -> Entry:
+    low, high = row["AP_difference_low"], row["AP_difference_high"]
+    if is_missing(row["AP_difference"]):
+        return Entry("")
+    return Entry(MISSING if is_missing(low) else f"{points(low)} to {points(high)}")

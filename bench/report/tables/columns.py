@@ -65,6 +65,7 @@ _ALL = (
     _accuracy("voc_AP_11point", "VOC AP\n11-point", "VOC"),
     _accuracy("voc_AP_area", "VOC AP\narea", "VOC"),
     *(_count(bucket) for bucket in (*SIZES, *NETWORK_SIZES, *CONDITIONS, "all")),
+    Column(name="images", path="accuracy.images", header="images", show=integer, over_seeds="common"),
     _cost("speed.images_per_second", "speed\nimages/s"),
     _cost("speed.latency_p50_ms", "latency\np50 ms"),
     _cost("speed.latency_p90_ms", "latency\np90 ms"),
@@ -92,6 +93,7 @@ LATENCY_COLUMNS = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "latenc
 VOC_COLUMNS = ("voc_AP_11point", "voc_AP_area")
 FURTHER_COLUMNS = (
     *(f"ground_truths_{bucket}" for bucket in (*SIZES, "all")),
+    "images",
     "latency_samples",
     *(f"AP_{size}" for size in NETWORK_SIZES),
     "peak_memory_MiB",

@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from bench.analysis.effects import HIGHER, THESE_MODELS
+from bench.analysis.factorial import VERSUS
 from bench.analysis.run_records import Run, cells_frame
 from bench.report.notes import common_value, unfinished_cells
 from bench.report.tables.columns import COLUMNS, Column
-from bench.report.tables.formats import MISSING, formatted, is_missing
+from bench.report.tables.formats import formatted, is_missing
 from bench.report.tables.typeset import Entry, Heading, Table
 
 
@@ -45,11 +47,19 @@ def variant_table(
     metrics: Sequence[str],
     counts: Sequence[str] = (),
     notes: Sequence[str] = (),
+    effects: pd.DataFrame | None = None,
 ) -> Table:
-    """A table of `metrics` with one row per variant. counts: ground-truth columns, shown as n in the headings."""
+    """A table of `metrics` with one row per variant.
+
+    counts: ground-truth columns, shown as n in the headings.
+    effects: of `bench.analysis.effects.effects_frame`; entries clearly above the baseline are bold.
+    """
     values = metrics_by_variant(run, (*metrics, *counts))
     number = {count.removeprefix("ground_truths_"): common_value(values[count]) for count in counts}
-    columns = [[Entry(variant) for variant in run.variants], *(column_entries(values, metric) for metric in metrics)]
+    columns = [
+        [Entry(variant) for variant in run.variants],
+        *(column_entries(values, metric, effects) for metric in metrics),
+    ]
     return Table(
         name=name,
         caption=caption,
@@ -63,19 +73,24 @@ def variant_table(
     )
 
 
-def column_entries(metrics: pd.DataFrame, name: str) -> list[Entry]:
-    """The printed column of a metric, with the best AP in bold."""
-    column = COLUMNS[name]
-    texts = [with_std(row, name, column.show) for _, row in metrics.iterrows()]
-    return mark_best(texts) if column.spread else [Entry(text) for text in texts]
+def column_entries(metrics: pd.DataFrame, name: str, effects: pd.DataFrame | None = None) -> list[Entry]:
+    """The printed column of a metric, in bold where it is clearly above the baseline by `effects`."""
+    clear = set() if effects is None else clearly_higher(effects, name)
+    return [
+        Entry(with_std(row, name, COLUMNS[name].show), best=variant in clear) for variant, row in metrics.iterrows()
+    ]
 
 
-def mark_best(texts: Sequence[str]) -> list[Entry]:
-    """Entries with the highest value (and ties in print) marked; none if all are equal or only one exists."""
-    values = [float(text.split()[0]) if text != MISSING else -math.inf for text in texts]
-    top = max(values, default=-math.inf)
-    differ = len(set(values)) > 1 and sum(math.isfinite(value) for value in values) > 1
-    return [Entry(text, best=differ and value == top) for text, value in zip(texts, values, strict=True)]
+def clearly_higher(effects: pd.DataFrame, measure: str, label: str = "") -> set[str]:
+    """The arms and controls whose metric is clearly higher than the baseline's."""
+    rows = effects[
+        (effects["measure"] == measure) & (effects["class"] == label) & effects["kind"].isin(("arm", "control"))
+    ]
+    return {
+        str(contrast).split(VERSUS)[0]
+        for contrast, verdict in zip(rows["contrast"], rows["verdict"], strict=True)
+        if verdict.removeprefix(THESE_MODELS) == HIGHER
+    }
 
 
 def column_heading(column: Column, ground_truths: int | None = None) -> Heading:

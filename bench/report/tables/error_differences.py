@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import pandas as pd
 
+from bench.analysis.error_costs import BUDGET
 from bench.analysis.run_records import Run
-from bench.analysis.statistics import BOOTSTRAP, STUDENT
 from bench.report.notes import subject, unfinished_cells
 from bench.report.tables.errors import INTEGERS
 from bench.report.tables.formats import formatted, integer, points
@@ -14,9 +17,9 @@ from bench.report.tables.typeset import Entry, Heading, Table, with_integers
 
 def error_differences_table(run: Run, errors: pd.DataFrame) -> Table:
     """Error costs minus those of the baseline; sizes, conditions and classes are in the CSV only."""
-    frame = errors[errors["variant"] != run.baseline].drop(columns=["dAP50_std"])
+    compared = (errors["variant"] != run.baseline) & (errors["scope"] != BUDGET)
+    frame = errors[compared].drop(columns=["dAP50_std"])
     shown = frame[(frame["scope"] == "all") & frame["difference"].notna()]
-    reasons = dict.fromkeys(method for method in shown["method"] if method not in (BOOTSTRAP, STUDENT) and method)
     return Table(
         name="error_differences",
         caption=f"Change in error cost relative to the baseline on {subject(run)}: cost of each error type in points "
@@ -33,13 +36,19 @@ def error_differences_table(run: Run, errors: pd.DataFrame) -> Table:
             Heading(name="method", text="interval from", left=True, group="method"),
         ),
         rows=tuple(_entries(row) for _, row in shown.iterrows()),
-        notes=(*(f"No interval: {reason.removeprefix('none: ')}." for reason in reasons), *unfinished_cells(run)),
+        notes=(*missing_intervals(shown["method"]), *unfinished_cells(run)),
         keys=2,
     )
 
 
+def missing_intervals(methods: Iterable[str]) -> list[str]:
+    """A note for each reason among the methods why a difference has no interval."""
+    reasons = dict.fromkeys(method.removeprefix("none: ") for method in methods if method.startswith("none: "))
+    return [f"No interval: {reason}." for reason in reasons]
+
+
 def _entries(row: pd.Series) -> tuple[Entry, ...]:
-    known = row["method"] in (BOOTSTRAP, STUDENT)
+    known = not math.isnan(row["low"])
     texts = [
         str(row["variant"]),
         str(row["kind"]),

@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from bench.analysis.cell_errors import RunErrors
+from bench.analysis.error_costs import BUDGET
 from bench.analysis.run_records import Run
 from bench.evaluation.error_types import FALSE_NEGATIVES, FALSE_POSITIVES, KINDS
 from bench.report.notes import subject, unfinished_cells
@@ -54,7 +55,7 @@ def errors_table(run: Run, cell_errors: RunErrors, errors: pd.DataFrame) -> Tabl
         caption=f"Errors on {subject(run)}: points of AP50 recovered by fixing all errors of one type and no others, "
         f"with the number of errors in parentheses. {DEFINITIONS} Sizes in pixels of the network input; n: ground "
         "truths. Single classes are in errors.csv.",
-        frame=with_integers(errors, INTEGERS),
+        frame=with_integers(errors[errors["scope"] != BUDGET], INTEGERS),
         headings=(
             Heading(name="variant", text="variant", left=True),
             Heading(name="bucket", text="objects", left=True),
@@ -66,7 +67,7 @@ def errors_table(run: Run, cell_errors: RunErrors, errors: pd.DataFrame) -> Tabl
             ),
         ),
         rows=tuple(rows),
-        notes=(*_unavailable(run, cell_errors), *unfinished_cells(run)),
+        notes=(*without_error_types(run, cell_errors), *unfinished_cells(run)),
         keys=2,
     )
 
@@ -78,8 +79,8 @@ def _cost(row: pd.Series | None) -> str:
     return f"{percent(row['dAP50'])} ({row['count']:.0f})"
 
 
-def _unavailable(run: Run, cell_errors: RunErrors) -> list[str]:
-    """Why cells have no error types."""
+def without_error_types(run: Run, cell_errors: RunErrors) -> list[str]:
+    """A note per reason why finished cells have no error types."""
     by_reason: dict[str, list[str]] = {}
     for (variant, seed), reason in cell_errors.unavailable.items():
         by_reason.setdefault(reason, []).append(f"{variant} (seed {seed})")

@@ -17,6 +17,12 @@ def integer(value: float) -> str:
     return f"{value:.0f}"
 
 
+def two_digits(number: float) -> str:
+    """A number of things, rounded up to two significant digits."""
+    unit = 10 ** max(0, len(integer(number)) - 2)
+    return str(math.ceil(number / unit) * unit)
+
+
 def three_digits(value: float) -> str:
     """Three significant digits without rounding before the decimal point: 0.123, 12.3, 12345."""
     if value == 0:

@@ -6,12 +6,12 @@ import pandas as pd
 
 from bench.analysis.run_records import Run, classes_frame
 from bench.report.notes import common_value, subject, unfinished_cells
-from bench.report.tables.entries import mark_best, with_std
+from bench.report.tables.entries import clearly_higher, with_std
 from bench.report.tables.formats import formatted, integer, is_missing, percent
 from bench.report.tables.typeset import Entry, Heading, Table
 
 
-def per_class_table(run: Run) -> Table:
+def per_class_table(run: Run, effects: pd.DataFrame) -> Table:
     """AP of each class (rows) and variant (columns), with the number of ground truths of the class."""
     classes = classes_frame(run)
     names = list(dict.fromkeys(classes["class"]))
@@ -23,18 +23,22 @@ def per_class_table(run: Run) -> Table:
         frame[variant] = values.mean().reindex(names).astype(object)
         if len(run.seeds) > 1:
             frame[f"{variant}_std"] = values.std(ddof=1).reindex(names).astype(object)
+    clear = {name: clearly_higher(effects, "AP", name) for name in names}
     rows = [
         (
             Entry(name),
             Entry(formatted(frame["ground_truths"][name], integer)),
-            *mark_best([with_std(frame.loc[name], variant, percent) for variant in run.variants]),
+            *(
+                Entry(with_std(frame.loc[name], variant, percent), best=variant in clear[name])
+                for variant in run.variants
+            ),
         )
         for name in names
     ]
     return Table(
         name="per_class",
         caption=f"AP by class in percent (COCO, mean over IoU .50 to .95) on {subject(run)}; n: ground truths of the "
-        "class. Bold: best variant of the class.",
+        "class. Bold: clearly above the baseline (table of effects).",
         frame=frame.reset_index(),
         headings=(
             Heading(name="class", text="class", left=True),

@@ -13,7 +13,7 @@ from rich.text import Text
 from bench.analysis.run_records import Run
 from bench.data.subsets import SIZES
 from bench.report.notes import one_line, status, subject
-from bench.report.tables.ablation import ablation_table
+from bench.report.tables.ablation import DIFFERENCE
 from bench.report.tables.columns import AP_COLUMNS
 from bench.report.tables.typeset import Table
 from bench.report.terminal.tables import alignment, rich_table, style
@@ -32,14 +32,14 @@ SHORT_HEADINGS = {
 }
 
 
-def print_ablation(run: Run, console: Console) -> None:
-    """Print the ablation table (AP in percent), then the cause and log folder of every failed cell.
+def print_ablation(run: Run, table: Table, console: Console) -> None:
+    """Print the ablation table of a run (AP in percent), then the cause and log folder of every failed cell.
 
     If the console is too narrow for one table, speed and cost go into a second one. If that is still too wide, variant
     names break at their plus signs.
     """
-    table = ablation_table(run)
-    accuracy = ["variant", *run.axes, *AP_COLUMNS]
+    deltas = [heading.name for heading in table.headings if heading.name == DIFFERENCE[0]]
+    accuracy = ["variant", *run.axes, AP_COLUMNS[0], *deltas, *AP_COLUMNS[1:]]
     console.print(Text(f"\n{subject(run)}; AP in percent"))
     # From the widest layout to the narrowest; the last one is used if none fits.
     layouts = (
@@ -81,7 +81,7 @@ def _ablation_part(table: Table, run: Run, names: Sequence[str], *, gap: int, br
     """Some columns of the ablation table, `gap` apart; the standard deviation over seeds is below its mean."""
     places = {heading.name: place for place, heading in enumerate(table.headings)}
     part = rich_table(gap=gap)
-    short_axes = _short(run.axes) if len(names) > 1 + len(run.axes) + len(AP_COLUMNS) else {}
+    short_axes = _short(run.axes) if len(names) > 1 + len(run.axes) + len(AP_COLUMNS) + 1 else {}
     for name in names:
         heading = table.headings[places[name]]
         text = SHORT_HEADINGS.get(name) or short_axes.get(name) or heading.text

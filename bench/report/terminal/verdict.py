@@ -8,15 +8,24 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from bench.report.citations import CitedValue, Sentence
+from bench.report.citations import CitedValue, Command, Sentence
 
 
 def print_verdict(verdict: Sequence[Sentence], console: Console) -> None:
-    """Print the sentences with their values in bold; tables/verdict.md lists the source of each value."""
+    """Print the sentences with their values in bold, and a command on a line of its own, never broken.
+
+    tables/verdict.md lists the source of each value.
+    """
     console.print(Text("\nVerdict", style="bold"))
     for sentence in verdict:
         text = Text()
         for part in sentence.parts:
-            text.append(part if isinstance(part, str) else part.text, "bold" if isinstance(part, CitedValue) else "")
+            if not isinstance(part, Command):
+                text.append(
+                    part if isinstance(part, str) else part.text, "bold" if isinstance(part, CitedValue) else ""
+                )
         console.print(Padding(text, (0, 0, 0, 2)))
+        for part in sentence.parts:
+            if isinstance(part, Command):
+                console.print(Text(f"    {part.text}", "cyan"), soft_wrap=True)
     console.print()
