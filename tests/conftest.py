@@ -69,6 +69,7 @@ FAST = (
     "evaluation/test_matches.py",
     "evaluation/test_voc.py",
     "report/test_tables.py",
+    "run/test_checks.py",
     "run/test_plan.py",
     "storage",
     "test_docs.py",

@@ -6,7 +6,7 @@ A cell runs in its own process (see `scheduler`) and writes only into its own fo
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,9 @@ from bench.evaluation.error_types import error_types
 from bench.evaluation.inference import detect_all
 from bench.evaluation.metrics import with_metrics
 from bench.run.priors_file import write_priors
-from bench.spec import Cell, Specification
+from bench.spec import Cell, Specification, images_in_share
 from bench.speed.cost import count_flops, count_parameters
-from bench.speed.inference import SpeedSettings, measure_inference
+from bench.speed.inference import SPEED_IMAGES, SpeedSettings, measure_inference
 from bench.storage.atomic import replacing, write_json
 from bench.storage.cell_log import CellLog
 from bench.storage.provenance import environment
@@ -56,7 +56,7 @@ from bench.training.checkpoints import remove_checkpoints
 from bench.training.setup import build, configure
 from bench.training.trainer import BatchTooLarge, NotFinite, Progress, Trained, Trainer
 
-SPEED_IMAGES = 64
+FIT_IMAGES = 200  # training images that a cell is scored on
 SHARE_STREAM = 2  # keeps the random numbers of `data_share` apart from those of order and augmentation
 
 
@@ -65,7 +65,8 @@ class CellJob:
     """All that a process needs to run a cell.
 
     run: the run's folder. pixels: the file of decoded images, None to decode on demand.
-    axis_files: the user's files of axes. hung_after: seconds without progress until the cell has failed.
+    axis_files: the user's files of axes. fit_images: training images to score, at most.
+    hung_after: seconds without progress until the cell has failed.
     """
 
     cell: Cell
@@ -75,6 +76,7 @@ class CellJob:
     pixels: Path | None
     axis_files: tuple[Path, ...]
     speed: SpeedSettings
+    fit_images: int = FIT_IMAGES
     hung_after: float = 1800.0
 
     @property
@@ -93,7 +95,13 @@ def run_cell(job: CellJob) -> dict[str, Any]:
     try:
         record = {**identity, "status": "done", "failure": None, **_results(job), "finished": now()}
     except (UserError, NotFinite) as error:
-        record = failed_record(identity, cause=str(error), folder=job.folder, traceback=traceback.format_exc())
+        record = failed_record(
+            identity,
+            cause=str(error),
+            folder=job.folder,
+            traceback=traceback.format_exc(),
+            diverged=isinstance(error, NotFinite),
+        )
     except BatchTooLarge as error:
         record = failed_record(
             identity, cause=str(error), folder=job.folder, traceback=traceback.format_exc(), batch_too_large=True
@@ -142,13 +150,15 @@ def _results(job: CellJob) -> dict[str, Any]:
     pixels = open_pixels(job.pixels, job.val)
     model.eval()
     detections = detect_all(model, job.val, pixels, numerics, alive=log.touch)
-    side = spec.detector.size
+    # Of the baseline: an axis that changes the input must not change which objects count as small
+    side = cell.base.detector.size
     evaluation = evaluate(job.val, detections, network_size=(side, side))
     write_json(job.folder / DETECTIONS, detections_coco(detections, job.val), indent=None)
     matches = evaluation.matches
     matches.save(job.folder / MATCHES)
     types = error_types(matches, xywh(detections.boxes[matches.detection]), xywh(job.val.boxes))
     types.save(job.folder / ERROR_TYPES)
+    fit = training_fit(job, model, alive=log.touch)
 
     log.write(phase="measuring speed")
     speed, flops = _speed(job, model, pixels)
@@ -158,6 +168,7 @@ def _results(job: CellJob) -> dict[str, Any]:
         torch.save({"priors": model.priors_fingerprint(), "model": model.state_dict()}, file)
     return {
         "accuracy": with_metrics(evaluation.accuracy, job.val, detections),
+        "training_fit": fit,
         "speed": speed,
         "cost": {
             "parameters_M": count_parameters(model) / 1e6,
@@ -202,10 +213,39 @@ def prior_recall(
 
 def share_of(train: ImageIndex, share: float) -> ImageIndex:
     """A random `share` of the training images, the same for every seed."""
-    if share >= 1:
-        return train
+    return train if share >= 1 else _first_of(train, images_in_share(len(train), share))
+
+
+def fit_sample(train: ImageIndex, share: float, most: int) -> ImageIndex:
+    """The training images to score: up to `most`, at most half of `train`, the same in every cell and seed.
+
+    They come first in the order that `share_of` takes its images from, so that a cell on half of the data has trained
+    on all of them. A cell on a smaller `share` is scored on its own images only.
+    """
+    return _first_of(train, min(most, images_in_share(len(train), min(0.5, share))))
+
+
+def _first_of(train: ImageIndex, count: int) -> ImageIndex:
+    """The first `count` images of a random order that depends on the number of images alone, sorted by row."""
     order = np.random.default_rng((SHARE_STREAM, len(train))).permutation(len(train))
-    return train.take(np.sort(order[: max(1, round(share * len(train)))]))
+    return train.take(np.sort(order[:count]))
+
+
+def training_fit(job: CellJob, model: SSD, *, alive: Callable[[], None]) -> dict[str, Any]:
+    """AP and AP50 on training images without augmentation, evaluated like the validation images.
+
+    model: in evaluation mode.
+    """
+    cell = job.cell
+    sample = fit_sample(job.train, cell.base.training.data_share, job.fit_images)
+    detections = detect_all(model, sample, open_pixels(job.pixels, sample), cell.numerics, alive=alive)
+    accuracy = evaluate(sample, detections).accuracy
+    return {
+        "images": len(sample),
+        "ground_truths": accuracy["ground_truths"]["all"],
+        "AP": accuracy["AP"],
+        "AP50": accuracy["AP50"],
+    }
 
 
 def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log: CellLog) -> Trained:

@@ -7,21 +7,29 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from bench.axis import FoundAxis, find_axes
+from bench.axis import FoundAxis, clashing, find_axes
 from bench.data.sources import check_source, data_name
 from bench.errors import UserError, nearest
 from bench.options import BACKENDS, PRIOR_PRESETS, BaselineOptions, DiagnoseOptions, RunOptions, ThroughputOptions
 from bench.run.plan import Control, check_clashes
+from bench.spec import BASELINE
+from bench.storage.run_folder import PLAN
 from variants.controls import CONTROLS
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedRun:
-    """What the words of a request stand for. data_name: for the folder and the tables."""
+    """What the words of a request stand for. data_name: for the folder and the tables.
+
+    variants: the axes that are on in each row of the matrix; None for every combination.
+    notes: what the user should know before the run.
+    """
 
     data_name: str
     axes: tuple[FoundAxis, ...]
+    variants: frozenset[tuple[str, ...]] | None
     controls: Mapping[str, Control]
+    notes: tuple[str, ...]
 
 
 def check_run(options: RunOptions) -> CheckedRun:
@@ -30,9 +38,24 @@ def check_run(options: RunOptions) -> CheckedRun:
     check_files(options.baseline)
     check_backend(options.backend)
     check_cpu_kernels(options.cpu_kernels, options.device)
-    axes = chosen_axes(options.axes, options.axis_files)
-    check_clashes(axes)
-    return CheckedRun(data_name=data_name(options.data.source), axes=axes, controls=chosen_controls(options.controls))
+    check_like(options)
+    found = find_axes("variants", options.axis_files)
+    axes = chosen_axes(options.axes, found, options.axis_files)
+    variants: frozenset[tuple[str, ...]] | None = None
+    notes = []
+    if options.variants is None:
+        check_clashes(axes)
+    else:
+        axes, variants = chosen_variants(options.variants, tuple(found.values()) if options.axes is None else axes)
+        if BASELINE not in _split(options.variants):
+            notes.append("note: the baseline runs too, because every variant is compared with it")
+    return CheckedRun(
+        data_name=data_name(options.data.source),
+        axes=axes,
+        variants=variants,
+        controls=chosen_controls(options.controls),
+        notes=tuple(notes),
+    )
 
 
 def check_diagnose(options: DiagnoseOptions) -> None:
@@ -77,9 +100,18 @@ def check_cpu_kernels(choice: str, device: str) -> None:
         raise UserError(f"--cpu-kernels on: --device {device} has none. Use --cpu-kernels auto, or --device cpu")
 
 
-def chosen_axes(names: str | None, files: tuple[Path, ...]) -> tuple[FoundAxis, ...]:
+def check_like(options: RunOptions) -> None:
+    """Raise UserError if ``--like`` is not a run, or stands without ``--plan``."""
+    if options.like is None:
+        return
+    if not options.plan:
+        raise UserError(f"--like {options.like}: only --plan uses it; add --plan, or omit --like")
+    if not (options.like / PLAN).is_file():
+        raise UserError(f"--like {options.like} is not the folder of a run: it has no {PLAN}; give results/NAME")
+
+
+def chosen_axes(names: str | None, found: Mapping[str, FoundAxis], files: tuple[Path, ...]) -> tuple[FoundAxis, ...]:
     """The axes to cross, in the order of their slots. names, files: ``--axes`` and ``--axis-file``."""
-    found = find_axes("variants", files)
     if names is None:
         return tuple(axis for axis in found.values() if axis.axis.in_default_matrix or axis.file in files)
     wanted = _split(names)
@@ -87,6 +119,41 @@ def chosen_axes(names: str | None, files: tuple[Path, ...]) -> tuple[FoundAxis, 
         if name not in found:
             raise UserError(f"--axes: there is no axis {name!r}{nearest(name, found)}; there are {', '.join(found)}")
     return tuple(axis for name, axis in found.items() if name in wanted)
+
+
+def chosen_variants(
+    names: str, axes: tuple[FoundAxis, ...]
+) -> tuple[tuple[FoundAxis, ...], frozenset[tuple[str, ...]]]:
+    """The axes that some chosen variant uses, and the axes that are on in each variant; the baseline is always one.
+
+    names: ``--variants``. axes: those that may be used, in the order of their slots.
+
+    Raises UserError for an unknown name, or if two axes of a variant have the same slot.
+    """
+    known = [found.axis.name for found in axes]
+    chosen: set[tuple[str, ...]] = {()}
+    for name in _split(names):
+        parts = [] if name == BASELINE else [part.strip() for part in name.split("+")]
+        for part in parts:
+            if part not in known:
+                raise UserError(_unknown_variant(name, part, known))
+        sentence = clashing([found.axis for found in axes if found.axis.name in parts])
+        if sentence:
+            raise UserError(f"--variants {name}: {sentence}, so they cannot be combined")
+        chosen.add(tuple(axis for axis in known if axis in parts))
+    used = tuple(found for found in axes if any(found.axis.name in active for active in chosen))
+    return used, frozenset(chosen)
+
+
+def _unknown_variant(name: str, part: str, known: list[str]) -> str:
+    if name in CONTROLS:
+        return f"--variants: {name!r} is a control; request it with --controls {name}"
+    axis = "" if part == name else f", because there is no axis {part!r}"
+    others = f" and the combinations of {', '.join(known)}, such as {'+'.join(known[:2])}" if known else " alone"
+    return (
+        f"--variants: there is no variant {name!r}{axis}{nearest(part, [BASELINE, *known])}; there is "
+        f"{BASELINE}{others}"
+    )
 
 
 def chosen_controls(names: str) -> dict[str, Control]:

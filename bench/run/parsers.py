@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from bench.errors import UserError, nearest
-from bench.options import BACKENDS, HOME, KERNEL_CHOICES, PROFILES, VAL_FRACTION
+from bench.options import BACKENDS, HOME, KERNEL_CHOICES, PROFILES, VAL_FRACTION, WORTH
 
 PURPOSE = "Train and compare every combination of remedies for a low SSD-300 mAP, on one shared split."
 COMMANDS = ("preflight", "diagnose", "report", "predict", "throughput")
@@ -61,6 +61,11 @@ def run_parser() -> Parser:
     add("--weights", default="pretrained", metavar="PATH|pretrained|none", help="weights of the backbone")
     add("--axes", metavar="A,B|none", help="axes to cross (default: fpn,anchors,unfreezing)")
     add(
+        "--variants",
+        metavar="A,B+C",
+        help="run only these variants, named as in the tables; the baseline is always one (default: all combinations)",
+    )
+    add(
         "--axis-file",
         dest="axis_files",
         type=resolved,
@@ -69,7 +74,12 @@ def run_parser() -> Parser:
         metavar="FILE.py",
         help="an axis of your own; may be repeated",
     )
-    add("--controls", default="none", metavar="A,B|none", help="controls to add: lateral-only, half-data, double-steps")
+    add(
+        "--controls",
+        default="none",
+        metavar="A,B|none",
+        help="controls to add: lateral-only, half-data, double-steps, discriminative-rates",
+    )
     add("--priors", metavar="coco|voc|FILE", help="prior boxes to start from (default: coco; voc in profile paper)")
     add("--seeds", type=positive, default=1, metavar="N", help="trainings per variant (default: 1)")
     add("--first-seed", type=natural, default=0, metavar="K", help="use the seeds K, K + 1, ... (default: 0)")
@@ -97,7 +107,19 @@ def run_parser() -> Parser:
     )
     add("--mix-versions", action="store_true", help="resume despite version differences")
     add("--no-images", dest="images", action="store_false", help="keep no thumbnails of validation images for the page")
-    add("--plan", action="store_true", help="print the cells and the expected cost, run nothing")
+    add(
+        "--worth",
+        type=positive_number,
+        default=WORTH,
+        metavar="POINTS",
+        help=f"smallest difference in AP worth having, in points (default: {WORTH:g})",
+    )
+    add(
+        "--plan",
+        action="store_true",
+        help="print the cells, the expected cost and the differences that would be found; run nothing",
+    )
+    add("--like", type=Path, metavar="RUN", help="with --plan: take the variances from this earlier run, results/NAME")
     return parser
 
 
@@ -142,6 +164,12 @@ def report_parser() -> Parser:
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, results/NAME; several are merged")
     add("--out", type=Path, metavar="DIR", help="folder of the merged run (default: results/merged-NAME-NAME...)")
+    add(
+        "--worth",
+        type=positive_number,
+        metavar="POINTS",
+        help="smallest difference in AP worth having, in points (default: that of the run)",
+    )
     add("--cache", type=Path, default=HOME / ".cache", help=argparse.SUPPRESS)
     return parser
 

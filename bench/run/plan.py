@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.axis import FoundAxis, clashing
 from bench.errors import UserError
-from bench.spec import BASELINE, Cell, Numerics, Specification
+from bench.options import WORTH
+from bench.spec import BASELINE, Cell, Numerics, Specification, content_hash
 from bench.storage.atomic import write_json
 from bench.storage.provenance import software_changes
 from bench.storage.records import SCHEMA, read_json, read_record
@@ -28,6 +31,8 @@ class Request:
     description: what the tables say of the run (data, backbone, profile).
     controls: rows beside the matrix, by name.
     seeds: number of seeds, from `first_seed` on.
+    variants: the axes that are on in each row of the matrix, in the order of `axes`; None for every combination.
+    worth: the smallest difference worth having, in points of AP.
     """
 
     description: Mapping[str, Any]
@@ -38,6 +43,8 @@ class Request:
     split: str
     numerics: Numerics
     first_seed: int = 0
+    variants: Collection[tuple[str, ...]] | None = None
+    worth: float = WORTH
 
     @property
     def all_seeds(self) -> range:
@@ -45,17 +52,20 @@ class Request:
 
 
 def plan_cells(request: Request) -> list[Cell]:
-    """All cells: every combination of the axes, fewest axes first, then the controls; all of them for every seed.
+    """All cells: the combinations of the axes, fewest axes first, then the controls; all of them for every seed.
 
-    Raises UserError if two axes have the same slot, or an axis refuses this baseline.
+    Raises UserError if two axes of a combination have the same slot, or an axis refuses this baseline.
     """
-    check_axes(request.axes, request.base)
+    if request.variants is None:
+        check_clashes(request.axes)
+    check_refusals(request.axes, request.base)
     names = [found.axis.name for found in request.axes]
     fingerprints = {found.axis.name: found.fingerprint for found in request.axes}
     rows: list[tuple[str, tuple[str, ...], str | None, Specification]] = []
     for count in range(len(names) + 1):
         for active in itertools.combinations(names, count):
-            rows.append(("+".join(active) or BASELINE, active, None, request.base))
+            if request.variants is None or active in request.variants:
+                rows.append(("+".join(active) or BASELINE, active, None, request.base))
     rows += [(name, (), name, control(request.base)) for name, control in request.controls.items()]
     return [
         Cell(
@@ -73,9 +83,22 @@ def plan_cells(request: Request) -> list[Cell]:
     ]
 
 
-def check_axes(axes: Sequence[FoundAxis], base: Specification) -> None:
-    """Raise UserError if two axes have the same slot, or an axis refuses this baseline."""
-    check_clashes(axes)
+def execution_order(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of a plan in the order in which they run: seed by seed, each seed's variants in an order of its own.
+
+    With one order for all seeds, a machine that slows down during a run would always slow the same variants. The order
+    is drawn from the seed and the names of the variants, so a resumed run keeps it.
+    """
+    ordered = []
+    for seed in dict.fromkeys(cell.seed for cell in cells):
+        own = [cell for cell in cells if cell.seed == seed]
+        names = int(content_hash([cell.variant for cell in own]), 16)
+        ordered += [own[place] for place in np.random.default_rng((seed, names)).permutation(len(own))]
+    return ordered
+
+
+def check_refusals(axes: Sequence[FoundAxis], base: Specification) -> None:
+    """Raise UserError if an axis refuses this baseline."""
     for found in axes:
         refusal = found.axis.refusal(base)
         if refusal:
@@ -99,6 +122,7 @@ def plan_content(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
         "axis_files": {found.axis.name: found.fingerprint for found in request.axes},
         "controls": list(request.controls),
         "seeds": list(request.all_seeds),
+        "worth": request.worth,
         "split": request.split,
         "numerics": asdict(request.numerics),
         "base": asdict(request.base),
@@ -136,18 +160,23 @@ def planned_numerics(run: Path) -> Numerics | None:
 
 
 def settle_plan(run: Path, content: Mapping[str, Any]) -> None:
-    """Write plan.json, or check that the existing one is the same. Raises UserError naming the differences."""
+    """Write plan.json, or check that the existing one is the same. Raises UserError naming the differences.
+
+    What is worth having may change: no cell depends on it.
+    """
     old = read_json(run / PLAN)
     if old is None:
         write_json(run / PLAN, content)
         return
-    before, after = dict(_flat(old)), dict(_flat(content))
+    before, after = dict(_flat({**old, "worth": content["worth"]})), dict(_flat(content))
     differing = [
         name
         for name in dict.fromkeys([*before, *after])
         if before.get(name) != after.get(name) and not name.startswith(("cells.", "variants."))
     ]
     if not differing and list(old.get("cells", [])) == list(content["cells"]):
+        if old.get("worth") != content["worth"]:
+            write_json(run / PLAN, content)
         return
     shown = [f"  {name}: was {before.get(name)!r}, now {after.get(name)!r}" for name in differing[:DIFFERENCES_SHOWN]]
     if len(differing) > DIFFERENCES_SHOWN:

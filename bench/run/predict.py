@@ -22,6 +22,7 @@ from bench.options import PredictOptions
 from bench.spec import detector_from
 from bench.storage.records import read_json
 from bench.storage.run_folder import GROUND_TRUTH, WEIGHTS
+from bench.training.trained import trained_detector
 
 
 def draw_predictions(options: PredictOptions) -> list[Path]:
@@ -84,15 +85,4 @@ def load_detector(run: Run, cell_id: str) -> SSD:
 
     Raises UserError if the weights are missing or were trained with other priors.
     """
-    path = run.folder_of(cell_id) / WEIGHTS
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing: this cell's weights were deleted. Delete its record.json and resume the run"
-        )
-    spec = detector_from(run.records[cell_id]["detector"])
-    model = SSD(spec, seed=0)
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if content["priors"] != model.priors_fingerprint():
-        raise UserError(f"{path}: these weights were trained with other priors than the record states")
-    model.load_state_dict(content["model"])
-    return model.eval()
+    return trained_detector(detector_from(run.records[cell_id]["detector"]), run.folder_of(cell_id) / WEIGHTS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from bench.analysis.run_records import load_run
 from bench.data import split as splits
 from bench.data.dataset import Dataset
 from bench.data.image_files import save_image_files
@@ -21,12 +22,13 @@ from bench.report import build_report
 from bench.report.terminal.ablation import print_ablation
 from bench.report.terminal.display import CellLabel, LiveDisplay
 from bench.report.terminal.verdict import print_verdict
-from bench.run.cell import CellJob
+from bench.run.cell import FIT_IMAGES, CellJob
 from bench.run.compile_kernels import compile_kernels
-from bench.run.plan import Request, pending, plan_cells, with_more_micro_batches
+from bench.run.plan import Request, execution_order, pending, plan_cells, with_more_micro_batches
 from bench.run.progress import ProgressReader
 from bench.run.scheduler import run_jobs
 from bench.spec import Cell
+from bench.speed.in_turns import InTurnsSettings, is_current, measure_in_turns
 from bench.speed.inference import SpeedSettings
 from bench.storage.atomic import remove_leftovers, write_json
 from bench.storage.provenance import environment
@@ -38,6 +40,7 @@ from bench.storage.run_folder import (
     IMAGE_FILES,
     PLOTS,
     PREFLIGHT,
+    SPEED,
     SPLIT,
     TABLES,
     cell_folder,
@@ -46,7 +49,9 @@ from bench.storage.run_folder import (
 from bench.training.checkpoints import remove_checkpoints
 
 SILENT_SECONDS = 5.0  # report a compilation that took longer
-SMOKE_SPEED = SpeedSettings(budget_seconds=1.5)  # of profile smoke
+# Of profile smoke
+SMOKE_SPEED = SpeedSettings(budget_seconds=1.5)
+SMOKE_FIT_IMAGES = 20
 
 
 class _OutOfMemory(Exception):
@@ -67,7 +72,7 @@ def run_cells(out: Path, request: Request, data: Dataset, options: RunOptions, c
     else:
         remove_thumbnails(out)
     while True:
-        todo = pending(out, cells)
+        todo = pending(out, execution_order(cells))
         done = {cell.id for cell in cells} - {cell.id for cell in todo}
         _clean_up(out, cells, done)
         if done:
@@ -89,11 +94,25 @@ def run_cells(out: Path, request: Request, data: Dataset, options: RunOptions, c
     for cell in todo:
         for warning in (read_record(out, cell.id) or {}).get("warnings", ()):
             console.print(f"warning: {cell.variant}, seed {cell.seed}: {warning}", markup=False, highlight=False)
+    _measure_speed(out, request, data, options, console)
     report = build_report(out)
-    print_ablation(report.run, console)
+    print_ablation(report.run, report.ablation, console)
     print_verdict(report.verdict, console)
     console.print(f"{len(report.files)} tables and plots in {out}", markup=False, highlight=False)
     return 1 if any(True for _ in report.run.failures()) else 0
+
+
+def _measure_speed(out: Path, request: Request, data: Dataset, options: RunOptions, console: Console) -> None:
+    """Measure the networks of the finished cells in turns on this machine, unless speed.json already covers them."""
+    run = load_run(out)
+    if is_current(run) or not any(run.done()):
+        return
+    settings = InTurnsSettings.smoke() if options.baseline.profile == "smoke" else InTurnsSettings()
+    with console.status("measuring the speed of the networks in turns"):
+        content = measure_in_turns(run, numerics=request.numerics, val=data.val, pixels=data.pixels, settings=settings)
+    write_json(out / SPEED, content)
+    if content["failure"]:
+        console.print(f"speed in turns was {content['failure']}", markup=False, highlight=False)
 
 
 def _write_shared_files(out: Path, data: Dataset, device: str | None) -> None:
@@ -131,6 +150,7 @@ def _compile_kernels(request: Request, console: Console) -> None:
 
 
 def _job_of(cell: Cell, out: Path, data: Dataset, options: RunOptions) -> CellJob:
+    smoke = options.baseline.profile == "smoke"
     return CellJob(
         cell=cell,
         run=out,
@@ -138,7 +158,8 @@ def _job_of(cell: Cell, out: Path, data: Dataset, options: RunOptions) -> CellJo
         val=data.val,
         pixels=data.pixels,
         axis_files=options.axis_files,
-        speed=SMOKE_SPEED if options.baseline.profile == "smoke" else SpeedSettings(),
+        speed=SMOKE_SPEED if smoke else SpeedSettings(),
+        fit_images=SMOKE_FIT_IMAGES if smoke else FIT_IMAGES,
         hung_after=60 * options.hung_after,
     )
 

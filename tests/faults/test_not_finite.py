@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import run_all
+from bench.analysis.run_records import load_run
 from tests.small_runs import records
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -39,6 +40,9 @@ def test_a_cell_whose_loss_is_not_finite_has_failed_and_the_others_have_not(word
     failure = found["exploding"]["failure"]
     assert failure["cause"].startswith("the loss is ") and "at step " in failure["cause"]
     assert "NotFinite" in failure["traceback"]
+    assert failure["diverged"]
+    run = load_run(tmp_path / "run")
+    assert {cell.variant: run.diverged(cell) for cell in run.cells} == {"baseline": False, "exploding": True}
     assert failure["log_tail"]
     table = pd.read_csv(tmp_path / "run/tables/ablation.csv").set_index("variant")
     assert dict(table["status"]) == {"baseline": "done", "exploding": "failed"}

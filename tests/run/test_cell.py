@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from bench.data.index import ImageIndex
 from bench.detector.ssd import SSD
-from bench.run.cell import CellJob, prior_recall, run_cell, share_of
+from bench.evaluation.detections import Detections
+from bench.run import cell as room
+from bench.run.cell import CellJob, fit_sample, prior_recall, run_cell, share_of
 from bench.run.priors_file import read_shapes
 from bench.storage.records import read_log, read_record
 from bench.storage.run_folder import (
@@ -77,6 +80,52 @@ def test_a_cell_writes_its_files_and_a_record_of_its_own_specification(pictures:
     assert record["cost"]["steps"] == STEPS
     assert record["accuracy"]["images"] == len(job.val)
     assert record["fingerprints"]["val"] == job.val.fingerprint()
+
+
+def first_objects(model: SSD, index: ImageIndex, *_: Any, **__: Any) -> Detections:
+    """In place of a trained detector: the objects of all images but the first, under the first object's class."""
+    boxes = slice(int(index.offsets[1]), None)
+    return Detections(
+        image=index.image_of_box[boxes],
+        boxes=index.boxes[boxes].astype(np.float32),
+        scores=np.ones(len(index.boxes[boxes]), dtype=np.float32),
+        labels=np.full(len(index.boxes[boxes]), index.labels[0], dtype=np.int32),
+    )
+
+
+def test_training_images_are_scored_as_validation_images_are(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell whose validation images are its sample of training images has the same AP on both."""
+    monkeypatch.setattr(room, "detect_all", first_objects)
+    (job,) = jobs_of(pictures, tmp_path)
+    sample = fit_sample(job.train, 1.0, 200)
+    assert len(sample) == 3
+    record = run_cell(replace(job, val=sample))
+    fit, accuracy = record["training_fit"], record["accuracy"]
+    assert fit == {
+        "images": 3,
+        "ground_truths": accuracy["ground_truths"]["all"],
+        "AP": accuracy["AP"],
+        "AP50": accuracy["AP50"],
+    }
+    assert fit["ground_truths"] == len(sample.boxes) == 3
+    assert 0 < fit["AP50"] < 1
+    assert run_cell(replace(job, run=tmp_path / "fewer", fit_images=2))["training_fit"]["images"] == 2
+
+
+def test_the_scored_training_images_are_the_same_in_every_cell_that_trains_on_them() -> None:
+    index, _ = tiny.rectangles(500)
+    sample = fit_sample(index, 1.0, 200)
+    assert len(sample) == 200 and len(set(sample.files)) == 200
+    assert fit_sample(index, 0.5, 200).files == sample.files
+    assert set(sample.files) <= set(share_of(index, 0.5).files)
+    small, _ = tiny.rectangles(30)
+    assert fit_sample(small, 1.0, 200).files == fit_sample(small, 0.5, 200).files == share_of(small, 0.5).files
+    assert fit_sample(small, 0.1, 200).files == share_of(small, 0.1).files
+    assert set(fit_sample(small, 1.0, 10).files) < set(share_of(small, 0.5).files)
+    one, _ = tiny.rectangles(1)
+    assert len(fit_sample(one, 1.0, 200)) == 1
 
 
 def test_weights_load_into_a_detector_of_the_record(pictures: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_defaults_of_the_main_job() -> None:
     assert [options.baseline.backbone, options.baseline.steps, options.axes, options.out] == [None] * 4
     assert (options.seeds, options.first_seed, options.jobs, options.backend) == (1, 0, 1, "loky")
     assert (options.device, options.cpu_kernels, options.images, options.plan) == ("auto", "auto", True, False)
+    assert (options.variants, options.worth, options.like) == (None, 1.0, None)
 
 
 def test_every_option_of_the_main_job_arrives(tmp_path: Path) -> None:
@@ -48,6 +49,7 @@ def test_every_option_of_the_main_job_arrives(tmp_path: Path) -> None:
         *("--axis-file", str(tmp_path / "a.py"), "--axis-file", str(tmp_path / "b.py"), "--seeds", "2"),
         *("--first-seed", "7", "--device", "cpu", "--cpu-kernels", "off", "--jobs", "4", "--backend", "ray"),
         *("--retry", "1", "--hung-after", "5", "--mix-versions", "--no-images", "--plan", "--out", "there"),
+        *("--variants", "baseline,fpn", "--worth", "0.5", "--like", "earlier"),
     )
     assert (options.data.source, options.data.eval_list, options.data.val_fraction) == ("voc:photos", "test", 0.5)
     assert options.data.skip_invalid
@@ -59,6 +61,7 @@ def test_every_option_of_the_main_job_arrives(tmp_path: Path) -> None:
     assert (options.seeds, options.first_seed, options.retries, options.hung_after) == (2, 7, 1, 5.0)
     assert (options.device, options.cpu_kernels, options.jobs, options.backend) == ("cpu", "off", 4, "ray")
     assert (options.mix_versions, options.images, options.plan, options.out) == (True, False, True, Path("there"))
+    assert (options.variants, options.worth, options.like) == ("baseline,fpn", 0.5, Path("earlier"))
 
 
 def test_options_of_the_other_commands() -> None:
@@ -69,7 +72,8 @@ def test_options_of_the_other_commands() -> None:
         "coco",
     )
     report = parse_options(ReportOptions, report_parser(), ["one", "two"])
-    assert (report.runs, report.out) == ((Path("one"), Path("two")), None)
+    assert (report.runs, report.out, report.worth) == ((Path("one"), Path("two")), None, None)
+    assert parse_options(ReportOptions, report_parser(), ["one", "--worth", "2"]).worth == 2.0
     predict = parse_options(PredictOptions, predict_parser(), ["run", "a.jpg", "--threshold", "0.2"])
     assert (predict.run, predict.images, predict.threshold) == (Path("run"), (Path("a.jpg"),), 0.2)
     throughput = parse_options(ThroughputOptions, throughput_parser(), ["--batches", "8,1,8"])
@@ -107,6 +111,7 @@ def test_a_wrong_file_is_reported(text: str, message: str, tmp_path: Path) -> No
         (["--seeds", "0"], "0 is not above 0"),
         (["--retry", "-1"], "'-1' is not a whole number"),
         (["--lr", "inf"], "inf is not above 0"),
+        (["--worth", "0"], "0 is not above 0"),
         (["--val-fraction", "1"], "1 is not between 0 and 1"),
         (["--cpu-kernels", "yes"], "invalid choice: 'yes'; there are auto, on, off"),
         (["--precision", "float32"], "unrecognized arguments: --precision"),

@@ -13,6 +13,7 @@ from bench.axis import Axis, FoundAxis, find_axes
 from bench.errors import UserError
 from bench.run.plan import (
     Request,
+    execution_order,
     pending,
     plan_cells,
     plan_content,
@@ -69,6 +70,58 @@ def test_seeds_repeat_all_rows_and_controls_follow_the_matrix() -> None:
     assert double.base.training.steps == 2 * cells[0].base.training.steps
 
 
+def test_every_seed_runs_its_cells_in_an_order_of_its_own() -> None:
+    controls = {"half-data": CONTROLS["half-data"]}
+    cells = plan_cells(request("fpn", "anchors", "unfreezing", controls=controls, seeds=20))
+    ordered = execution_order(cells)
+    assert sorted(cell.id for cell in ordered) == sorted(cell.id for cell in cells)
+    assert [cell.seed for cell in ordered] == [cell.seed for cell in cells]
+    orders = {tuple(cell.variant for cell in ordered if cell.seed == seed) for seed in range(20)}
+    firsts = {order[0] for order in orders}
+    assert len(orders) == 20
+    assert len(firsts) > 4, firsts
+
+
+def test_the_order_of_a_seed_depends_on_nothing_but_the_seed_and_the_variants() -> None:
+    def order(seeds: int, first_seed: int, *axes: str) -> list[str]:
+        cells = plan_cells(request(*axes, seeds=seeds, first_seed=first_seed))
+        return [cell.variant for cell in execution_order(cells) if cell.seed == 7]
+
+    axes = ("fpn", "anchors", "unfreezing")
+    assert order(8, 0, *axes) == order(1, 7, *axes)
+    assert order(1, 7, *axes) != order(1, 7, "fpn", "unfreezing")
+
+
+def test_a_part_of_the_matrix_keeps_its_names_and_order() -> None:
+    part = {("fpn", "anchors"), (), ("anchors",)}
+    cells = plan_cells(request("fpn", "anchors", variants=part, controls={"half-data": CONTROLS["half-data"]}))
+    assert [cell.variant for cell in cells] == ["baseline", "anchors", "fpn+anchors", "half-data"]
+    whole = {cell.variant: cell.id for cell in plan_cells(request("fpn", "anchors"))}
+    assert all(whole[cell.variant] == cell.id for cell in cells[:3])
+
+
+def test_another_part_is_another_plan(tmp_path: Path) -> None:
+    write_plan(tmp_path, request("fpn", "anchors", variants={(), ("fpn", "anchors")}))
+    with pytest.raises(UserError, match=r"variants: was \['baseline', 'fpn\+anchors'\], now \['baseline', 'fpn', "):
+        write_plan(tmp_path, request("fpn", "anchors"))
+
+
+def test_what_is_worth_having_may_change(tmp_path: Path) -> None:
+    write_plan(tmp_path, request("fpn"))
+    before = json.loads((tmp_path / PLAN).read_text())
+    assert before["worth"] == 1.0
+    write_plan(tmp_path, request("fpn", worth=2.5))
+    assert json.loads((tmp_path / PLAN).read_text()) == before | {"worth": 2.5}
+    del before["worth"]  # a plan of an older version
+    (tmp_path / PLAN).write_text(json.dumps(before))
+    write_plan(tmp_path, request("fpn", worth=0.5))
+    assert json.loads((tmp_path / PLAN).read_text())["worth"] == 0.5
+    with pytest.raises(UserError) as raised:
+        write_plan(tmp_path, request("fpn", worth=3.0, seeds=2))
+    assert "worth:" not in str(raised.value)
+    assert json.loads((tmp_path / PLAN).read_text())["worth"] == 0.5
+
+
 def test_axes_with_the_same_slot_are_refused() -> None:
     class OtherNeck(Axis):
         """Has the slot of the feature pyramid."""
@@ -82,6 +135,8 @@ def test_axes_with_the_same_slot_are_refused() -> None:
     axes = [AXES["fpn"], FoundAxis(axis=OtherNeck(), file=Path("other.py"), fingerprint="0")]
     with pytest.raises(UserError, match=r"--axes fpn,other: .* both change the slot 'neck'.*leave one out"):
         plan_cells(request(axes=axes))
+    apart = plan_cells(request(axes=axes, variants={(), ("fpn",), ("other",)}))
+    assert [cell.variant for cell in apart] == ["baseline", "fpn", "other"]
 
 
 def test_an_axis_that_refuses_the_baseline_is_named() -> None:

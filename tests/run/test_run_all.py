@@ -22,6 +22,7 @@ from bench.analysis.error_costs import errors_frame
 from bench.analysis.run_records import load_run
 from bench.run.priors_file import read_shapes
 from tests.conftest import REPOSITORY
+from tests.report.made_run import write_run
 from tests.small_runs import records, request_words
 
 COLUMNS = (
@@ -169,7 +170,50 @@ def test_plan_prints_the_cells_and_runs_nothing(
     printed = capsys.readouterr().out
     for name in (*VARIANTS, "lateral-only", "half-data", "double-steps"):
         assert name in printed
+    assert "assumed, not measured" in " ".join(printed.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_plan_takes_variances_from_an_earlier_run(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words += ["--plan", "--variants", "fpn,fpn+anchors", "--worth", "2"]
+    like = write_run(tmp_path / "earlier", seeds=(0, 1, 2))
+    assert run_all.main([*words, "--like", str(like)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "the baseline runs too" in printed
+    assert "3 cells, 3 to run" in printed
+    assert "Variants against the baseline: 2 points need" in printed
+    assert "from earlier (3 seeds, for its validation images only): " in printed
+    assert run_all.main([*words, "--like", str(write_run(tmp_path / "one"))]) == 2
+    assert "1 finished seed" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@without_plots
+def test_a_report_for_another_worth_leaves_the_plan(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", seeds=(0, 1), changes={"worth": 2.0})
+    before = (run / "plan.json").read_bytes()
+    for words, worth in (([], 0.02), (["--worth", "0.5"], 0.005)):
+        assert run_all.main(["report", str(run), *words]) == 0
+        assert set(pd.read_csv(run / "tables/power.csv")["worth"]) == {worth}
+    assert (run / "plan.json").read_bytes() == before
+
+
+@without_plots
+def test_parts_of_a_matrix_run_and_merge(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_all.main([*words, "--variants", "baseline,fpn"]) == 0
+    assert run_all.main([*words, "--variants", "anchors+fpn"]) == 2
+    assert "variants: was ['baseline', 'fpn'], now ['baseline', 'fpn+anchors']" in capsys.readouterr().err
+    other, merged = tmp_path / "other", tmp_path / "merged"
+    rest = [*words, "--out", str(other), "--variants", "anchors+fpn,anchors", "--worth", "3"]
+    assert run_all.main(rest) == 0
+    assert json.loads((other / "plan.json").read_text())["axes"] == ["fpn", "anchors"]
+    assert run_all.main(["report", str(tmp_path / "run"), str(other), "--out", str(merged)]) == 0
+    table = pd.read_csv(merged / "tables/ablation.csv")
+    assert list(table["variant"]) == ["baseline", "fpn", "anchors", "fpn+anchors"]
+    effects = pd.read_csv(merged / "tables/effects.csv")
+    assert effects.loc[(effects["kind"] == "main effect") & (effects["measure"] == "AP"), "effect"].notna().all()
 
 
 @without_plots

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -23,7 +23,7 @@ from bench.run.forecast import print_forecast
 from bench.run.numerics import decide
 from bench.run.plan import (
     Request,
-    check_axes,
+    check_refusals,
     pending,
     plan_cells,
     plan_content,
@@ -33,9 +33,12 @@ from bench.run.plan import (
 )
 from bench.run.run import run_cells
 from bench.run.specification import base_specification
-from bench.spec import Numerics, Specification
+from bench.spec import Cell, Numerics, Specification
 from bench.storage.lock import lock_run_folder
 from variants.baseline import default_backbone
+
+if TYPE_CHECKING:
+    from bench.analysis.power import Variances
 
 KERNELS = {"auto": None, "on": True, "off": False}
 
@@ -47,12 +50,16 @@ def run_matrix(options: RunOptions, checked: CheckedRun) -> int:
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False)
 
+    for note in checked.notes:
+        say(note)
     device = choose_device(options.device)
     check_cpu_kernels(options.cpu_kernels, device)
     backbone = options.baseline.backbone or default_backbone(device)
     options = replace(options, baseline=replace(options.baseline, backbone=backbone))
     out = options.out or HOME / "results" / f"{checked.data_name}-{backbone}-{options.baseline.profile}"
-    _check_model(options, checked.axes)  # first: reading the data may take an hour
+    # First: reading the data may take an hour
+    _check_model(options, checked.axes)
+    variances = _variances(options) if options.plan else None
     with ExitStack() as stack:
         if not options.plan:
             stack.enter_context(lock_run_folder(out, say))
@@ -68,6 +75,8 @@ def run_matrix(options: RunOptions, checked: CheckedRun) -> int:
             controls=checked.controls,
             seeds=options.seeds,
             first_seed=options.first_seed,
+            variants=checked.variants,
+            worth=options.worth,
             split=data.split.fingerprint,
             numerics=numerics,
         )
@@ -75,8 +84,9 @@ def run_matrix(options: RunOptions, checked: CheckedRun) -> int:
         todo = pending(out, cells)
         if todo:
             choose_device(numerics.device)  # a run begun on another machine may need a device that is missing here
-        if options.plan:
+        if variances is not None:
             print_forecast(request, cells, todo, console, out=out, validation=len(data.val), jobs=options.jobs)
+            _print_power(variances, request, cells, console, validation=len(data.val))
             return 0
         settle_plan(out, plan_content(request, cells))
         if todo:
@@ -88,7 +98,32 @@ def _check_model(options: RunOptions, axes: Sequence[FoundAxis]) -> None:
     """Raise UserError if the backbone or its weights do not load, or an axis refuses the baseline."""
     stand_in = base_specification(options.baseline, options.data.source, classes=("object",), train_images=1)
     SSD(stand_in.detector, seed=0)
-    check_axes(axes, stand_in)
+    check_refusals(axes, stand_in)
+
+
+def _variances(options: RunOptions) -> Variances:
+    """The variances for ``--plan``. Raises UserError if the run of ``--like`` does not show them."""
+    from bench.analysis.power import STATED, variances_of  # noqa: PLC0415  # pandas and scipy take a second
+    from bench.analysis.run_records import load_run  # noqa: PLC0415
+
+    return STATED if options.like is None else variances_of(load_run(options.like))
+
+
+def _print_power(
+    variances: Variances, request: Request, cells: Sequence[Cell], console: Console, *, validation: int
+) -> None:
+    """Print which differences the matrix would find."""
+    from bench.report.terminal.power import print_power  # noqa: PLC0415
+
+    print_power(
+        console,
+        variances,
+        arms=len({cell.variant for cell in cells if cell.control is None}),
+        axes=len(request.axes),
+        seeds=request.seeds,
+        worth=request.worth / 100,
+        images=validation,
+    )
 
 
 def _base(options: RunOptions, data: Dataset) -> Specification:

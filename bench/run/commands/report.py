@@ -20,8 +20,8 @@ def run_report(options: ReportOptions) -> int:
         folder = merge_runs(list(options.runs), options.out or HOME / "results" / f"merged-{names}")
     elif options.out is not None:
         raise UserError("--out is only for merged runs; the report of one run is written into its own folder")
-    report, console = build_report(folder), Console()
-    print_ablation(report.run, console)
+    report, console = build_report(folder, worth=options.worth), Console()
+    print_ablation(report.run, report.ablation, console)
     print_verdict(report.verdict, console)
     console.print(f"{len(report.files)} files in {folder}", markup=False)
     return 0
