@@ -1,4 +1,4 @@
-"""What each CPU kernel earns: the same call with the kernel off and on, in paired rounds.
+"""What each CPU kernel, all of them together, and the settings of the process earn, in paired rounds.
 
 Not run with the other tests; every row prints its ratio with a 95% interval:
 
@@ -7,9 +7,11 @@ Not run with the other tests; every row prints its ratio with a 95% interval:
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -24,15 +26,19 @@ from bench.cpu.winograd import WinogradConvolution
 from bench.data.batches import TrainingBatches
 from bench.data.targets import Targets
 from bench.detector import postprocess
-from bench.detector.priors import preset_shapes
+from bench.detector.prior_presets import preset_shapes
 from bench.detector.ssd import SSD
 from bench.device import fast_paths
+from bench.device.clock import Timing
 from bench.device.hardware import available_cores, computes_bfloat16
 from bench.device.precision import autocast
-from bench.spec import Numerics, Specification
+from bench.evaluation.inference import detect_all
+from bench.spec import DetectorSpec, Numerics, Specification
+from bench.speed.child_process import in_child_process
 from bench.speed.interleaved import Budget, Contender, measure_interleaved, paired_ratio
 from bench.speed.stages import synthetic_outputs
 from bench.training.setup import build, configure
+from bench.training.setup import build as build_plain
 from bench.training.trainer import Trainer
 from tests import tiny
 from variants.baseline import baseline, training_of
@@ -65,6 +71,7 @@ ROWS: Mapping[str, Sequence[str]] = {
     "light inference 1": ["inverted residual block", "suppression", "margins", "layout cache", "OpenMP threads"],
     "post-processing 32": ["suppression", "margins", "OpenMP threads"],
     "batch 16": ["photometric"],
+    "cell 16": ["depthwise", "inverted residual block", "layout cache", "suppression", "margins", "photometric"],
     "VGG16 step 8": ["Winograd"],
     "VGG16 inference 8": ["Winograd", "layout cache", "OpenMP threads"],
     "VGG16 inference 1": ["Winograd", "layout cache", "OpenMP threads"],
@@ -144,22 +151,50 @@ def preparation(batch: int) -> Callable[[], object]:
     return lambda: batches.collate([batches.sample(row, 0) for row in range(batch)])
 
 
+def cell(batch: int) -> Callable[[], object]:
+    """A miniature cell: four training steps from decoded images, then detection on 16 images."""
+    spec = specification("efficientnet_lite0")
+    trainer = Trainer(build(spec.detector, 0, NUMERICS), replace(spec.training, rate=1e-6), NUMERICS)
+    rng = np.random.default_rng(0)
+    index, _ = tiny.rectangles(4 * batch)
+    photographs = tiny.Pixels([rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(4 * batch)])
+    val = index.take(np.arange(16))
+    batches = TrainingBatches(
+        index,
+        photographs,
+        spec.training.augment,
+        seed=0,
+        batch=batch,
+        size=300,
+        fill=(127.0, 127.0, 127.0),
+        workers=NUMERICS.threads,
+    )
+
+    def call() -> object:
+        trainer.model.train()
+        for images, targets in batches.steps(0, 4):
+            trainer.step(spec.training.steps - 1, images, targets)
+        trainer.model.eval()
+        return detect_all(trainer.model, val, photographs, NUMERICS)
+
+    return call
+
+
+MAKERS: Mapping[str, Callable[[int], Callable[[], object]]] = {
+    "light step": partial(step, "efficientnet_lite0"),
+    "light inference": partial(inference, "efficientnet_lite0"),
+    "VGG16 step": partial(step, "vgg16"),
+    "VGG16 inference": partial(inference, "vgg16"),
+    "post-processing": postprocessing,
+    "batch": preparation,
+    "cell": cell,
+}
+
+
 def call_of(row: str) -> Callable[[], object]:
-    *words, batch = row.split()
-    match words:
-        case ["light", "step"]:
-            return step("efficientnet_lite0", int(batch))
-        case ["light", "inference"]:
-            return inference("efficientnet_lite0", int(batch))
-        case ["VGG16", "step"]:
-            return step("vgg16", int(batch))
-        case ["VGG16", "inference"]:
-            return inference("vgg16", int(batch))
-        case ["post-processing"]:
-            return postprocessing(int(batch))
-        case ["batch"]:
-            return preparation(int(batch))
-    raise ValueError(row)
+    """The call that a row times; the number at the end of its name is the batch."""
+    name, _, batch = row.rpartition(" ")
+    return MAKERS[name](int(batch))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -182,15 +217,79 @@ def test_kernel(row: str, kernel: str, benchmark: BenchmarkFixture) -> None:
 
     contenders = {"on": Contender(call=call, batch=1), "off": Contender(call=plain, batch=1)}
 
-    def measure() -> dict[str, Any]:
-        timings = measure_interleaved(contenders, device=torch.device("cpu"), budget=BUDGET, reference=lambda _: "off")
-        ratio = paired_ratio(timings["off"], timings["on"])
-        return {**asdict(ratio), **{name: 1000 * timing.p50 for name, timing in timings.items()}}
+    compare(f"{row}, {kernel}", contenders, benchmark)
 
-    found = benchmark.pedantic(measure, rounds=1, iterations=1)
-    benchmark.extra_info.update(found)
-    print(
-        f"\n{row}, {kernel}: {found['on']:.1f} ms on, {found['off']:.1f} ms off, "
-        f"{found['value']:.2f} ({found['low']:.2f} to {found['high']:.2f}, n = {found['rounds']})"
-    )
-    assert found["rounds"] >= BUDGET.fewest
+
+@pytest.mark.parametrize("row", ["light step 16", "light inference 16", "light inference 1"])
+@pytest.mark.benchmark(group="all kernels")
+def test_all_kernels_against_torch_compile(row: str, benchmark: BenchmarkFixture) -> None:
+    """The network with kernels, without, and without as `torch.compile` makes it."""
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler, and there is no g++")
+    call = call_of(row)
+    with mock.patch(f"{__name__}.NUMERICS", replace(NUMERICS, cpu_kernels=False)):
+        plain = call_of(row)
+        with mock.patch(f"{__name__}.build", compiled):
+            torch_compile = call_of(row)
+
+    def without_kernels(call: Callable[[], object]) -> object:
+        with fast_paths.disabled():
+            return call()
+
+    contenders = {
+        "on": Contender(call=call, batch=1),
+        "off": Contender(call=partial(without_kernels, plain), batch=1),
+        "torch.compile": Contender(call=partial(without_kernels, torch_compile), batch=1),
+    }
+    compare(f"{row}, all kernels", contenders, benchmark)
+
+
+def compiled(spec: DetectorSpec, seed: int, numerics: Numerics) -> SSD:
+    """The plain detector with a compiled forward pass."""
+    model = build_plain(spec, seed, numerics)
+    model.forward = torch.compile(model.forward)  # type: ignore[method-assign]
+    return model
+
+
+@pytest.mark.parametrize("row", ["light step 16", "light inference 16", "light inference 1"])
+@pytest.mark.benchmark(group="process settings")
+def test_process_settings(row: str, benchmark: BenchmarkFixture) -> None:
+    """glibc's memory settings and OpenMP's short spin, together and the first alone, against a user's process."""
+    with (
+        in_child_process(partial(contender, row, memory=False), threads=NUMERICS.threads) as off,
+        in_child_process(partial(contender, row, memory=True), threads=NUMERICS.threads) as memory,
+    ):
+        contenders = {
+            "on": Contender(call=call_of(row), batch=1),
+            "off": off["call"],
+            "memory alone": memory["call"],
+        }
+        compare(f"{row}, process settings", contenders, benchmark)
+
+
+def contender(row: str, *, memory: bool) -> dict[str, Contender]:
+    """The call of a row in a process that still has the user's settings of OpenMP. memory: set those of glibc."""
+    if memory:
+        configure(NUMERICS)
+    else:
+        with mock.patch("bench.training.setup.disable_malloc_trim", lambda: False):
+            configure(NUMERICS)
+    return {"call": Contender(call=call_of(row), batch=1)}
+
+
+def compare(name: str, contenders: Mapping[str, Contender], benchmark: BenchmarkFixture) -> None:
+    """Measure "on" and the others in turn; print how many times as fast "on" is as each of them."""
+
+    def measure() -> dict[str, Timing]:
+        return measure_interleaved(contenders, device=torch.device("cpu"), budget=BUDGET, reference=lambda _: "on")
+
+    timings = benchmark.pedantic(measure, rounds=1, iterations=1)
+    benchmark.extra_info.update({f"{key} ms": 1000 * timing.p50 for key, timing in timings.items()})
+    for other in timings.keys() - {"on"}:
+        ratio = paired_ratio(timings[other], timings["on"])
+        benchmark.extra_info[other] = asdict(ratio)
+        print(
+            f"\n{name}: {1000 * timings['on'].p50:.1f} ms on, {1000 * timings[other].p50:.1f} ms {other}, "
+            f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f}, n = {ratio.rounds})"
+        )
+        assert ratio.rounds >= BUDGET.fewest

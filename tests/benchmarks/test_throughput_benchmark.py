@@ -25,7 +25,7 @@ from torch import Tensor
 
 from bench.data.pixels import DecodedOnDemand
 from bench.data.targets import Targets
-from bench.detector.priors import preset_shapes
+from bench.detector.prior_presets import preset_shapes
 from bench.detector.ssd import SSD
 from bench.device import fast_paths
 from bench.device.clock import timed_call
