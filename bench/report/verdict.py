@@ -157,7 +157,7 @@ def _no_help(run: Run, claims: Claims) -> list[Part]:
     """The headline if no remedy raises AP, with the intervals that say so."""
     harmful, small, undecided = (claims.judged(each) for each in ("harms", "small", "undecided"))
     if harmful:
-        return ["no remedy clearly raises AP; lower AP: ", *_list(harmful)]
+        return ["no remedy clearly raises AP; ", *_lowering(harmful)]
     if undecided:
         return ["no remedy has a clear effect on AP: ", *_list(undecided)]
     if small:
@@ -239,7 +239,7 @@ def _other_remedies(run: Run, claims: Claims) -> list[Sentence]:
     harmful, small, undecided = (claims.judged(each) for each in ("harms", "small", "undecided"))
     gains = helping or bool(claims.pairs)  # in the headline; otherwise it names one of the following kinds
     if harmful and gains:
-        items.append(["lower AP: ", *_list(harmful)])
+        items.append(_lowering(harmful))
     if undecided and (gains or harmful):
         items.append(["undecided: ", *_list(undecided)])
     if small and (gains or harmful or undecided):
@@ -249,6 +249,13 @@ def _other_remedies(run: Run, claims: Claims) -> list[Sentence]:
         unknown.setdefault(str(remedy.row["method"]).removeprefix("none: "), []).append(remedy.axis)
     items += [["no interval for ", Name(", ".join(axes)), " (", Name(why), ")"] for why, axes in unknown.items()]
     return [_capitalised(Sentence.of(_joined(items)))] if items else []
+
+
+def _lowering(remedies: Sequence[Remedy]) -> list[Part]:
+    """That the remedies lower AP, and by how much."""
+    verbs = [" lowers AP by ", *[" by "] * (len(remedies) - 1)]
+    listed = [[Name(remedy.axis), verb, *_fall(remedy.row)] for remedy, verb in zip(remedies, verbs, strict=True)]
+    return _joined(listed, last=" and ")
 
 
 def _list(remedies: Sequence[Remedy]) -> list[Part]:
@@ -400,6 +407,12 @@ def _gain(row: pd.Series) -> list[Part]:
     """An effect that is clearly above zero, without signs."""
     effect, low, high = (_effect(row, column, percent) for column in ("effect", "low", "high"))
     return [effect, OPENING, low, " to ", high, ")"]
+
+
+def _fall(row: pd.Series) -> list[Part]:
+    """An effect that is clearly below zero, as the size of the fall."""
+    effect, least, most = (_effect(row, column, lambda value: percent(-value)) for column in ("effect", "high", "low"))
+    return [effect, OPENING, least, " to ", most, ")"]
 
 
 def _effect(row: pd.Series, column: str, show: Callable[[float], str]) -> CitedValue:
