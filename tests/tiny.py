@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bench.data.index import ImageIndex
 from bench.detector.backbones import Backbone
-from bench.detector.priors import preset_shapes
+from bench.detector.prior_presets import preset_shapes
 from bench.spec import Numerics, Specification
 from variants.baseline import baseline, training_of
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.detector.prior_fitting import recall, recall_by_shape
-from bench.detector.priors import PRESETS, RATIOS
+from bench.detector.prior_presets import PRESETS, RATIOS
 from bench.errors import UserError, nearest
 from bench.spec import DetectorSpec, Shape
 from bench.storage.atomic import write_json

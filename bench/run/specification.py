@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.axis import find_axes
-from bench.detector.priors import PRESETS, preset_shapes
+from bench.detector.prior_presets import PRESETS, preset_shapes
 from bench.detector.transfer import class_outputs
 from bench.detector.weights import weights_fingerprint
 from bench.options import BaselineOptions

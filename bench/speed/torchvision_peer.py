@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 from bench.data.targets import Targets
 from bench.detector import vgg
 from bench.detector.backbones import restore_timm_network
-from bench.detector.priors import PRESETS, RATIOS, preset_shapes
+from bench.detector.prior_presets import PRESETS, RATIOS, preset_shapes
 from bench.detector.ssd import SSD
 from bench.detector.torchvision_names import to_torchvision
 from bench.errors import UserError

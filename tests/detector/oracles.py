@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.targets import Targets
-from bench.detector.priors import preset_shapes
+from bench.detector.prior_presets import preset_shapes
 from bench.device.hardware import computes_bfloat16
 from bench.spec import Specification
 from variants.baseline import baseline, initialisation_of, training_of

@@ -14,7 +14,8 @@ from torchvision.ops import box_iou
 
 from bench.detector.boxes import to_corners
 from bench.detector.matching import IGNORED, NEGATIVE, SMALLEST_OVERLAP, match
-from bench.detector.priors import preset_shapes, prior_boxes
+from bench.detector.prior_presets import preset_shapes
+from bench.detector.priors import prior_boxes
 from bench.spec import DetectorSpec
 from tests.detector.oracles import Box, padded, random_boxes, targets_of
 from variants.baseline import LIGHT_EXTRAS

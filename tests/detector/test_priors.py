@@ -11,7 +11,8 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from bench.detector.boxes import to_corners
-from bench.detector.priors import PRESETS, RATIOS, preset_shapes, prior_boxes
+from bench.detector.prior_presets import PRESETS, RATIOS, preset_shapes
+from bench.detector.priors import prior_boxes
 from bench.detector.ssd import SSD
 from bench.spec import DetectorSpec, NeckSpec, Shape
 from tests import tiny
@@ -50,6 +51,17 @@ def test_coco_preset_equals_torchvisions_generator() -> None:
     largest = float((prior_boxes(detector(preset_shapes("coco"))) - theirs).abs().max())
     print(f"coco: largest difference from torchvision's generator {largest:.1e} of the image")
     assert largest <= 1e-6
+
+
+def test_the_presets_of_512_have_caffes_sides() -> None:
+    """Of the first square of each level, in pixels: `ssd_pascal_512.py` and its twin for COCO."""
+    for name, sides in (
+        ("voc", [35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8]),
+        ("coco", [20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8]),
+    ):
+        shapes = preset_shapes(name, size=512)
+        assert [512 * level[0][0] for level in shapes] == pytest.approx(sides)
+        assert [len(level) for level in shapes] == [4, 6, 6, 6, 6, 4, 4]
 
 
 def test_unclipped_coco_preset_equals_torchvisions_generator(monkeypatch: pytest.MonkeyPatch) -> None:

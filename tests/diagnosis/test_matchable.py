@@ -13,7 +13,8 @@ from bench.data.augment import boxes_in_view, draw_view, generator_of
 from bench.data.index import ImageIndex
 from bench.detector.boxes import to_corners
 from bench.detector.prior_fitting import matchable_boxes, recall
-from bench.detector.priors import preset_shapes, prior_boxes
+from bench.detector.prior_presets import preset_shapes
+from bench.detector.priors import prior_boxes
 from bench.diagnosis import matchable
 from bench.diagnosis.matchable import match_views, training_views, whole_views
 from bench.spec import AugmentSpec

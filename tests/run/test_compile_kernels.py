@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bench.detector.priors import preset_shapes
+from bench.detector.prior_presets import preset_shapes
 from bench.device import fast_paths
 from bench.run import compile_kernels as room
 from bench.run.compile_kernels import compile_inference, compile_kernels, compile_training

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.detector.priors import preset_shapes
+from bench.detector.prior_presets import preset_shapes
 from bench.errors import UserError
 from bench.run.priors_file import describe_shape, read_shapes, write_priors
 from bench.spec import DetectorSpec, Shape

@@ -85,7 +85,8 @@ def test_a_light_backbone_is_timms_own_network_with_our_weights() -> None:
 def test_both_have_the_same_priors(ours: SSD, preset: str) -> None:
     from torchvision.models.detection.image_list import ImageList  # noqa: PLC0415
 
-    from bench.detector.priors import preset_shapes, prior_boxes  # noqa: PLC0415
+    from bench.detector.prior_presets import preset_shapes  # noqa: PLC0415
+    from bench.detector.priors import prior_boxes  # noqa: PLC0415
 
     spec = replace(ours.spec, priors=preset_shapes(preset))
     maps = [torch.zeros(1, 1, side, side) for side in spec.feature_maps]

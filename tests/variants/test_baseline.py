@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from bench.detector.priors import preset_shapes
+from bench.detector.prior_presets import preset_shapes
 from bench.spec import Specification
 from bench.training.schedule import rate_factor
 from variants.baseline import baseline, default_backbone, initialisation_of, preset_of, training_of
