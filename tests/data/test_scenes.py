@@ -15,7 +15,7 @@ from PIL import Image
 from bench.data.readers.reading import Reading
 from bench.data.scenes import reader
 from bench.data.scenes.camera import Photograph, annotate, photograph
-from bench.data.scenes.knobs import RANGES, SceneKnobs
+from bench.data.scenes.knobs import PRESETS, RANGES, SceneKnobs
 from bench.data.scenes.packages import PACKAGES
 from bench.data.scenes.reader import _is_validation, read_scenes
 from bench.detector.prior_fitting import fit_shapes, recall
@@ -98,6 +98,9 @@ def test_any_text_gives_knobs_or_a_clear_error(text: str) -> None:
         ("seed=1,seed=2", "given twice"),
         ("size=60,small=0.2", "remove one of them"),
         ("width=1900,height=300", "too elongated"),
+        ("tinny", "did you mean tiny?"),
+        ("tiny,easy", "tiny and easy are both presets"),
+        ("tiny,small=0.2", "remove one of them"),
     ],
 )
 def test_bad_knobs_raise_an_error_with_the_remedy(text: str, said: str) -> None:
@@ -108,6 +111,18 @@ def test_bad_knobs_raise_an_error_with_the_remedy(text: str, said: str) -> None:
 
 def test_an_empty_text_gives_the_defaults() -> None:
     assert SceneKnobs.parse("") == SceneKnobs()
+
+
+def test_a_preset_sets_knobs_that_others_override() -> None:
+    assert SceneKnobs.parse("tall") == SceneKnobs(shapes=1.0)
+    assert SceneKnobs.parse("images=40, easy, shapes=0.2") == SceneKnobs(
+        images=40, shapes=0.2, size=60.0, occlusion=0.0
+    )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_preset_is_valid_and_differs_from_the_defaults(preset: str) -> None:
+    assert SceneKnobs.parse(preset) != SceneKnobs()
 
 
 # Drawing and caching
