@@ -62,7 +62,7 @@ class DetectorSpec:
     priors: for each level, the (width, height) of the shapes at every position, as fractions of the input, in order.
     variances: of the box coding, for centre and size (0.1 and 0.2 correspond to weights 10 and 5 elsewhere).
     match_threshold: a prior is positive if its IoU with a ground truth is at least this.
-    negatives_per_positive: hard negatives per positive of an image.
+    negatives_per_positive: hard negatives per positive of an image; 0 to learn from all negatives.
     initialisation: of new layers. "prior": Glorot, small heads, and a classifier bias that gives all objects together
         the initial probability `object_probability` (Lin et al. 2017); "caffe": uniform by fan-in, zero biases.
     """
@@ -102,7 +102,10 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentSpec:
-    """The training augmentation of the SSD paper's Caffe code (`annotated_data_layer`, ssd_pascal.py)."""
+    """The training augmentation of the SSD paper's Caffe code (`annotated_data_layer`, ssd_pascal.py).
+
+    crop_trials: crops that each sampler tries; 0 never to crop.
+    """
 
     photometric_probability: float = 0.5
     brightness: float = 32.0

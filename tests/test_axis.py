@@ -23,6 +23,7 @@ OF_SLOT = {
         "detector.steps",
         "detector.extras",
         "detector.level_norms",
+        "detector.priors",
     },
     "neck": {"detector.neck"},
     "anchors": {"detector.priors"},
@@ -78,7 +79,8 @@ def test_one_class_and_an_image_without_boxes_give_a_finite_loss(found: FoundAxi
         labels=np.zeros(0, np.int32),
         crowd=np.zeros(0, bool),
     )
-    loss = SSD(spec.detector, seed=0).loss(torch.zeros(2, 3, 300, 300), targets_of([sample, sample]))
+    side = spec.detector.size
+    loss = SSD(spec.detector, seed=0).loss(torch.zeros(2, 3, side, side), targets_of([sample, sample]))
     assert torch.isfinite(loss.total)
 
 
@@ -120,15 +122,15 @@ class MoreNegatives(Axis):
 def test_a_users_file_joins(tmp_path: Path, weights: str) -> None:
     (tmp_path / "own.py").write_text(OWN)
     found = find_axes("variants", [tmp_path / "own.py"])
-    assert list(found) == ["fpn", "anchors", "more_negatives", "unfreezing"]
+    own = found["more_negatives"]
+    assert set(found) == {*AXES, "more_negatives"}
+    slots = [SLOTS.index(each.axis.slot) for each in found.values()]
+    assert own.axis.slot == "class_loss" and slots == sorted(slots)
     index, _ = tiny.rectangles(4)
-    spec, _ = derive(tiny.specification(weights), [found["more_negatives"].axis], index)
+    spec, _ = derive(tiny.specification(weights), [own.axis], index)
     assert spec.detector.negatives_per_positive == 5
     (tmp_path / "own.py").write_text(OWN.replace("5", "4"))
-    assert (
-        find_axes("variants", [tmp_path / "own.py"])["more_negatives"].fingerprint
-        != found["more_negatives"].fingerprint
-    )
+    assert find_axes("variants", [tmp_path / "own.py"])["more_negatives"].fingerprint != own.fingerprint
 
 
 @pytest.mark.parametrize(

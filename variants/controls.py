@@ -38,9 +38,19 @@ def discriminative_rates(base: Specification) -> Specification:
     return replace(base, training=replace(base.training, backbone_rate=1.0, stage_rate_decay=2.6))
 
 
+def plain_augmentation(base: Specification) -> Specification:
+    """Mirroring and photometric distortions alone: shows what SSD's zoom-out and crops do at this length of training.
+
+    In the paper they gain 8.9 points of mAP over 232 epochs. A zoom-out shrinks objects by up to four times.
+    """
+    augment = replace(base.training.augment, expand_probability=0.0, crop_trials=0)
+    return replace(base, training=replace(base.training, augment=augment))
+
+
 CONTROLS: dict[str, Callable[[Specification], Specification]] = {
     "lateral-only": lateral_only,
     "half-data": half_data,
     "double-steps": double_steps,
     "discriminative-rates": discriminative_rates,
+    "plain-augmentation": plain_augmentation,
 }

@@ -76,6 +76,9 @@ def _draw_crop(generator: np.random.Generator, boxes: Floats, spec: AugmentSpec)
     Each sampler gives its first successful trial. The choice among these and the whole image is uniform. The last
     sampler has no minimum.
     """
+    whole = np.array([0.0, 0.0, 1.0, 1.0])
+    if not spec.crop_trials:
+        return whole
     samplers = len(spec.crop_overlaps) + 1
     shape = (samplers, spec.crop_trials)
     scale = generator.uniform(*spec.crop_scale, size=shape)
@@ -89,7 +92,7 @@ def _draw_crop(generator: np.random.Generator, boxes: Floats, spec: AugmentSpec)
     success = _largest_overlap(crops, boxes) >= smallest
     candidates = [crops[sampler, success[sampler].argmax()] for sampler in np.flatnonzero(success.any(axis=1))]
     choice = int(generator.integers(len(candidates) + 1))
-    return np.array([0.0, 0.0, 1.0, 1.0]) if choice == 0 else candidates[choice - 1]
+    return whole if choice == 0 else candidates[choice - 1]
 
 
 def _largest_overlap(crops: Floats, boxes: Floats) -> Floats:

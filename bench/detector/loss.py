@@ -1,6 +1,7 @@
 """The multibox loss: smooth L1 on the offsets of positives, cross-entropy with hard negatives.
 
-SSD paper, section 2.2, equations 1 to 3; divided by the number of matched priors of the batch.
+SSD paper, section 2.2, equations 1 to 3; divided by the number of matched priors of the batch. A specification may name
+another loss of boxes or classes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import complete_box_iou_loss
 
 from bench.data.targets import Targets
-from bench.detector.boxes import encode, to_corners
+from bench.detector.boxes import decode, encode, to_corners
 from bench.detector.matching import NEGATIVE, match
 from bench.errors import UserError
 from bench.spec import DetectorSpec
@@ -63,9 +65,12 @@ def multibox_loss(
     count = positive.sum().clamp(min=1) if divisor is None else divisor
     box_loss = _named(spec.box_loss, BOX_LOSSES, "box loss")
     class_loss = _named(spec.class_loss, CLASS_LOSSES, "class loss")
-    with torch.no_grad():
-        ratio = spec.negatives_per_positive
-        hard = hard_negatives(class_loss(logits.float(), labels), matched, ratio=ratio, avoid_sync=avoid_sync)
+    ratio = spec.negatives_per_positive
+    if ratio:
+        with torch.no_grad():
+            hard = hard_negatives(class_loss(logits.float(), labels), matched, ratio=ratio, avoid_sync=avoid_sync)
+    else:
+        hard = matched == NEGATIVE
     chosen = positive | hard
     if avoid_sync:
         wanted = encode(targets.boxes.gather(1, matched_truth[..., None].expand(-1, -1, 4)), priors, spec.variances)
@@ -130,5 +135,27 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.logsumexp(dim=-1) - logits.gather(-1, labels[..., None])[..., 0]
 
 
-BOX_LOSSES = {"smooth_l1": smooth_l1}
-CLASS_LOSSES = {"cross_entropy": cross_entropy}
+def complete_iou(offsets: Tensor, wanted: Tensor, priors: Tensor, spec: DetectorSpec) -> Tensor:
+    """(...) from (..., 4) offsets: five times 1 - CIoU of the decoded boxes (Zheng et al. 2020).
+
+    The factor is that of the authors' SSD (Zzh-tju/DIoU-SSD-pytorch, `--weight`).
+    """
+    # In pixels, since torchvision adds 1e-7 to areas: of boxes in fractions, that is up to a thousandth
+    boxes, truths = (decode(each, priors, spec.variances) * spec.size for each in (offsets, wanted))
+    loss: Tensor = 5 * complete_box_iou_loss(boxes, truths, reduction="none")
+    return loss
+
+
+def focal(logits: Tensor, labels: Tensor) -> Tensor:
+    """(...) from (..., C + 1) logits and (...) labels: the focal loss (Lin et al. 2017b) of a softmax.
+
+    alpha is 0.25 for objects and 0.75 for the background, gamma is 2, as in RetinaNet. With one class it equals
+    torchvision's `sigmoid_focal_loss`.
+    """
+    log_likelihood = -cross_entropy(logits, labels)
+    alpha = torch.where(labels > 0, 0.25, 0.75)
+    return -alpha * (1 - log_likelihood.exp()) ** 2 * log_likelihood
+
+
+BOX_LOSSES = {"smooth_l1": smooth_l1, "ciou": complete_iou}
+CLASS_LOSSES = {"cross_entropy": cross_entropy, "focal": focal}

@@ -78,7 +78,7 @@ def run_parser() -> Parser:
         "--controls",
         default="none",
         metavar="A,B|none",
-        help="controls to add: lateral-only, half-data, double-steps, discriminative-rates",
+        help="controls to add: lateral-only, half-data, double-steps, discriminative-rates, plain-augmentation",
     )
     add("--priors", metavar="coco|voc|FILE", help="prior boxes to start from (default: coco; voc in profile paper)")
     add("--seeds", type=positive, default=1, metavar="N", help="trainings per variant (default: 1)")

@@ -92,6 +92,13 @@ def test_a_crop_has_the_minimum_iou_of_its_sampler() -> None:
     assert np.mean(reached) > 0.8
 
 
+def test_without_trials_the_image_is_never_cropped() -> None:
+    spec = replace(SPEC, expand_probability=0.0, crop_trials=0)
+    views = [draw_view(generator_of(0, 0, image), np.array([[0.2, 0.2, 0.8, 0.8]]), spec) for image in range(20)]
+    assert all((view.rectangle == [0, 0, 1, 1]).all() for view in views)
+    assert {view.mirrored for view in views} == {False, True}
+
+
 def test_images_without_boxes_and_thin_images_work() -> None:
     for image in range(50):
         generator = generator_of(0, 0, image)

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 from torchvision.models.detection.ssd import SSD as TheirSSD
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou, complete_box_iou_loss, sigmoid_focal_loss
 
 from bench.data.targets import Targets
 from bench.detector.boxes import decode, encode, overlaps, to_centres, to_corners
-from bench.detector.loss import cross_entropy, hard_negatives, multibox_loss
+from bench.detector.loss import complete_iou, cross_entropy, focal, hard_negatives, multibox_loss
 from bench.detector.matching import match
 from bench.detector.priors import prior_boxes
 from bench.detector.ssd import SSD, bias_of
@@ -121,6 +121,44 @@ def test_cross_entropy_equals_torch(outputs: int) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     to_ours, to_theirs = (torch.autograd.grad(each.sum(), logits)[0] for each in (ours, theirs))
     torch.testing.assert_close(to_ours, to_theirs)
+
+
+def test_the_focal_loss_of_one_class_equals_torchvision() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (5 * torch.randn(500, 2, generator=generator)).requires_grad_()
+    labels = torch.randint(0, 2, (500,), generator=generator)
+    ours = focal(logits, labels)
+    theirs = sigmoid_focal_loss(logits[:, 1] - logits[:, 0], labels.float())
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    to_ours, to_theirs = (torch.autograd.grad(each.sum(), logits)[0] for each in (ours, theirs))
+    torch.testing.assert_close(to_ours, to_theirs, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("avoid_sync", [False, True])
+def test_without_hard_negatives_all_negatives_are_learnt_from(avoid_sync: bool) -> None:
+    """The priors between positive and negative, and crowds, stay ignored."""
+    spec = replace(SPEC, class_loss="focal", negatives_per_positive=0)
+    generator = torch.Generator().manual_seed(0)
+    targets = padded([random_boxes(generator, 3), random_boxes(generator, 1)])
+    logits = torch.randn(2, 8732, 5, generator=generator)
+    loss = multibox_loss(spec, logits, torch.zeros(2, 8732, 4), priors=PRIORS, targets=targets, avoid_sync=avoid_sync)
+    matched = match(targets, to_corners(PRIORS), 0.5)
+    labels = targets.labels.gather(1, matched.clamp(min=0)).masked_fill(matched < 0, 0)
+    each = focal(logits, labels)
+    expected = each[matched >= -1].sum() / (matched >= 0).sum()
+    assert float(loss.classes) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_complete_iou_loss_is_torchvisions_on_decoded_boxes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truths, priors = random_boxes(generator, 200), to_centres(random_boxes(generator, 200))
+    wanted = encode(truths, priors, SPEC.variances)
+    offsets = (wanted + torch.randn(200, 4, generator=generator)).requires_grad_()
+    loss = complete_iou(offsets, wanted, priors, SPEC)
+    theirs = complete_box_iou_loss(300 * decode(offsets, priors, SPEC.variances), 300 * truths)
+    torch.testing.assert_close(loss, 5 * theirs, rtol=1e-4, atol=1e-5)
+    assert torch.isfinite(torch.autograd.grad(loss.sum(), offsets)[0]).all()
+    assert float(complete_iou(wanted, wanted, priors, SPEC).abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize("avoid_sync", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,14 @@ from variants.controls import CONTROLS
 
 AXES = find_axes("variants")
 # What a remedy may change: the pyramid replaces its maps, and the heads see their number of channels.
-OWN_PARAMETERS = {"fpn": ("neck.", "box_heads.", "class_heads."), "anchors": (), "unfreezing": ()}
+OWN_PARAMETERS = {
+    "fpn": ("neck.", "box_heads.", "class_heads."),
+    "anchors": (),
+    "ciou": (),
+    "resolution": ("extras.", "box_heads.", "class_heads."),
+    "focal": ("class_heads.",),  # their initial biases
+    "unfreezing": (),
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +64,7 @@ def test_learning_rates_are_those_of_the_baseline(found: FoundAxis, base: Specif
     before, after = rates_of(base), rates_of(arm(base, found))
     assert {name: after.get(name, share) for name, share in before.items()} == before
     added = {name: share for name, share in after.items() if name not in before}
-    assert set(added.values()) <= {1.0} and all(name.startswith("neck.") for name in added)
+    assert set(added.values()) <= {1.0} and all(name.startswith(OWN_PARAMETERS[found.axis.name]) for name in added)
 
 
 def test_graded_rates_freeze_nothing_and_spare_the_lower_stages(base: Specification) -> None:
@@ -65,6 +73,31 @@ def test_graded_rates_freeze_nothing_and_spare_the_lower_stages(base: Specificat
     shares = sorted(set(rates_of(control).values()))
     assert shares == pytest.approx([2.6**-2, 2.6**-1, 1.0])
     assert rates_of(base).keys() == rates_of(control).keys()
+
+
+def test_focal_changes_no_weight_of_the_heads_and_no_bias_but_the_background(base: Specification) -> None:
+    before, after = (SSD(spec.detector, seed=3).state_dict() for spec in (base, arm(base, AXES["focal"])))
+    for level in range(6):
+        weight, bias = (f"class_heads.{level}.{name}" for name in ("weight", "bias"))
+        assert torch.equal(before[weight], after[weight])
+        changed = (before[bias] != after[bias]).view(-1, base.detector.classes + 1)
+        assert changed[:, 0].all() and not changed[:, 1:].any()
+
+
+def test_resolution_is_ssd_512(base: Specification) -> None:
+    detector = arm(base, AXES["resolution"]).detector
+    model = SSD(detector, seed=0)
+    assert (detector.size, len(model.priors)) == (512, 24_564)
+    unknown = replace(base, detector=replace(base.detector, priors=(*base.detector.priors[:5], ((0.9, 0.9),) * 4)))
+    assert AXES["resolution"].axis.refusal(base) is None
+    assert "--priors coco or voc" in str(AXES["resolution"].axis.refusal(unknown))
+
+
+def test_plain_augmentation_keeps_flips_and_colours(base: Specification) -> None:
+    plain = CONTROLS["plain-augmentation"](base)
+    assert plain.detector == base.detector
+    kept = replace(base.training.augment, expand_probability=0.0, crop_trials=0)
+    assert plain.training == replace(base.training, augment=kept)
 
 
 def test_the_control_of_the_pyramid_has_its_parameters(tmp_path: Path, base: Specification) -> None:
