@@ -303,11 +303,16 @@ def _sizes(run: Run, effects: pd.DataFrame, table: pd.DataFrame) -> list[Sentenc
     parts: list[Part] = [f"By object size, the largest clear effect is on {size} objects: ", axis, ", averaged over "]
     parts += ["the other axes, changes their AP by ", *_by_size(run, row, table)]
     counterpart = rows[(rows["measure"] == other) & (rows["contrast"] == row["contrast"])]
-    # The same objects, if the network sees the images in their original size
-    differs = len(counterpart) > 0 and float(counterpart["effect"].iloc[0]) != float(row["effect"])
-    if differs and not pd.isna(counterpart["low"].iloc[0]):
-        parts += [", and by ", *_by_size(run, counterpart.iloc[0], table)]
+    if len(counterpart) and not pd.isna(counterpart["low"].iloc[0]):
+        compared = _by_size(run, counterpart.iloc[0], table)
+        # The same objects, if both sizes agree: say it once
+        if _shown(compared) != _shown(_by_size(run, row, table)):
+            parts += [", and by ", *compared]
     return [Sentence.of(parts)]
+
+
+def _shown(parts: Sequence[Part]) -> list[str]:
+    return [part.text for part in parts if isinstance(part, CitedValue)]
 
 
 def _by_size(run: Run, row: pd.Series, table: pd.DataFrame) -> list[Part]:

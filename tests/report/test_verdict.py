@@ -118,6 +118,20 @@ def test_every_number_about_a_reference_run_has_a_source(folder: Path) -> None:
     assert largest.text.endswith("by size in the original image, 141 objects.")
 
 
+def test_sizes_that_agree_are_said_once(tmp_path: Path) -> None:
+    """Their AP may differ in a digit that is not shown: detections of another size are ignored."""
+    analysis = analyse(load_run(write_matches(tmp_path / "run", axes=("fpn",))))
+    effects = analysis.effects[~analysis.effects["measure"].str.startswith("AP_")]
+    on_ap = effects[(effects["measure"] == "AP") & (effects["contrast"] == "fpn") & (effects["class"] == "")]
+    sizes = [
+        on_ap.assign(measure=measure, effect=on_ap["effect"] + more)
+        for measure, more in (("AP_medium", 0.0), ("AP_medium_network", 1e-7))
+    ]
+    sentences = verdict(replace(analysis, effects=pd.concat([effects, *sizes], ignore_index=True)))
+    assert has(sentences, "By object size").text.count("changes their AP by ") == 1
+    assert ", and by " not in has(sentences, "By object size").text
+
+
 def test_the_first_sentence_says_which_data_how_long_how_many_images_and_seeds(tmp_path: Path) -> None:
     first, scope, *_ = said(write_matches(tmp_path / "run", axes=("fpn", "anchors"), images=40))
     assert first.text.startswith("On scenes (40 validation images), after 120 steps with one seed: fpn raises AP by ")
