@@ -17,7 +17,22 @@ from PIL import Image, UnidentifiedImageError
 
 from bench.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+# By suffix, the formats that are opened. A file may be in another one of them than its suffix names. Pillow knows more,
+# among them EPS, for which it starts Ghostscript.
+FORMAT_OF_SUFFIX = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".gif": "GIF",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+}
+IMAGE_SUFFIXES = tuple(FORMAT_OF_SUFFIX)
+IMAGE_FORMATS = tuple(dict.fromkeys(FORMAT_OF_SUFFIX.values()))
 
 # 600 MB of RGB: more than any camera produces, less than what exhausts a laptop.
 MAX_PIXELS = 200_000_000
@@ -119,7 +134,7 @@ def _open(path: Path) -> Image.Image:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block forever
             raise OSError("it is not a file")
-        image = Image.open(path)
+        image = Image.open(path, formats=IMAGE_FORMATS)
     except FileNotFoundError as error:
         raise ImageError(
             path, "missing-image", "the file does not exist", "restore it, or remove its annotation"
@@ -130,7 +145,7 @@ def _open(path: Path) -> Image.Image:
         raise ImageError(
             path,
             "unreadable-image",
-            f"its {path.stat().st_size} bytes are not in a known image format",
+            f"its {path.stat().st_size} bytes are not an image in one of the formats {', '.join(IMAGE_FORMATS)}",
             "replace it with a JPEG or PNG file, or remove it together with its annotation",
         ) from error
     except (OSError, SyntaxError, ValueError, TypeError, EOFError) as error:

@@ -24,6 +24,7 @@ from torchvision.models.detection.ssd import SSD as TorchvisionSSD
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
+from bench.data.decode import IMAGE_FORMATS
 from bench.data.targets import Targets
 from bench.detector import vgg
 from bench.detector.backbones import restore_timm_network
@@ -166,7 +167,7 @@ def torchvision_step(
 
 def torchvision_image(file: Path) -> tv_tensors.Image:
     """(3, H, W) uint8, decoded by Pillow, upright."""
-    with Pillow.open(file) as opened:
+    with Pillow.open(file, formats=IMAGE_FORMATS) as opened:
         image: tv_tensors.Image = v2.functional.to_image(ImageOps.exif_transpose(opened).convert("RGB"))
     return image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.data.decode import MAX_PIXELS, ImageError, decode, decode_image, header_size
+from bench.data.decode import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, decode, decode_image, header_size
 from bench.errors import UserError
+from tests.traps import EPS, ghostscript_trap
 
 ORIENTATION_TAG = 0x0112
 
@@ -193,6 +195,35 @@ def test_files_that_are_not_images_are_named(tmp_path: Path, content: bytes) -> 
     for read in (decode, header_size):
         with pytest.raises(ImageError, match=r"a\.jpg"):
             read(path)
+
+
+@pytest.mark.parametrize("content", ["JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM"])
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_a_file_may_be_in_another_format_than_its_suffix_names(tmp_path: Path, content: str, suffix: str) -> None:
+    path = save(tmp_path / f"a{suffix}", Image.new("RGB", (16, 8), "white"), format=content)
+    assert decode(path).tolist() == np.full((8, 16, 3), 255).tolist()
+
+
+@pytest.mark.parametrize("read", [decode, header_size])
+@pytest.mark.parametrize("suffix", [".jpg", ".eps"])
+def test_no_other_program_sees_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], suffix: str
+) -> None:
+    started = ghostscript_trap(tmp_path, monkeypatch)
+    path = tmp_path / f"3{suffix}"
+    path.write_bytes(EPS)
+    with pytest.raises(ImageError, match="not an image in one of the formats") as caught:
+        read(path)
+    assert caught.value.kind == "unreadable-image"
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("form", ["JPEG2000", "ICO", "TGA", "PCX"])
+def test_a_format_that_no_suffix_names_is_refused(tmp_path: Path, form: str) -> None:
+    path = save(tmp_path / "a.png", Image.new("RGB", (16, 16)), format=form)
+    with pytest.raises(ImageError, match="not an image in one of the formats JPEG, PNG, BMP") as caught:
+        decode(path)
+    assert caught.value.kind == "unreadable-image"
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

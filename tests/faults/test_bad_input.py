@@ -30,6 +30,7 @@ from bench.data.sources import read_source
 from bench.errors import UserError
 from tests.conftest import REPOSITORY
 from tests.dataset_builders import box_of, coco_content, picture, voc_folder, xml_of, yolo_file, yolo_line
+from tests.traps import EPS
 
 NUMBERS = range(4)
 MOST_MEMORY = 100 << 20
@@ -129,6 +130,7 @@ OUTSIDE = "<!DOCTYPE a [<!ENTITY a SYSTEM 'file:///etc/hostname'>]>"
 VOC = [
     Case("JPEG cut off", cut, "truncated-image", "image"),
     Case("JPEG that is text", image(b"hello"), "unreadable-image", "image"),
+    Case("JPEG that is EPS", image(EPS), "unreadable-image", "image"),
     Case("JPEG without a byte", image(b""), "unreadable-image", "image"),
     Case("JPEG of zeros", image(bytes(5000)), "unreadable-image", "image"),
     Case("image is a folder", instead("JPEGImages/3.jpg", Path.mkdir), "unreadable-image", "image"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 
@@ -25,11 +27,13 @@ from bench.speed.stages import synthetic_outputs
 from bench.speed.torchvision_peer import (
     prior_generator,
     torchvision_boxes,
+    torchvision_image,
     torchvision_loss,
     torchvision_ssd,
     torchvision_targets,
 )
 from tests.tiny import specification
+from tests.traps import EPS, ghostscript_trap
 from variants.baseline import VGG_EXTRAS, VGG_NORMS
 
 BOXES = torch.tensor([[[0.1, 0.2, 0.5, 0.6], [0.5, 0.5, 0.9, 0.8]], [[0.3, 0.3, 0.4, 0.5], [0.0, 0.0, 0.0, 0.0]]])
@@ -44,6 +48,17 @@ def ours() -> SSD:
 def images(count: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, 3, 300, 300), dtype=torch.uint8, generator=generator)
+
+
+def test_images_are_opened_only_in_the_formats_of_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = ghostscript_trap(tmp_path, monkeypatch)
+    drawing, picture = tmp_path / "1.jpg", tmp_path / "2.jpg"
+    drawing.write_bytes(EPS)
+    with pytest.raises(UnidentifiedImageError):
+        torchvision_image(drawing)
+    assert not started.exists()
+    Image.new("RGB", (16, 8), "white").save(picture, format="PNG")
+    assert torch.equal(torchvision_image(picture), torch.full((3, 8, 16), 255, dtype=torch.uint8))
 
 
 def test_both_detect_the_same_boxes(ours: SSD) -> None:
