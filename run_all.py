@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import options
+from bench.device.module_path import protect_multiprocessing
 from bench.device.process_settings import limit_openmp_spin
 from bench.errors import NO_FOLDER, STORAGE, UserError, unusable
 from bench.run import parsers
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, interrupt_once)
         signal.signal(signal.SIGTERM, interrupt_once)
     limit_openmp_spin()
+    protect_multiprocessing()
     commands = {
         "preflight": preflight,
         "diagnose": diagnose,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 
-from bench.options import HOME
+from bench.device.module_path import home_on_path, protect_multiprocessing
 
 _starting = threading.Lock()  # cells start from several threads, but the environment belongs to the process
 
@@ -25,30 +24,15 @@ def start_fork_server(*, cpu_kernels: bool) -> ForkServerContext | SpawnContext:
 
     cpu_kernels: whether cells use CPU kernels; the server then starts their compiler too.
     """
+    protect_multiprocessing()
     if sys.platform == "darwin":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["bench.run.preload" if cpu_kernels else "bench.run.cell"])
-    with _starting, _home_on_path(), _sigint_blocked():
+    # Before Python 3.13 the server does not get its parent's path, and silently skips modules that it cannot import
+    with _starting, home_on_path(), _sigint_blocked():
         forkserver.ensure_running()
     return context
-
-
-@contextmanager
-def _home_on_path() -> Iterator[None]:
-    """Let a new interpreter find our packages, in whatever folder it starts.
-
-    Before Python 3.13 the server does not get its parent's path, and silently skips modules that it cannot import.
-    """
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HOME), *([before] if before else [])])
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
 
 
 @contextmanager

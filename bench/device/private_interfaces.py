@@ -54,6 +54,22 @@ class OpenMP:
 
 
 @cache
+def add_interpreter_option(option: str) -> bool:
+    """Give an option to all Python interpreters that multiprocessing starts from now on.
+
+    False if multiprocessing does not ask for options where it used to: set a variable of the environment then.
+    """
+    from multiprocessing import util  # noqa: PLC0415
+
+    asked = "_args_from_interpreter_flags"
+    usual: Callable[[], list[str]] | None = getattr(util, asked, None)
+    if usual is None:
+        return False
+    setattr(util, asked, lambda: [*usual(), option])
+    return True
+
+
+@cache
 def openmp_library() -> OpenMP | None:
     """GNU's OpenMP library as torch has loaded it. None without it: use a thread pool."""
     import torch  # noqa: PLC0415

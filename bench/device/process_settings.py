@@ -1,4 +1,4 @@
-"""Settings of the C allocator and of OpenMP that training on a CPU needs."""
+"""Settings of the C allocator and of OpenMP that training on a CPU needs, and of the environment."""
 
 from __future__ import annotations
 
@@ -51,3 +51,17 @@ def user_environment() -> Iterator[None]:
         yield
     finally:
         os.environ.update(ours)
+
+
+@contextmanager
+def environment_variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment in this context, also for the processes started in it."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

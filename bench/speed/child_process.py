@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from bench.device.clock import timed_call
+from bench.device.module_path import protect_multiprocessing
 from bench.device.process_settings import user_environment
 from bench.speed.interleaved import Contender, Key
 
@@ -33,6 +34,7 @@ def in_child_process(make: Callable[[], Mapping[Key, Contender]], *, threads: in
     make: must be picklable; it is called once. threads: for torch. The process lives as long as the context. Errors of
     the calls are raised here; MemoryError if the process dies.
     """
+    protect_multiprocessing()
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     # Pickle here: multiprocessing's own pickler would move our tensors into shared memory

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,6 +24,8 @@ from bench.data.scenes.reader import _is_validation, read_scenes
 from bench.detector.prior_fitting import fit_shapes, recall
 from bench.errors import UserError
 from tests import tiny
+from tests.conftest import REPOSITORY
+from tests.traps import executed, set_traps
 
 SMALL_PICTURES = {"width": 240, "height": 180}
 
@@ -380,3 +385,27 @@ def test_the_numbers_of_classes_and_images_follow_their_knobs(tmp_path: Path) ->
         assert made.index.classes == tuple(package.name for package in PACKAGES[:classes])
         assert set(made.index.labels.tolist()) <= set(range(classes))
         assert len(set(made.index.labels.tolist())) > min(classes, 9) - 1
+
+
+DRAWS_ELSEWHERE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from bench.data.scenes.knobs import SceneKnobs
+from bench.data.scenes.reader import read_scenes
+if __name__ == "__main__":
+    read_scenes(SceneKnobs(images=16, width=240, height=180), Path(sys.argv[2]), jobs=2)
+"""
+
+
+def test_drawing_processes_execute_no_file_of_the_current_folder(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(DRAWS_ELSEWHERE)
+    current = set_traps(tmp_path_factory.mktemp("current"))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    command = [sys.executable, str(script), str(REPOSITORY), str(tmp_path / "cache")]
+    subprocess.run(command, cwd=current, env=environment, check=True)
+    assert executed(current) == []
+    assert len(list(tmp_path.glob("cache/*/*.jpg"))) == 16

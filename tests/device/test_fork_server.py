@@ -1,4 +1,4 @@
-"""The fork server has imported the modules of a cell, in whatever folder the command was started."""
+"""The fork server has imported the modules of a cell, in whatever folder the command was started, and none of there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.traps import executed, set_traps
 
 STARTED_ELSEWHERE = """
 import sys
@@ -24,8 +25,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="forking is unsafe there")
-def test_a_forked_process_has_everything_imported(tmp_path: Path) -> None:
+def test_a_forked_process_has_everything_imported(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     script = tmp_path / "script.py"
     script.write_text(STARTED_ELSEWHERE)
-    ended = subprocess.run([sys.executable, script, REPOSITORY], cwd=tmp_path, check=False)
+    current = set_traps(tmp_path_factory.mktemp("current"))
+    ended = subprocess.run([sys.executable, script, REPOSITORY], cwd=current, check=False)
+    assert executed(current) == []
     assert ended.returncode == 7

@@ -41,6 +41,7 @@ from tests.conftest import REPOSITORY
 
 PRIVATE_NAMES = re.compile(
     r"torch\.cpu\._is|_efficientnet_blocks|GOMP_parallel|mallopt|\._version\b|llvm\.x86|torch\._C\b|AutoDispatchBelow"
+    r"|_args_from_interpreter_flags"
 )
 
 

@@ -13,7 +13,8 @@ from tests.conftest import REPOSITORY
 pytestmark = pytest.mark.fast
 
 HEAVY = ("torch", "torchvision", "timm", "numba", "scipy", "pandas", "pycocotools", "joblib", "rich", "matplotlib")
-# Runs the command line, then prints the heavy modules that it has imported, and whether it started the fork server
+# Runs the command line, then prints the heavy modules that it has imported, whether it started the fork server, and the
+# last option of processes that multiprocessing would start
 PROBE = f"""
 import sys
 import run_all
@@ -24,6 +25,7 @@ except SystemExit as ended:  # --help
 print("imported:", [name for name in {HEAVY} if name in sys.modules])
 print("server:", getattr(getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None),
                          "_forkserver_pid", None))
+print("option:", sys.modules["multiprocessing.util"]._args_from_interpreter_flags()[-1])
 sys.exit(status)
 """
 
@@ -78,3 +80,4 @@ def test_a_wrong_request_is_answered_before_heavy_imports(
     assert text in output
     assert "imported: []" in output
     assert "server: None" in output
+    assert "option: -P" in output

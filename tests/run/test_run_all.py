@@ -24,6 +24,7 @@ from bench.run.priors_file import read_shapes
 from tests.conftest import REPOSITORY
 from tests.report.made_run import write_run
 from tests.small_runs import records, request_words
+from tests.traps import executed, set_traps
 
 COLUMNS = (
     *("variant", "fpn", "anchors", "unfreezing", "seeds", "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -350,13 +351,17 @@ def test_every_cell_states_the_recall_of_its_priors_and_exports_them(words: list
     assert again["detector"]["priors"] == found["anchors"]["detector"]["priors"]
 
 
-def test_nothing_outside_the_named_folders_is_written(words: list[str], tmp_path: Path) -> None:
+def test_a_run_writes_only_into_the_named_folders_and_executes_nothing_of_the_current_one(
+    words: list[str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """With an empty home folder, a run leaves it empty."""
+    current = set_traps(tmp_path_factory.mktemp("current"))
     home = tmp_path / "home"
     home.mkdir()
     environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
     for name in ("MPLCONFIGDIR", "TORCH_HOME", "HF_HOME"):
         environment.pop(name, None)
     command = [sys.executable, str(REPOSITORY / "run_all.py"), *words, "--axes", "none"]
-    subprocess.run(command, check=True, env=environment, cwd=tmp_path, capture_output=True)
+    subprocess.run(command, check=True, env=environment, cwd=current, capture_output=True)
+    assert executed(current) == []
     assert [path for path in home.rglob("*") if path.is_file()] == []

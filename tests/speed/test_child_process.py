@@ -13,6 +13,7 @@ import torch
 
 from bench.speed.child_process import in_child_process
 from bench.speed.interleaved import Budget, Contender, measure_interleaved
+from tests.traps import executed, set_traps
 
 CPU = torch.device("cpu")
 
@@ -52,7 +53,8 @@ def running(process: int) -> bool:
     return True
 
 
-def test_it_has_its_users_settings_and_ends_with_the_context(tmp_path: Path) -> None:
+def test_it_has_its_users_settings_and_ends_with_the_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(set_traps(tmp_path))
     with in_child_process(Work(tmp_path), threads=1) as contenders:
         assert [(each.batch, each.calls_per_round) for each in contenders.values()] == [(2, 3)] * 5
         assert contenders["describe"].call() > 0
@@ -61,6 +63,7 @@ def test_it_has_its_users_settings_and_ends_with_the_context(tmp_path: Path) -> 
         assert settings == ["1", "[]"]
         assert running(int(process))
     assert not running(int(process))
+    assert executed(tmp_path) == []
 
 
 def test_the_seconds_are_those_of_the_call(tmp_path: Path) -> None:

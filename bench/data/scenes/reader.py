@@ -26,6 +26,7 @@ from bench.data.readers.reading import Reading
 from bench.data.scenes.camera import Objects, photograph
 from bench.data.scenes.knobs import SceneKnobs
 from bench.data.scenes.packages import PACKAGES
+from bench.device.module_path import safe_path
 from bench.errors import UserError
 
 QUALITY = 90  # of the JPEG files
@@ -90,9 +91,10 @@ def _draw_into(folder: Path, knobs: SceneKnobs, jobs: int) -> None:
     try:
         numbers = range(knobs.images)
         batches = [numbers[start : start + IMAGES_PER_TASK] for start in range(0, len(numbers), IMAGES_PER_TASK)]
-        drawn = joblib.Parallel(n_jobs=min(jobs, len(batches)))(
-            joblib.delayed(_draw_images)(knobs, batch, unfinished) for batch in batches
-        )
+        with safe_path():
+            drawn = joblib.Parallel(n_jobs=min(jobs, len(batches)))(
+                joblib.delayed(_draw_images)(knobs, batch, unfinished) for batch in batches
+            )
         objects: list[Objects] = [one for batch in drawn for one in batch]
         np.savez(
             unfinished / ANNOTATIONS,
