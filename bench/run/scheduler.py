@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -17,11 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from joblib import Parallel, delayed
 
 from bench.device.fork_server import start_fork_server
+from bench.device.process_settings import environment_variable
 from bench.errors import UserError
 from bench.run.cell import CellJob, identity_of, run_cell
 from bench.storage.atomic import write_json
@@ -33,6 +35,7 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS = 5.0
 LONGEST_POLL_SECONDS = 5.0  # if more has passed, we were suspended ourselves, by Ctrl-Z or a batch system
 LAST_LINES = 40  # of the output of a process that hung or crashed: the stacks of its threads
+LOOPBACK = "127.0.0.1"
 
 
 def run_jobs(
@@ -140,20 +143,26 @@ def _schedule(
         from distributed import Client, as_completed  # noqa: PLC0415
 
         address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-        # Threads, as below; and a daemonic worker process could not start processes
-        here = {"processes": False, "n_workers": 1, "threads_per_worker": parallel, "dashboard_address": None}
+        here: dict[str, Any] = {
+            # Threads, as below; and a daemonic worker process could not start processes
+            "processes": False,
+            "n_workers": 1,
+            "threads_per_worker": parallel,
+            # HTTP servers without passwords, which otherwise listen on all interfaces
+            "dashboard_address": f"{LOOPBACK}:0",
+            "worker_dashboard_address": f"{LOOPBACK}:0",
+            "scheduler_kwargs": {"dashboard": False},
+        }
         with Client(address) if address else Client(**here) as client:
             futures = [client.submit(_supervise_elsewhere, job, retries, pure=False) for job in jobs]
             for future in as_completed(futures):
                 yield future.result()
     elif backend == "ray":
-        import ray  # noqa: PLC0415
-
-        ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else parallel, ignore_reinit_error=True)
+        ray = _connected_ray(parallel)
         # Ray hides the GPUs from tasks that do not request one
         devices = {job.cell.numerics.device for job in jobs}
-        remote = ray.remote(num_cpus=1, num_gpus=1 if "cuda" in devices else 0)(_supervise_elsewhere)
-        waiting = [remote.remote(job, retries) for job in jobs]
+        remote = ray.remote(num_cpus=1, num_gpus=1 if "cuda" in devices else 0)(_supervise_in_ray(str(Path.cwd())))
+        waiting = [remote.remote(pickle.dumps(job), retries) for job in jobs]
         while waiting:
             ready, waiting = ray.wait(waiting)
             yield from ray.get(ready)
@@ -162,6 +171,40 @@ def _schedule(
         yield from Parallel(n_jobs=parallel, backend="threading", return_as="generator_unordered")(
             delayed(supervise)(job, retries, stop.is_set) for job in jobs
         )
+
+
+def _connected_ray(parallel: int) -> Any:
+    """The module `ray`, connected to the cluster of RAY_ADDRESS, or to a new one of `parallel` CPUs on this machine."""
+    if (os.environ.get("RAY_ADDRESS") or "local") != "local":
+        import ray  # noqa: PLC0415
+
+        ray.init(ignore_reinit_error=True)
+        return ray
+    # Read when Ray is imported; 0 is the default on macOS. Ray then listens on loopback only. On Linux it would listen
+    # on all interfaces, also with `_node_ip_address="127.0.0.1"`, which it replaces.
+    with environment_variable("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"):
+        import ray  # noqa: PLC0415
+
+        ray.init("local", num_cpus=parallel, include_dashboard=False, ignore_reinit_error=True)
+    return ray
+
+
+def _supervise_in_ray(folder: str) -> Callable[[bytes, int], str]:
+    """`_supervise_elsewhere` of a pickled job, for a worker of Ray. folder: the current folder of this process.
+
+    Ray puts that folder before all others on its workers' path. The function is sent by value, as it is local, so that
+    a worker imports nothing before it has removed the folder.
+    """
+    wanted = folder in sys.path
+
+    def supervise_pickled(job: bytes, retries: int) -> str:
+        if not wanted:
+            sys.path[:] = [entry for entry in sys.path if entry != folder]
+        from bench.run import scheduler  # noqa: PLC0415, PLW0406  (the worker has not imported it)
+
+        return scheduler._supervise_elsewhere(pickle.loads(job), retries)
+
+    return supervise_pickled
 
 
 def _supervise_elsewhere(job: CellJob, retries: int) -> str:
