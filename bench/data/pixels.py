@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ from bench.storage.atomic import replacing
 LONGEST_SIDE = 1000
 BUDGET_BYTES = 4 << 30
 SECONDS_TO_LOCK = 60.0  # generous limit between creating a temporary file and locking it
+TEMPORARY = re.compile(r"pixels-[0-9a-f]{16}\.\d+\.tmp")  # names of unfinished files
 
 Image = NDArray[np.uint8]
 
@@ -161,6 +163,8 @@ def _reserve(descriptor: int, size: int) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """Delete the files of killed writers: those whose lock was released when their process ended."""
     for path in folder.glob("pixels-*.tmp"):
+        if not TEMPORARY.fullmatch(path.name):
+            continue  # a user's
         with suppress(OSError):
             if time.time() - path.stat().st_mtime < SECONDS_TO_LOCK:
                 continue

@@ -163,9 +163,12 @@ def test_a_set_is_redrawn_only_if_damaged(tmp_path: Path, monkeypatch: pytest.Mo
     assert drawn == [0, 1, 2, 3]
     assert first.index.fingerprint() == second.index.fingerprint()
     (first.index.root / first.index.files[2]).unlink()
+    (first.index.root / "notes.txt").touch()
     third = read_scenes(knobs, tmp_path, jobs=1)
     assert len(drawn) == 8
     assert (third.index.root / first.index.files[2]).is_file()
+    assert (third.index.root / "notes.txt").is_file()  # a user's
+    assert [path.name for path in tmp_path.iterdir()] == [first.index.root.name]
 
 
 def test_interrupted_drawing_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

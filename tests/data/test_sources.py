@@ -238,6 +238,29 @@ def test_a_failed_download_names_the_remedy_and_is_retried(
     assert fetch_voc(tmp_path, "2007", "test").is_dir()
 
 
+def test_a_users_pascal_in_the_cache_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision.datasets, "VOCDetection", pascal(tmp_path))
+    users = small_voc(tmp_path / "voc/VOCdevkit/VOC2007", "a")
+    annotation = next((users / "Annotations").iterdir())
+    annotation.write_text("corrected by hand")
+    with pytest.raises(UserError, match=r"VOC2007 exists, but this program did not unpack it.*voc:DIR"):
+        read_source("voc2007", cache=tmp_path)
+    assert annotation.read_text() == "corrected by hand"
+    assert fetch_voc(tmp_path, "2012", "trainval").is_dir()
+
+
+def test_an_interrupted_unpacking_of_pascal_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(folder: str, *, year: str, **_: object) -> None:
+        (Path(folder) / "VOCdevkit" / f"VOC{year}").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torchvision.datasets, "VOCDetection", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch_voc(tmp_path, "2007", "test")
+    monkeypatch.setattr(torchvision.datasets, "VOCDetection", pascal(tmp_path))
+    assert (fetch_voc(tmp_path, "2007", "test") / "Annotations").is_dir()
+
+
 def test_there_are_twenty_pascal_classes() -> None:
     assert len(set(VOC_CLASSES)) == 20
     assert list(VOC_CLASSES) == sorted(VOC_CLASSES)

@@ -40,20 +40,29 @@ def read_voc0712(cache: Path) -> Reading:
 def fetch_voc(cache: Path, year: str, image_set: str) -> Path:
     """Download and unpack one set of Pascal VOC into `cache`/voc, once; returns VOCdevkit/VOC<year>.
 
-    Raises UserError if the download fails.
+    Raises UserError if the download fails, or if VOC<year> is there and this function did not begin to unpack it.
     """
     root = cache / "voc"
     folder = root / "VOCdevkit" / f"VOC{year}"
+    begun = root / f"VOC{year}.begun"  # written first, so that an interrupted unpacking is told from a user's folder
     finished = root / f"VOC{year}-{image_set}.done"  # written last, so an interrupted unpacking is repeated
     if finished.is_file():
         return folder
+    if folder.exists() and not begun.is_file() and not any(root.glob(f"VOC{year}-*.done")):
+        raise UserError(
+            f"{folder} exists, but this program did not unpack it, and unpacking Pascal VOC {year} would overwrite it. "
+            "Use it as it is (voc:DIR), move it away, or choose another folder with --cache."
+        )
     # Importing torch takes half a second, and nothing else in reading data needs it.
     from torchvision.datasets import VOCDetection  # noqa: PLC0415
 
     root.mkdir(parents=True, exist_ok=True)
+    begun.touch()
     try:
         VOCDetection(str(root), year=year, image_set=image_set, download=True)
     except (OSError, RuntimeError) as error:
+        if not folder.exists():
+            begun.unlink()
         raise UserError(
             f"Pascal VOC {year} {image_set} could not be downloaded to {root} ({error}). "
             "Download the archives from the VOC site and put them there, or unpack them anywhere and use voc:DIR."

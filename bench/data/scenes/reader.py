@@ -105,9 +105,11 @@ def _draw_into(folder: Path, knobs: SceneKnobs, jobs: int) -> None:
             occluded=np.concatenate([one.occluded for one in objects]),
         )
         unfinished.chmod(0o755)  # mkdtemp creates private folders, but a cache may be shared
-        if folder.exists():
-            shutil.rmtree(folder)  # incomplete, because files were removed
-        unfinished.rename(folder)
+        if folder.exists():  # incomplete, because files were removed; others that a user put there stay
+            for name in (*_names(knobs), ANNOTATIONS):
+                (unfinished / name).replace(folder / name)
+        else:
+            unfinished.rename(folder)
     except OSError:
         # Another run may have written the same set in the meantime; either copy will do.
         if not _is_complete(folder, knobs):
