@@ -58,6 +58,11 @@ def unusable(path: Path | str, error: OSError) -> UserError:
     return UserError(f"{path} cannot be used: {reason}. {remedy}")
 
 
+def not_writable(folder: Path, error: OSError) -> UserError:
+    """The error for a folder that cannot be created or written to."""
+    return unwritable(folder, error) if error.errno in STORAGE else no_folder(folder, error)
+
+
 def no_folder(path: Path | str, error: OSError) -> UserError:
     """The error for a `path` that is not a folder and cannot become one."""
     return UserError(f"{path} cannot be a folder ({error.strerror}). Write elsewhere (--out and --cache)")

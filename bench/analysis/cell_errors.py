@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.bootstrap import read_matches, require_same_ground_truths
-from bench.analysis.run_records import CellKey, PlannedCell, Run, read_json_object
+from bench.analysis.run_records import CellKey, PlannedCell, Run
 from bench.data.subsets import CONDITIONS, NETWORK_SIZES
 from bench.errors import UserError
 from bench.evaluation.error_types import ErrorTypes, at_foreground, error_types
 from bench.evaluation.matches import Matches
+from bench.storage.records import read_json_object
 from bench.storage.run_folder import DETECTIONS, ERROR_TYPES, GROUND_TRUTH, MATCHES
 
 

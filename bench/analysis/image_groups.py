@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.run_records import Run, read_json_object
+from bench.analysis.run_records import Run
 from bench.errors import UserError
+from bench.storage.records import read_json_object
 from bench.storage.run_folder import SPLIT
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.run_records import Run, read_json_object
+from bench.analysis.run_records import Run
+from bench.storage.records import read_json_object
 from bench.storage.run_folder import GROUND_TRUTH
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from bench.errors import UserError
 from bench.options import WORTH
-from bench.storage.records import SCHEMA, read_json
+from bench.storage.records import read_json, read_json_object, read_plan
 from bench.storage.run_folder import LOG, PLAN, RECORD, SPLIT, cell_folder
 
 METRIC_SECTIONS = ("accuracy", "speed", "cost")  # of a record
@@ -111,11 +111,11 @@ def load_run(folder: Path) -> Run:
     Raises UserError if the folder is not a run, a file is damaged, or a newer version of the suite wrote it.
     """
     path = folder / PLAN
-    if not path.is_file():
+    plan = read_plan(folder)
+    if plan is None:
         raise UserError(
             f"{folder} is not a run folder: it has no {PLAN}; pass a folder written by run_all.py, such as results/NAME"
         )
-    plan = read_json_object(path)
     try:
         cells = tuple(_planned(cell) for cell in plan["cells"])
         run = Run(
@@ -230,23 +230,6 @@ def log_frame(run: Run) -> pd.DataFrame:
             frames.append(steps)
     columns = ["id", "variant", "seed", *LOG_METRICS]
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame([], columns=columns)
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises UserError if it is damaged or its schema is newer than this version supports."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it and repeat the command") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a JSON object; delete it and repeat the command")
-    schema = content.get("schema", SCHEMA)
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise UserError(
-            f"{path} has schema {schema}, but this version of the suite supports at most {SCHEMA}; "
-            "use the version that wrote the run, or a newer one"
-        )
-    return content
 
 
 def _planned(cell: Mapping[str, Any]) -> PlannedCell:

@@ -13,7 +13,7 @@ from PIL import Image
 from bench.data.index import ImageIndex
 from bench.data.pixels import open_pixels
 from bench.storage.atomic import replacing, write_json
-from bench.storage.run_folder import THUMBNAILS
+from bench.storage.run_folder import THUMBNAILS, thumbnail_list
 
 MAX_IMAGES = 12
 LONGEST_SIDE = 300  # pixels, as at the network
@@ -24,25 +24,21 @@ def write_thumbnails(run: Path, val: ImageIndex, pixels: Path | None) -> list[Pa
     """Write up to 12 images evenly spread over `val` as JPEG to ``thumbnails/`` in the run's folder.
 
     ``thumbnails.json`` lists them with image_id (as in ground_truth.json), file and scale (thumbnail pixels per
-    original pixel). pixels: the file of decoded images, None to decode on demand. Returns the paths of the images.
+    original pixel). It is written first, so that `remove_thumbnails` finds the images of a killed start too. Returns
+    the paths of the images. pixels: the file of decoded images, None to decode on demand.
     """
     rows = np.unique(np.linspace(0, len(val) - 1, min(MAX_IMAGES, len(val))).round().astype(np.int64))
     source = open_pixels(pixels, val)
-    entries = []
+    pictures, entries = [], []
     for row in rows.tolist():
         picture = Image.fromarray(np.asarray(source[row]))
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-        name = f"{int(val.image_ids[row])}.jpg"
-        with replacing(run / THUMBNAILS / name) as file:
+        image_id, width = int(val.image_ids[row]), int(val.sizes[row, 0])
+        pictures.append(picture)
+        entries.append({"image_id": image_id, "file": f"{image_id}.jpg", "scale": picture.width / width})
+    write_json(thumbnail_list(run), {"thumbnails": entries})
+    files = [run / THUMBNAILS / str(entry["file"]) for entry in entries]
+    for path, picture in zip(files, pictures, strict=True):
+        with replacing(path) as file:
             picture.save(file, format="JPEG", quality=QUALITY, optimize=True)
-        entries.append(
-            {"image_id": int(val.image_ids[row]), "file": name, "scale": picture.width / int(val.sizes[row, 0])}
-        )
-    write_json(run / THUMBNAILS / "thumbnails.json", {"thumbnails": entries})
-    return [run / THUMBNAILS / str(entry["file"]) for entry in entries]
-
-
-def remove_thumbnails(run: Path) -> None:
-    """Delete the thumbnails of an earlier start of the run."""
-    for path in (run / THUMBNAILS / "thumbnails.json", *(run / THUMBNAILS).glob("*.jpg")):
-        path.unlink(missing_ok=True)
+    return files

@@ -15,8 +15,9 @@ from bench.errors import UserError
 from bench.options import WORTH
 from bench.spec import BASELINE, Cell, Numerics, Specification, content_hash
 from bench.storage.atomic import write_json
+from bench.storage.own_files import remove_cell
 from bench.storage.provenance import software_changes
-from bench.storage.records import SCHEMA, read_json, read_record
+from bench.storage.records import SCHEMA, read_plan, read_record
 from bench.storage.run_folder import PLAN
 
 DIFFERENCES_SHOWN = 5
@@ -143,10 +144,10 @@ def plan_content(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
 def planned_numerics(run: Path) -> Numerics | None:
     """The numerics of the plan in `run`, which are decided once; None if there is no plan.
 
-    Raises UserError if another version of this program wrote the plan with other numerics.
+    Raises UserError if the plan is damaged, or if another version of this program wrote it with other numerics.
     """
-    plan = read_json(run / PLAN)
-    if not isinstance(plan, dict) or "numerics" not in plan:
+    plan = read_plan(run)
+    if plan is None or "numerics" not in plan:
         return None
     names = {field.name for field in fields(Numerics)}
     if set(plan["numerics"]) != names:
@@ -160,11 +161,11 @@ def planned_numerics(run: Path) -> Numerics | None:
 
 
 def settle_plan(run: Path, content: Mapping[str, Any]) -> None:
-    """Write plan.json, or check that the existing one is the same. Raises UserError naming the differences.
+    """Write plan.json, or check that the existing one is the same. Raises UserError if it is damaged or differs.
 
     What is worth having may change: no cell depends on it.
     """
-    old = read_json(run / PLAN)
+    old = read_plan(run)
     if old is None:
         write_json(run / PLAN, content)
         return
@@ -190,11 +191,14 @@ def settle_plan(run: Path, content: Mapping[str, Any]) -> None:
 def with_more_micro_batches(run: Path, request: Request) -> tuple[Request, list[Cell]]:
     """Double the micro-batches in all arms and replace plan.json; the new request and its cells.
 
-    Cells that are already done are not part of the new plan: their figures differ in the last digits.
+    The cells of the old plan are deleted, even those that are done: their figures differ in the last digits.
     """
     micro_batches = min(2 * request.numerics.micro_batches, request.base.training.batch)
     smaller = replace(request, numerics=replace(request.numerics, micro_batches=micro_batches))
     cells = plan_cells(smaller)
+    # First: once the plan is replaced, nothing says that these cells are ours
+    for cell_id in {cell.id for cell in plan_cells(request)} - {cell.id for cell in cells}:
+        remove_cell(run, cell_id)
     write_json(run / PLAN, plan_content(smaller, cells))
     return smaller, cells
 

@@ -20,8 +20,9 @@ from bench.detector.ssd import SSD
 from bench.errors import UserError, nearest
 from bench.options import PredictOptions
 from bench.spec import detector_from
+from bench.storage.own_files import output_folder
 from bench.storage.records import read_json
-from bench.storage.run_folder import GROUND_TRUTH, WEIGHTS
+from bench.storage.run_folder import GROUND_TRUTH, PREDICTIONS, WEIGHTS
 from bench.training.trained import trained_detector
 
 
@@ -29,22 +30,25 @@ def draw_predictions(options: PredictOptions) -> list[Path]:
     """Write each image with its detections as PNG; the files.
 
     By default the variant with the highest AP detects; of several seeds the first.
-    Raises UserError if the run has no such finished cell, or an image cannot be read.
+    Raises UserError if the run has no such finished cell, if the folder for the files is not ours (`check_output`), or
+    if an image cannot be read.
     """
     run = load_run(options.run)
     cell_id = finished_cell(run, options.variant)
     model = load_detector(run, cell_id)
     truth = read_json(options.run / GROUND_TRUTH) or {"categories": []}
     classes = [category["name"] for category in truth["categories"]]
-    folder = options.out or options.run / "predictions"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = options.out or options.run / PREDICTIONS
     written, names = [], Counter[str]()
-    for path in options.images:
-        names[path.stem] += 1
-        number = f"-{names[path.stem]}" if names[path.stem] > 1 else ""  # images of the same name in several folders
-        target = folder / f"{path.stem}{number}.{run.records[cell_id]['variant']}.png"
-        _drawn(path, model, classes, options.threshold).save(target)
-        written.append(target)
+    with output_folder(folder):
+        for path in options.images:
+            names[path.stem] += 1
+            number = (
+                f"-{names[path.stem]}" if names[path.stem] > 1 else ""
+            )  # images of the same name in several folders
+            target = folder / f"{path.stem}{number}.{run.records[cell_id]['variant']}.png"
+            _drawn(path, model, classes, options.threshold).save(target)
+            written.append(target)
     return written
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from bench.data import split as splits
 from bench.data.dataset import Dataset
 from bench.data.image_files import save_image_files
 from bench.data.preflight import write_report
-from bench.data.thumbnails import remove_thumbnails, write_thumbnails
+from bench.data.thumbnails import write_thumbnails
 from bench.device.hardware import available_cores, device_description
 from bench.evaluation.coco_format import ground_truth_coco
 from bench.options import RunOptions
@@ -31,6 +30,7 @@ from bench.spec import Cell
 from bench.speed.in_turns import InTurnsSettings, is_current, measure_in_turns
 from bench.speed.inference import SpeedSettings
 from bench.storage.atomic import remove_leftovers, write_json
+from bench.storage.own_files import remove_thumbnails
 from bench.storage.provenance import environment
 from bench.storage.records import read_record
 from bench.storage.run_folder import (
@@ -43,8 +43,8 @@ from bench.storage.run_folder import (
     SPEED,
     SPLIT,
     TABLES,
+    THUMBNAILS,
     cell_folder,
-    cell_folders,
 )
 from bench.training.checkpoints import remove_checkpoints
 
@@ -128,11 +128,8 @@ def _write_shared_files(out: Path, data: Dataset, device: str | None) -> None:
 
 
 def _clean_up(out: Path, cells: Sequence[Cell], done: Collection[str]) -> None:
-    """Delete cells that are no longer planned, temporary files of killed processes, and checkpoints of done cells."""
-    planned = {cell_folder(out, cell.id) for cell in cells}
-    for folder in set(cell_folders(out)) - planned:
-        shutil.rmtree(folder)
-    for folder in (out, out / TABLES, out / PLOTS, *cell_folders(out)):
+    """Delete temporary files of killed processes, and checkpoints of done cells."""
+    for folder in (out, out / TABLES, out / PLOTS, out / THUMBNAILS, *(cell_folder(out, cell.id) for cell in cells)):
         remove_leftovers(folder)
     for cell_id in done:
         remove_checkpoints(cell_folder(out, cell_id) / CHECKPOINT)

@@ -12,7 +12,8 @@ from typing import IO, Any
 
 from bench.errors import writing
 
-TEMPORARY = re.compile(r"\..+\.\d+")  # names of temporary files, which killed writers leave behind
+# Names of temporary files, which killed writers leave behind; a user has no such file
+TEMPORARY = re.compile(r"\..+\.\d+\.ssd-ablation")
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]
     previous: a path in the same folder to move the old file to; by default the old file is overwritten.
     Raises StorageError if the disk is full or not writable.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.ssd-ablation")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

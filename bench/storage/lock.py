@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from bench.errors import STORAGE, UserError, no_folder, unwritable
+from bench.errors import UserError, not_writable
+from bench.storage.own_files import check_output, create, mark, remove_empty, unmark_empty
 from bench.storage.run_folder import LOCK
 
 HELD_ELSEWHERE = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})  # flock: another process has the lock
@@ -39,25 +40,26 @@ class Owner:
 
 @contextmanager
 def lock_run_folder(run: Path, warn: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of a run's folder; create the folder if necessary, and remove it again if it stays empty.
+    """Hold the lock of a run's folder. Creates and marks the folder as `output_folder` does.
 
     warn: called with a sentence if the previous owner died without releasing the lock, or if the file system
         has no locks.
-    Raises UserError if another process holds the folder, or if the folder is not writable.
+    Raises UserError if the folder is not ours (`check_output`), if another process holds it, or if it is not writable.
     """
-    created = _create(run)
+    check_output(run)
+    created = create(run)
     path = run / LOCK
     try:
         descriptor = _acquire(path, warn)
         try:
+            mark(run)
             yield
         finally:
+            unmark_empty(run)
             path.unlink(missing_ok=True)  # while we hold the lock: afterwards it could be the next owner's file
             os.close(descriptor)
     finally:
-        for folder in created:
-            with suppress(OSError):  # not empty
-                folder.rmdir()
+        remove_empty(created)
 
 
 def lock_cell_folder(folder: Path) -> None:
@@ -70,26 +72,16 @@ def lock_cell_folder(folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-def _create(run: Path) -> list[Path]:
-    """Create the folder; the new folders, deepest first."""
-    missing = [folder for folder in (run, *run.parents) if not folder.exists()]
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _not_writable(run, error) from error
-    return missing
-
-
 def _acquire(path: Path, warn: Callable[[str], None]) -> int:
     """The descriptor of the lock file, locked and signed by this process."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # the previous owner has just removed the empty folder
-            _create(path.parent)
+            create(path.parent)
             continue
         except OSError as error:
-            raise _not_writable(path.parent, error) from error
+            raise not_writable(path.parent, error) from error
         try:
             locked = _try_lock(descriptor)
             previous = _read_owner(path)
@@ -138,7 +130,7 @@ def _write_owner(descriptor: int, path: Path) -> None:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
     except OSError as error:
-        raise _not_writable(path.parent, error) from error
+        raise not_writable(path.parent, error) from error
 
 
 def _read_owner(path: Path) -> Owner | None:
@@ -180,9 +172,3 @@ def _in_use(path: Path, owner: Owner | None) -> str:
         f"{path.parent} is in use by {name}. Wait until it ends and repeat the command{remedy}, "
         "or choose another folder: --out results/NAME"
     )
-
-
-def _not_writable(folder: Path, error: OSError) -> UserError:
-    if error.errno in STORAGE:
-        return unwritable(folder, error)
-    return no_folder(folder, error)

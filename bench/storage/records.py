@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.storage.run_folder import LOG, RECORD, cell_folder
+from bench.errors import UserError
+from bench.storage.run_folder import CELL_ID, LOG, PLAN, RECORD, cell_folder
 
 CellState = Literal["waiting", "running", "done", "failed", "kept"]  # kept: done in an earlier start of the run
 SCHEMA = 1  # newest schema of plan.json and record.json
@@ -19,8 +20,53 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file; None if it does not exist or is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return None
+
+
+def read_json_object(path: Path, *, remedy: str = "delete it and repeat the command") -> dict[str, Any]:
+    """Read a JSON object. Raises UserError if it is damaged or its schema is newer than this version supports.
+
+    remedy: for a damaged file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a JSON object; {remedy}")
+    schema = content.get("schema", SCHEMA)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise UserError(
+            f"{path} has schema {schema}, but this version of the suite supports at most {SCHEMA}; "
+            "use the version that wrote the run, or a newer one"
+        )
+    return content
+
+
+def read_plan(run: Path) -> dict[str, Any] | None:
+    """The plan of the run in a folder; None if there is no plan.json.
+
+    Raises UserError if plan.json is damaged, is not a plan of this suite, or was written by a newer version.
+    """
+    path = run / PLAN
+    if not path.exists():
+        return None
+    remedy = "restore it from a copy, or choose another folder: --out results/NAME"
+    plan = read_json_object(path, remedy=remedy)
+    if not _is_plan(plan):
+        raise UserError(f"{path} is not a plan of this suite; {remedy}")
+    return plan
+
+
+def _is_plan(content: Mapping[str, Any]) -> bool:
+    lists = [content.get(name) for name in ("variants", "axes", "seeds", "cells")]
+    if not all(isinstance(each, list) for each in lists) or not isinstance(content.get("numerics", {}), dict):
+        return False
+    return all(
+        isinstance(cell, dict) and isinstance(cell.get("id"), str) and CELL_ID.fullmatch(cell["id"])
+        for cell in content["cells"]
+    )
 
 
 def read_record(run: Path, cell_id: str) -> dict[str, Any] | None:

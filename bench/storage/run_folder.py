@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+MARKER = ".ssd-ablation"  # says that we made the folder; see `own_files`
 PLAN = "plan.json"
 SPLIT = "split.json"
 IMAGE_FILES = "images.json"  # size, time and checksum of every image file
@@ -15,8 +17,13 @@ PAGE = "report.html"
 TABLES = "tables"
 PLOTS = "plots"
 THUMBNAILS = "thumbnails"
+PREDICTIONS = "predictions"
 LOCK = "in-use.json"
 STOP = "stopping"  # tells workers on other machines to stop
+
+# In folders of other commands
+DIAGNOSIS = "diagnosis.json"
+THROUGHPUT = "throughput.json"
 
 # In a cell's folder, cells/<id>/
 RECORD = "record.json"
@@ -29,6 +36,9 @@ ERROR_TYPES = "error_types.npz"
 WEIGHTS = "weights.pt"
 CHECKPOINT = "checkpoint.pt"  # only while the cell trains
 
+CELL_ID = re.compile(r"[0-9a-f]{12}")  # `bench.spec.content_hash`
+THUMBNAIL = re.compile(r"-?\d+\.jpg")  # the image's id
+
 _CELLS = "cells"
 
 
@@ -38,5 +48,21 @@ def cell_folder(run: Path, cell_id: str) -> Path:
 
 
 def cell_folders(run: Path) -> list[Path]:
-    """The folders of all cells that exist, of earlier plans too."""
-    return sorted(folder for folder in (run / _CELLS).glob("*") if folder.is_dir())
+    """The folders of all cells that exist, of earlier plans too; folders of other names are not ours."""
+    return sorted(path for path in (run / _CELLS).glob("*") if CELL_ID.fullmatch(path.name) and path.is_dir())
+
+
+def thumbnail_list(run: Path) -> Path:
+    """The file that lists the thumbnails of a run."""
+    return run / THUMBNAILS / "thumbnails.json"
+
+
+def previous_of(checkpoint: Path) -> Path:
+    """The path of the checkpoint before the one at `checkpoint`."""
+    return checkpoint.with_name(f"{checkpoint.stem}.previous{checkpoint.suffix}")
+
+
+CELL_FILES = (
+    *(RECORD, LOG, OUTPUT, PRIORS, DETECTIONS, MATCHES, ERROR_TYPES, WEIGHTS),
+    *(CHECKPOINT, previous_of(Path(CHECKPOINT)).name),
+)

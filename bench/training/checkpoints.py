@@ -14,17 +14,13 @@ from typing import Any
 import torch
 
 from bench.storage.atomic import replacing
+from bench.storage.run_folder import previous_of
 
 FORMAT = b"ssd-ablation checkpoint 2"  # nothing else is read
 
 
 class DamagedCheckpoint(Exception):
     """A checkpoint that cannot be used; the message says why."""
-
-
-def previous_of(path: Path) -> Path:
-    """The path of the checkpoint before the one at `path`."""
-    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from bench.data.index import ImageIndex
-from bench.data.thumbnails import remove_thumbnails, write_thumbnails
+from bench.data.thumbnails import write_thumbnails
+from bench.storage.own_files import remove_thumbnails
 from tests.index_builders import index_of
 
 

@@ -146,12 +146,20 @@ def test_a_checkpoint_of_torchvisions_ssd_is_scored(
     theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=3)
     torch.save(theirs.state_dict(), tmp_path / "ssd.pth")
     torch.save(theirs.backbone.features.state_dict(), tmp_path / "features.pth")
-    words = ["diagnose", "--data", f"voc:{photographs}", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path)]
+    words = [
+        "diagnose",
+        "--data",
+        f"voc:{photographs}",
+        "--cache",
+        str(tmp_path / "cache"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert run_all.main([*words, "--weights", str(tmp_path / "ssd.pth")]) == 0
     assert "ssd.pth knows 2 of 2 classes" in " ".join(capsys.readouterr().out.split())
-    scored = json.loads((tmp_path / "diagnosis.json").read_text())["detections"]
+    scored = json.loads((tmp_path / "out/diagnosis.json").read_text())["detections"]
     assert scored["file"] == "detections.json"
-    assert scored["detections"] == len(json.loads((tmp_path / "detections.json").read_text())) > 0
+    assert scored["detections"] == len(json.loads((tmp_path / "out/detections.json").read_text())) > 0
 
     for given, says in (
         (["--weights", str(tmp_path / "features.pth")], "A backbone alone cannot detect objects"),

@@ -23,10 +23,17 @@ def test_repeating_the_command_runs_no_cell_again(words: list[str], tmp_path: Pa
     words += ["--axes", "fpn"]
     assert run_all.main(words) == 0
     run = tmp_path / "run"
-    before = {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*")}
+    users = [
+        run / name for name in (".notes.2026", "cells/notes/a.txt", "cells/0123456789ab/a.txt", "thumbnails/7.jpg")
+    ]
+    for path in users:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
     (run / "cells/.DS_Store").touch()  # a file browser's
+    before = {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*")}
     assert run_all.main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*")} == before
+    assert all(path.exists() for path in users)
 
 
 def test_two_runs_differ_only_in_clocks(words: list[str], tmp_path: Path) -> None:

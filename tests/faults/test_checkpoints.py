@@ -14,10 +14,10 @@ from bench.spec import Specification
 from bench.storage.atomic import remove_leftovers, replacing
 from bench.storage.cell_log import CellLog
 from bench.storage.records import read_log
+from bench.storage.run_folder import previous_of
 from bench.training.checkpoints import (
     DamagedCheckpoint,
     latest_checkpoint,
-    previous_of,
     read_checkpoint,
     remove_checkpoints,
     write_checkpoint,
@@ -160,7 +160,7 @@ def test_only_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> N
         (tmp_path / "copy").write_bytes(b"half")
         raise KeyboardInterrupt
     (tmp_path / "copy").rename(left)  # what a kill leaves, since no `finally` runs
-    kept = [".hidden", ".gitignore", "record.json", "x.1"]
+    kept = [".hidden", ".gitignore", ".notes.2026", "record.json", "x.1"]
     for name in kept:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)

@@ -16,6 +16,7 @@ from bench.data.pixels import PixelWriter
 from bench.errors import StorageError
 from bench.storage.atomic import replacing, write_json
 from bench.storage.records import read_json
+from bench.storage.run_folder import MARKER
 from bench.training.checkpoints import latest_checkpoint, write_checkpoint
 from tests.conftest import REPOSITORY
 from tests.faults.conftest import command
@@ -92,18 +93,19 @@ def test_decoded_images_that_do_not_fit_are_reported_and_removed(
 
 
 def test_files_of_killed_decoders_are_removed_and_those_of_running_ones_stay(tmp_path: Path) -> None:
-    living = PixelWriter(tmp_path / "pixels-a.bin", index_of([[]]))
-    killed = tmp_path / "pixels-b.1.tmp"
-    killed.write_bytes(b"gigabytes")
-    for path in (living.temporary, killed):
+    living = PixelWriter(tmp_path / "pixels-00000000000000aa.bin", index_of([[]]))
+    killed, users = tmp_path / "pixels-00000000000000bb.1.tmp", tmp_path / "pixels-of-mine.tmp"
+    for path in (killed, users):
+        path.write_bytes(b"gigabytes")
+    for path in (living.temporary, killed, users):
         os.utime(path, (0, 0))
-    other = PixelWriter(tmp_path / "pixels-c.bin", index_of([[]]))
+    other = PixelWriter(tmp_path / "pixels-00000000000000cc.bin", index_of([[]]))
     assert living.temporary.exists()
     assert not killed.exists()
     for writer in (living, other):
         writer.put(0, np.zeros((80, 100, 3), dtype=np.uint8))
         assert writer.close().exists()
-    assert not list(tmp_path.glob("*.tmp"))
+    assert list(tmp_path.glob("*.tmp")) == [users]
 
 
 def test_a_run_on_a_full_disk_reports_it_and_resumes_later(words: list[str], tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_a_run_on_a_full_disk_reports_it_and_resumes_later(words: list[str], tmp
     assert "cannot be written: its disk is full. Free some space" in ended.stderr.replace("\n", " ")
     assert "Traceback" not in ended.stderr
     assert not list(run.glob("cells/*/record.json"))
-    assert not list(run.rglob(".*"))
+    assert {path.name for path in run.rglob(".*")} == {MARKER}
 
     again = subprocess.run(command(words), cwd=REPOSITORY, capture_output=True, timeout=120, check=False)
     assert again.returncode == 0

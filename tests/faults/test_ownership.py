@@ -17,7 +17,7 @@ import pytest
 
 from bench.errors import UserError
 from bench.storage.lock import lock_run_folder
-from bench.storage.run_folder import LOCK
+from bench.storage.run_folder import LOCK, MARKER
 from tests.conftest import REPOSITORY
 
 HOLD = """
@@ -76,9 +76,9 @@ def test_a_released_folder_is_free_without_a_warning(tmp_path: Path) -> None:
     for _ in range(2):
         said: list[str] = []
         with lock_run_folder(tmp_path / "run", said.append):
-            (tmp_path / "run" / "plan.json").touch()
+            (tmp_path / "run" / "split.json").touch()
         assert said == []
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["plan.json"]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {MARKER, "split.json"}
 
 
 def test_an_empty_folder_is_removed_again(tmp_path: Path) -> None:

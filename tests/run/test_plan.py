@@ -22,7 +22,7 @@ from bench.run.plan import (
     with_more_micro_batches,
 )
 from bench.spec import Numerics
-from bench.storage.run_folder import PLAN, RECORD, cell_folder
+from bench.storage.run_folder import PLAN, RECORD, cell_folder, cell_folders
 from tests.made_specification import specification
 from variants.controls import CONTROLS
 
@@ -179,9 +179,10 @@ def test_numerics_are_read_back_from_the_plan(tmp_path: Path) -> None:
 
 
 def test_numerics_of_another_version_are_refused(tmp_path: Path) -> None:
+    write_plan(tmp_path, request("fpn"))
     old = asdict(NUMERICS)
     old["pieces"], old["compiled"] = old.pop("micro_batches"), old.pop("cpu_kernels")
-    (tmp_path / PLAN).write_text(json.dumps({"numerics": old}))
+    (tmp_path / PLAN).write_text(json.dumps(json.loads((tmp_path / PLAN).read_text()) | {"numerics": old}))
     with pytest.raises(UserError, match=r"another version .*compiled, cpu_kernels, micro_batches, pieces.*--out"):
         planned_numerics(tmp_path)
 
@@ -197,6 +198,40 @@ def test_micro_batches_double_up_to_the_batch_and_replace_the_plan(tmp_path: Pat
         assert planned is not None
         assert planned.micro_batches == expected
         assert ids.isdisjoint(cell.id for cell in cells)
+
+
+def test_only_cells_of_the_replaced_plan_are_deleted(tmp_path: Path) -> None:
+    wanted = request("fpn")
+    write_plan(tmp_path, wanted)
+    first, second = plan_cells(wanted)
+    for cell_id in (first.id, second.id, "0123456789ab"):
+        cell_folder(tmp_path, cell_id).mkdir(parents=True)
+        (cell_folder(tmp_path, cell_id) / RECORD).touch()
+    notes = cell_folder(tmp_path, second.id) / "notes.txt"
+    notes.touch()
+    with_more_micro_batches(tmp_path, wanted)
+    left = {path.relative_to(tmp_path / "cells").as_posix() for path in (tmp_path / "cells").rglob("*.*")}
+    assert left == {"0123456789ab/record.json", f"{second.id}/notes.txt"}
+    assert not cell_folder(tmp_path, first.id).exists()
+
+
+def test_a_kill_before_the_plan_is_replaced_leaves_the_old_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every cell in the folder is then still one of the plan."""
+    wanted = request("fpn")
+    write_plan(tmp_path, wanted)
+    for cell in plan_cells(wanted):
+        cell_folder(tmp_path, cell.id).mkdir(parents=True)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("bench.run.plan.write_json", killed)
+        with_more_micro_batches(tmp_path, wanted)
+    assert planned_numerics(tmp_path) == wanted.numerics
+    assert cell_folders(tmp_path) == []
 
 
 def test_cells_without_a_record_of_success_are_pending(tmp_path: Path) -> None:

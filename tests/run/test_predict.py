@@ -128,6 +128,25 @@ def test_images_of_the_same_name_get_drawings_of_their_own(run_folder: Path, tmp
     assert np.asarray(Image.open(first)).std() > 0  # boxes were drawn on the plain image
 
 
+def test_a_users_folder_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "mine" / "a.baseline.png"  # the name of the drawing of a.png
+    picture.parent.mkdir()
+    for path in (picture, tmp_path / "a.png"):
+        Image.new("RGB", (60, 40)).save(path)
+    before = picture.read_bytes()
+    options = PredictOptions(
+        run=run_folder,
+        images=(tmp_path / "a.png",),
+        variant="baseline",
+        threshold=0.0,
+        out=picture.parent,
+        cache=tmp_path,
+    )
+    with pytest.raises(UserError, match=r"mine holds files .*a\.baseline\.png.*--out"):
+        draw_predictions(options)
+    assert picture.read_bytes() == before
+
+
 def test_an_image_that_cannot_be_read_is_named(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not an image")
     options = PredictOptions(

@@ -24,12 +24,13 @@ def test_damaged_foreign_and_missing_records_are_none(tmp_path: Path) -> None:
     assert read_json(tmp_path / "nothing.json") is None
 
 
-def test_cell_folders_are_folders(tmp_path: Path) -> None:
+def test_cell_folders_are_folders_named_by_a_hash(tmp_path: Path) -> None:
     assert cell_folders(tmp_path) == []
-    for name in "ba":
+    ids = ["0123456789ab", "ba9876543210"]
+    for name in (*reversed(ids), "notes", "0123456789abc", "0123456789AB"):
         cell_folder(tmp_path, name).mkdir(parents=True)
-    (cell_folder(tmp_path, "a").parent / ".DS_Store").touch()
-    assert [folder.name for folder in cell_folders(tmp_path)] == ["a", "b"]
+    (cell_folder(tmp_path, ids[0]).parent / "cccccccccccc").touch()
+    assert [folder.name for folder in cell_folders(tmp_path)] == ids
 
 
 def test_a_log_with_a_torn_line_is_read_without_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from bench.analysis.run_records import PlannedCell, Run, cells_frame
 from bench.errors import UserError
 from bench.evaluation.matches import Matches
-from bench.storage.run_folder import DETECTIONS, GROUND_TRUTH, MATCHES, THUMBNAILS
+from bench.storage.run_folder import DETECTIONS, GROUND_TRUTH, MATCHES, thumbnail_list
 
 SCORE = 0.4  # score threshold, the same as in `run_all.py predict`
 IOU = 0.5  # of a true positive
@@ -52,7 +52,7 @@ def examples(run: Run) -> list[Example]:
     The variants are the baseline and the best other one by AP, each with its first finished seed that has matches.
     Raises UserError if one of their files is damaged.
     """
-    listing = run.folder / THUMBNAILS / "thumbnails.json"
+    listing = thumbnail_list(run.folder)
     truth_file = run.folder / GROUND_TRUTH
     cells = _compared(run)
     if not listing.is_file() or not truth_file.is_file() or not cells:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 
 from bench.data.sources import data_name
@@ -13,14 +15,19 @@ from bench.report.terminal.diagnosis import print_diagnosis
 from bench.run.data import open_data
 from bench.run.specification import base_specification
 from bench.storage.atomic import write_json
-from bench.storage.run_folder import DETECTIONS, PLOTS
+from bench.storage.own_files import output_folder
+from bench.storage.run_folder import DETECTIONS, DIAGNOSIS, PLOTS
 
 
 def run_diagnose(options: DiagnoseOptions) -> int:
     """Write and print the diagnosis."""
+    out = options.out or HOME / "results" / f"{data_name(options.data.source)}-diagnosis"
+    with output_folder(out):
+        return _diagnose(options, out)
+
+
+def _diagnose(options: DiagnoseOptions, out: Path) -> int:
     console, weights = Console(), options.baseline.weights
-    name = data_name(options.data.source)
-    out = options.out or HOME / "results" / f"{name}-diagnosis"
     data = open_data(options.data, out, console)
     classes = data.index.classes
     detector = base_specification(
@@ -33,7 +40,7 @@ def run_diagnose(options: DiagnoseOptions) -> int:
             known = detect_with_checkpoint(data, detector, detections)
         console.print(f"{weights} knows {known} of {len(classes)} classes", markup=False)
     description = {
-        "data": name,
+        "data": data_name(options.data.source),
         "source": options.data.source,
         "split_origin": data.split.origin,
         "split": data.split.fingerprint,
@@ -41,7 +48,7 @@ def run_diagnose(options: DiagnoseOptions) -> int:
     }
     with console.status("counting and matching"):
         content = diagnose_data(data, detector, description, detections=detections)
-    write_json(out / "diagnosis.json", content)
+    write_json(out / DIAGNOSIS, content)
     plots = write_diagnosis_plots(content, out / PLOTS)
     write_markdown(content, out / "diagnosis.md")
     print_diagnosis(content, console)

@@ -35,6 +35,7 @@ from bench.run.run import run_cells
 from bench.run.specification import base_specification
 from bench.spec import Cell, Numerics, Specification
 from bench.storage.lock import lock_run_folder
+from bench.storage.own_files import check_output
 from variants.baseline import default_backbone
 
 if TYPE_CHECKING:
@@ -57,12 +58,15 @@ def run_matrix(options: RunOptions, checked: CheckedRun) -> int:
     backbone = options.baseline.backbone or default_backbone(device)
     options = replace(options, baseline=replace(options.baseline, backbone=backbone))
     out = options.out or HOME / "results" / f"{checked.data_name}-{backbone}-{options.baseline.profile}"
-    # First: reading the data may take an hour
-    _check_model(options, checked.axes)
-    variances = _variances(options) if options.plan else None
     with ExitStack() as stack:
-        if not options.plan:
+        # First: a cache in the same folder would make it look like a user's
+        if options.plan:
+            check_output(out)
+        else:
             stack.enter_context(lock_run_folder(out, say))
+        # Before the data, which may take an hour to read
+        _check_model(options, checked.axes)
+        variances = _variances(options) if options.plan else None
         planned = planned_numerics(out)
         data = open_data(options.data, out, console)
         base = _base(options, data)

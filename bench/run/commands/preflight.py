@@ -14,11 +14,18 @@ from bench.data.split import make_split, own_lists
 from bench.device.hardware import available_cores
 from bench.options import HOME, DataOptions, PreflightOptions
 from bench.report.terminal.progress import images_checked
+from bench.storage.own_files import output_folder
 from bench.storage.run_folder import PREFLIGHT
 
 
 def run_preflight(options: PreflightOptions) -> int:
     """Check the data, and draw sheets of them if asked to. Raises UserError for fatal problems."""
+    out = options.out or HOME / "results" / f"{data_name(options.data.source)}-preflight"
+    with output_folder(out):
+        return _preflight(options, out)
+
+
+def _preflight(options: PreflightOptions, out: Path) -> int:
     console, data = Console(), options.data
     with images_checked(console) as progress:
         reading = read_source(data.source, cache=data.cache)
@@ -28,7 +35,6 @@ def run_preflight(options: PreflightOptions) -> int:
         report = warn_of_leaks(report, sides[0], sides[1])
     for line in summary(report):
         console.print(line, markup=False, highlight=False)
-    out = options.out or HOME / "results" / f"{data_name(data.source)}-preflight"
     write_report(report, out / PREFLIGHT)
     written = [out / PREFLIGHT]
     enforce(report.reading, skip_invalid=data.skip_invalid)
