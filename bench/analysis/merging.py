@@ -15,7 +15,8 @@ from typing import Any
 from bench.analysis.run_records import PlannedCell, Run, load_run
 from bench.errors import UserError
 from bench.storage.atomic import write_json
-from bench.storage.records import read_json
+from bench.storage.own_files import check_output, remove_cell, remove_thumbnails, stored_thumbnails
+from bench.storage.records import read_json, read_plan
 from bench.storage.run_folder import (
     DETECTIONS,
     ENVIRONMENT,
@@ -24,17 +25,19 @@ from bench.storage.run_folder import (
     LOG,
     MATCHES,
     OUTPUT,
+    PAGE,
     PLAN,
     PRIORS,
     RECORD,
     SPLIT,
     THUMBNAILS,
     cell_folder,
+    thumbnail_list,
 )
 
 MUST_AGREE = ("data", "backbone", "profile", "split", "base")  # plan entries that make rows comparable
 SHARED_FILES = (SPLIT, GROUND_TRUTH)
-CELL_FILES = (RECORD, PRIORS, DETECTIONS, MATCHES, ERROR_TYPES, LOG, OUTPUT)
+COPIED_FILES = (RECORD, PRIORS, DETECTIONS, MATCHES, ERROR_TYPES, LOG, OUTPUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,28 +51,35 @@ class _Row:
 def merge_runs(folders: Sequence[Path], out: Path) -> Path:
     """Merge the runs in `folders` into `out`, replacing an earlier merged run there; returns `out`.
 
+    The caller holds the lock of `out`. Files of others in `out` stay.
+
     A cell present in several runs comes from the first run that finished it. Times and throughput stay those of the
     machine that ran the cell.
 
     Raises UserError if a folder is not a run, if the runs are not comparable, if two runs trained one cell with
-    different results, or if `out` contains anything other than a merged run.
+    different results, if `out` contains a source run or is in one, or if `out` holds anything other than a merged run.
     """
+    _require_apart(folders, out)
+    check_output(out)
     runs = [load_run(folder) for folder in folders]
     for other in runs[1:]:
         _require_comparable(runs[0], other)
     rows = _rows(runs)
-    _clear(out, folders)
-    # Written first: if interrupted, it marks the partial folder as a merged run that may be replaced.
+    _remove_earlier(out)
+    # Written before the cells: if interrupted, the partial folder is a merged run that may be replaced
     write_json(out / PLAN, _plan(runs, rows))
     for row in rows:
         source, target = row.run.folder_of(row.cell.id), cell_folder(out, row.cell.id)
-        for name in CELL_FILES:
+        for name in COPIED_FILES:
             _copy(source / name, target / name)
     for name in SHARED_FILES:
         _copy(runs[0].folder / name, out / name)
     for run in runs:
-        if (run.folder / THUMBNAILS).is_dir():
-            shutil.copytree(run.folder / THUMBNAILS, out / THUMBNAILS)
+        pictures = stored_thumbnails(run.folder)
+        if pictures:
+            _copy(thumbnail_list(run.folder), thumbnail_list(out))
+            for picture in pictures:
+                _copy(picture, out / THUMBNAILS / picture.name)
             break
     write_json(out / ENVIRONMENT, {run.folder.name: read_json(run.folder / ENVIRONMENT) for run in runs})
     return out
@@ -184,15 +194,30 @@ def _sources(run: Run) -> list[dict[str, Any]]:
     return run.plan.get("merged") or [{"run": run.folder.name, **own, "seeds": list(run.seeds)}]
 
 
-def _clear(out: Path, folders: Sequence[Path]) -> None:
-    """Delete an earlier merged run at `out`. Raises UserError if anything else is there."""
-    if not out.exists():
+def _require_apart(folders: Sequence[Path], out: Path) -> None:
+    """Raise UserError if `out` is a source run, holds one, or is in one."""
+    target = out.resolve()
+    for folder in folders:
+        source = folder.resolve()
+        if target == source or target in source.parents or source in target.parents:
+            raise UserError(
+                f"--out {out}: merging would change the run {folder}, because one folder is in the other; choose a "
+                "folder apart from the runs: --out results/NAME"
+            )
+
+
+def _remove_earlier(out: Path) -> None:
+    """Delete our files of an earlier merged run in `out`. Raises UserError if another run is there."""
+    plan = read_plan(out)
+    if plan is None:
         return
-    plan = read_json(out / PLAN)
-    ours = isinstance(plan, dict) and "merged" in plan
-    if not ours or out.resolve() in [folder.resolve() for folder in folders]:
-        raise UserError(f"--out {out}: the folder exists and is not an earlier merged run; choose a new folder")
-    shutil.rmtree(out)
+    if "merged" not in plan:
+        raise UserError(f"--out {out}: the folder holds a run that is not an earlier merged run; choose a new folder")
+    for cell in plan["cells"]:
+        remove_cell(out, cell["id"])
+    remove_thumbnails(out)
+    for name in (*SHARED_FILES, ENVIRONMENT, PAGE):
+        (out / name).unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:

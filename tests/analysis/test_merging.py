@@ -16,6 +16,7 @@ from bench.analysis import merging
 from bench.analysis.merging import merge_runs
 from bench.analysis.run_records import load_run, repeated_looks
 from bench.errors import UserError
+from bench.storage.lock import lock_run_folder
 from tests.analysis.made_run import write_matches
 from tests.report.oracles import written_tables
 
@@ -175,6 +176,75 @@ def test_an_interrupted_merge_can_be_repeated(tmp_path: Path, monkeypatch: pytes
         patched.setattr(merging, "_copy", interrupted)
         merge_runs(parts, out)
     assert_equal_tables(merge_runs(parts, out), whole)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_merge_replaces_the_first_and_keeps_a_users_files(tmp_path: Path) -> None:
+    whole = write_matches(tmp_path / "whole", axes=("fpn",), seeds=(0, 1))
+    zero, one = by_seed(whole)
+    out = merge_runs([zero, one], tmp_path / "merged")
+    gone, kept = (out / "cells" / next((part / "cells").iterdir()).name for part in (zero, one))
+    users = [out / "notes.txt", out / "tables/mine.csv", kept / "notes.txt", out / "cells/mine/record.json"]
+    for path in users:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("the user's")
+    merge_runs([one], out)
+    assert [path.read_text() for path in users] == ["the user's"] * 4
+    assert not gone.exists()
+    assert [load_run(out).status(cell) for cell in load_run(out).cells] == ["done", "done"]
+
+
+@pytest.mark.parametrize("nested", ["one", "deep/below/one"])
+def test_runs_in_the_folder_of_the_merged_run_are_refused(
+    nested: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = write_matches(tmp_path / "whole", axes=("fpn",), seeds=(0, 1))
+    out = merge_runs(by_seed(whole), tmp_path / "merged")
+    inside = part_of(whole, out / nested, lambda cell: cell["seed"] == 1)
+    before = contents(tmp_path)
+    (tmp_path / "link").symlink_to(out)
+    for words in ([tmp_path / "zero", inside, "--out", tmp_path / "link"], [whole, out, "--out", out]):
+        assert run_all.main(["report", *map(str, words)]) == 2
+        assert "merging would change the run" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_a_merged_run_in_the_folder_of_a_source_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = write_matches(tmp_path / "whole", axes=("fpn",), seeds=(0, 1))
+    parts = by_seed(whole)
+    before = contents(tmp_path)
+    out = parts[1] / "cells" / "merged"
+    assert run_all.main(["report", *map(str, parts), "--out", str(out)]) == 2
+    assert f"merging would change the run {parts[1]}" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+    assert not out.exists()
+
+
+def test_a_merged_run_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = write_matches(tmp_path / "whole", axes=("fpn",), seeds=(0, 1))
+    parts = by_seed(whole)
+    out = merge_runs(parts, tmp_path / "merged")
+    before = contents(out)
+    with lock_run_folder(out, print):
+        assert run_all.main(["report", *map(str, parts), "--out", str(out)]) == 2
+        assert "is in use by another run" in capsys.readouterr().err
+    assert contents(out) == before
+
+
+def test_thumbnails_are_those_of_the_first_run_that_has_some(tmp_path: Path) -> None:
+    whole = write_matches(tmp_path / "whole", axes=("fpn",), seeds=(0, 1))
+    zero, one = by_seed(whole)
+    (one / "thumbnails").mkdir()
+    for name in ("7.jpg", "holiday.jpg"):
+        (one / "thumbnails" / name).write_text(name)
+    (one / "thumbnails/thumbnails.json").write_text('{"thumbnails": [{"image_id": 7, "file": "7.jpg", "scale": 1}]}')
+    for _ in range(2):
+        out = merge_runs([zero, one], tmp_path / "merged")
+        assert sorted(path.name for path in (out / "thumbnails").iterdir()) == ["7.jpg", "thumbnails.json"]
+    assert list((merge_runs([zero], out) / "thumbnails").iterdir()) == []
 
 
 def test_the_command_merges_and_rejects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

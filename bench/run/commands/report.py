@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from rich.console import Console
 
 from bench.analysis.merging import merge_runs
@@ -10,18 +12,27 @@ from bench.options import HOME, ReportOptions
 from bench.report import build_report
 from bench.report.terminal.ablation import print_ablation
 from bench.report.terminal.verdict import print_verdict
+from bench.storage.lock import lock_run_folder
 
 
 def run_report(options: ReportOptions) -> int:
     """Write tables, plots and page from the records alone, and print the table and the verdict."""
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
     folder = options.runs[0]
-    if len(options.runs) > 1:
-        names = "-".join(dict.fromkeys(run.resolve().name for run in options.runs))
-        folder = merge_runs(list(options.runs), options.out or HOME / "results" / f"merged-{names}")
-    elif options.out is not None:
-        raise UserError("--out is only for merged runs; the report of one run is written into its own folder")
-    report, console = build_report(folder, worth=options.worth), Console()
+    with ExitStack() as stack:
+        if len(options.runs) > 1:
+            names = "-".join(dict.fromkeys(run.resolve().name for run in options.runs))
+            folder = options.out or HOME / "results" / f"merged-{names}"
+            stack.enter_context(lock_run_folder(folder, say))
+            merge_runs(list(options.runs), folder)
+        elif options.out is not None:
+            raise UserError("--out is only for merged runs; the report of one run is written into its own folder")
+        report = build_report(folder, worth=options.worth)
     print_ablation(report.run, report.ablation, console)
     print_verdict(report.verdict, console)
-    console.print(f"{len(report.files)} files in {folder}", markup=False)
+    say(f"{len(report.files)} files in {folder}")
     return 0
