@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 from PIL import Image
@@ -23,6 +24,16 @@ def picture(number: int) -> Image.Image:
     made.paste((20, 20 + 23 * number % 200, 20), (0, 7 * number % 60, 96, 7 * number % 60 + 8))
     made.paste((240, 200, 20), box_of(number))
     return made
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims so many pixels."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big")
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def xml_of(number: int, *, size: str | None = None, objects: str | None = None) -> str:

@@ -46,6 +46,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "latin-1-annotation": ("repair", "read as Latin-1; save the file as UTF-8"),
     "size-from-header": ("repair", "the image header's size is used; write the size into the annotation"),
     "area-from-box": ("repair", "the box's area is used; export the segment's area for COCO's size ranges"),
+    "unclear-crowd": ("repair", "taken as 0, an object; write 1 for a region of many objects and 0 for others"),
     "duplicate-list-entry": ("repair", "counted once; remove the repetition"),
     "several-images-for-annotation": ("repair", "keep one image file for each annotation"),
     "image-ids-renumbered": ("repair", "those of train are replaced; give train and val disjoint ids"),

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import tracemalloc
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,16 @@ from bench.data.problems import KINDS
 from bench.data.sources import read_source
 from bench.errors import UserError
 from tests.conftest import REPOSITORY
-from tests.dataset_builders import box_of, coco_content, picture, voc_folder, xml_of, yolo_file, yolo_line
+from tests.dataset_builders import (
+    box_of,
+    coco_content,
+    picture,
+    png_header,
+    voc_folder,
+    xml_of,
+    yolo_file,
+    yolo_line,
+)
 from tests.traps import EPS
 
 NUMBERS = range(4)
@@ -110,16 +118,6 @@ def renamed(stem: str) -> Callable[[Path], object]:
 def cut(root: Path) -> None:
     path = root / "JPEGImages/3.jpg"
     path.write_bytes(path.read_bytes()[:-300])
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that claims so many pixels."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big")
-
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 LAUGHS = "<!DOCTYPE a [<!ENTITY a 'ha'>" + "".join(
@@ -276,7 +274,7 @@ COCO = [
     Case("unknown image", of_box(image_id=77), "annotation-of-unknown-image", "box"),
     Case("area is a word", of_box(area="big"), "area-from-box", "nothing"),
     Case("negative area", of_box(area=-1), "area-from-box", "nothing"),
-    Case("iscrowd is a word", of_box(iscrowd="yes"), None, "nothing"),
+    Case("iscrowd is a word", of_box(iscrowd="yes"), "unclear-crowd", "nothing"),
     Case(
         "second annotation of an id", lambda root: _edit(root, _annotated_twice), "duplicate-annotation-id", "nothing"
     ),

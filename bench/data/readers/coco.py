@@ -8,8 +8,9 @@ images in ROOT/images/<train2017>, ROOT/<train2017>, ROOT/images or ROOT
 from __future__ import annotations
 
 import json
+import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.index import BOX_FIELDS
+from bench.data.index import BOX_FIELDS, UNKNOWN
 from bench.data.paths import is_file
 from bench.data.problems import Problem, printable, problem
 from bench.data.readers.coco_columns import Entry, column, flags, integers, numbers, repeated_pairs, rows_of_ids
@@ -69,7 +70,7 @@ def read_coco(root: Path) -> Reading:
             classes=first.classes,
             category_ids=first.category_ids,
             files=[file for part in files for file in part.files],
-            image_ids=_distinct_ids({name: part.image_ids for name, part in parts.items()}),
+            image_ids=np.concatenate([part.image_ids for part in files]),
             sizes=np.concatenate([part.sizes for part in files]),
             lists={
                 name: np.arange(image_starts[number], image_starts[number + 1])
@@ -181,7 +182,8 @@ def _read_instances(path: Path, root: Path, problems: list[Problem]) -> Instance
         where=where,
         classes=classes,
         category_ids=category_ids,
-        files=[folder + name for name in names],
+        # One spelling for each file: ./3.jpg is 3.jpg
+        files=[posixpath.normpath(folder + name) for name in names],
         image_ids=image_ids,
         sizes=sizes,
         annotation_ids=annotation_ids,
@@ -190,7 +192,7 @@ def _read_instances(path: Path, root: Path, problems: list[Problem]) -> Instance
             boxes=boxes,
             labels=labels.astype(np.int32),
             areas=_areas(annotations, where, problems),
-            crowd=flags(annotations, "iscrowd") == 1,
+            crowd=_crowd(annotations, where, problems),
             difficult=flags(annotations, "difficult") == 1,
             truncated=flags(annotations, "truncated"),
             occluded=flags(annotations, "occluded"),
@@ -217,7 +219,7 @@ def _categories(categories: list[Entry], where: str) -> tuple[NDArray[np.int64],
     ids = integers(categories, "id", f"{where}, categories")
     names = column(categories, "name", f"{where}, categories")
     for name in names:
-        if not isinstance(name, str | int | float):
+        if isinstance(name, bool) or not isinstance(name, str | int | float):
             raise UserError(f"{where}: a category's name is {printable(repr(name))}. It must be text.")
     names = [str(name) for name in names]
     for kind, values in (("id", ids.tolist()), ("name", names)):
@@ -226,22 +228,6 @@ def _categories(categories: list[Entry], where: str) -> tuple[NDArray[np.int64],
             raise UserError(f"{where}: the category {kind} {repeated[0]!r} occurs more than once. Make it unique.")
     order = np.argsort(ids)
     return ids[order], tuple(names[row] for row in order.tolist())
-
-
-def _distinct_ids(parts: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The ids of all images; a list that shares ids with another gets new ones, train before the others.
-
-    Evaluated lists thus keep their ids, so existing result files still refer to the right images.
-    """
-    ids_of: dict[str, NDArray[np.int64]] = {}
-    used = np.concatenate(list(parts.values()))
-    for name in sorted(parts, key=lambda name: name == "train"):
-        own = parts[name]
-        if ids_of and np.isin(own, np.concatenate(list(ids_of.values()))).any():
-            own = np.setdiff1d(np.arange(1, len(used) + len(own) + 1), used)[: len(own)]
-            used = np.concatenate((used, own))
-        ids_of[name] = own
-    return np.concatenate([ids_of[name] for name in parts])
 
 
 def _check_same_categories(first: Instances, other: Instances) -> None:
@@ -285,8 +271,17 @@ def _areas(annotations: list[Entry], where: str, problems: list[Problem]) -> NDA
     return np.where(usable, areas, np.nan)
 
 
+def _crowd(annotations: list[Entry], where: str, problems: list[Problem]) -> NDArray[np.bool_]:
+    crowd = flags(annotations, "iscrowd")
+    stated = np.array([entry.get("iscrowd") is not None for entry in annotations], dtype=np.bool_)
+    if unclear := int(np.sum(stated & (crowd == UNKNOWN))):
+        what = f"{unclear} of {len(annotations)} annotations have an 'iscrowd' that is neither 0 nor 1"
+        problems.append(problem("unclear-crowd", where, what))
+    return crowd == 1
+
+
 def _annotation_ids(annotations: list[Entry], where: str) -> NDArray[np.int64]:
-    if annotations and "id" not in annotations[0]:
+    if not any("id" in entry for entry in annotations):
         return np.arange(1, len(annotations) + 1, dtype=np.int64)
     return integers(annotations, "id", f"{where}, annotations")
 

@@ -41,26 +41,34 @@ def integers(entries: list[Entry], key: str, where: str) -> NDArray[np.int64]:
 
 
 def numbers(values: list[Any], width: int) -> NDArray[np.float64]:
-    """(len, width) float64; NaN where an entry is not `width` numbers. Fast if all are valid."""
+    """(len, width) float64; NaN where a value is not `width` numbers, or not one number if `width` is 1.
+
+    Numbers may be written as text. Fast if all values are valid.
+    """
+    shape = () if width == 1 else (width,)
     try:
-        return np.array(values, dtype=np.float64).reshape(len(values), width)
+        return _floats(values, (len(values), *shape)).reshape(len(values), width)
     except (TypeError, ValueError, OverflowError):
         pass
     result = np.full((len(values), width), np.nan)
     for row, value in enumerate(values):
-        entry = value if isinstance(value, list) else [value]
-        if len(entry) == width and all(isinstance(number, (int, float)) for number in entry):
-            with contextlib.suppress(OverflowError):  # an integer too large for a float
-                result[row] = entry
+        # The same conversion as above, so that one bad value changes nothing for the others
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            result[row] = _floats(value, shape)
     return result
+
+
+def _floats(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Raises TypeError, ValueError or OverflowError if `value` is not an array of numbers of this shape."""
+    array = np.array(value, dtype=np.float64)
+    if array.shape != shape:
+        raise ValueError(f"shape {array.shape} instead of {shape}")
+    return array
 
 
 def flags(annotations: list[Entry], key: str) -> NDArray[np.int8]:
     """(len,) 0 or 1; UNKNOWN for a missing or other value."""
-    values = [entry.get(key, UNKNOWN) for entry in annotations]
-    if not set(map(type, values)) <= {int, bool}:
-        values = [value if isinstance(value, int) else UNKNOWN for value in values]
-    column = np.array(values)
+    column = numbers([entry.get(key) for entry in annotations], 1)[:, 0]
     return np.where((column == 0) | (column == 1), column, UNKNOWN).astype(np.int8)
 
 

@@ -64,9 +64,11 @@ class RawAnnotations:
 
     sizes: (N, 2) int64 width and height; NOT_STATED if the source has none, LEFT_OUT for an image that the reader
         has already reported.
-    image_ids: (N,) int64, or None if the source has no ids.
+    image_ids: (N,) int64, or None if the source has no ids. Images of different lists may share an id.
     image_where, box_where: file and id of a row, for messages.
     problems: those that the reader found; `build_reading` adds to a copy.
+    classes_declared: whether the source lists its classes; otherwise they are those of its boxes, and a class without
+        a usable box is no class.
     """
 
     root: Path
@@ -80,3 +82,4 @@ class RawAnnotations:
     image_where: Callable[[int], str]
     box_where: Callable[[int], str]
     problems: list[Problem]
+    classes_declared: bool = True

@@ -8,7 +8,8 @@ same index in every format.
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,20 +34,38 @@ class Reading:
     lists: the data's own split, ascending rows of `index`, under "train", "val", "test" (and "trainval" if VOC has
         only that); empty if the data have no lists.
     problems: all problems, in the order of detection.
+    source_ids: (N,) image ids as the source has them; None if it has none.
+    classes_declared: see RawAnnotations.
     """
 
     index: ImageIndex
     lists: dict[str, NDArray[np.int64]]
     problems: list[Problem]
+    source_ids: NDArray[np.int64] | None = None
+    classes_declared: bool = True
 
     def keep(self, kept: NDArray[np.bool_]) -> Reading:
-        """Only the images where `kept` (N,) is true; the lists are adapted, the problems kept."""
+        """Only the images where `kept` (N,) is true, as if the source had no others; the problems are kept."""
         new_row = np.where(kept, np.cumsum(kept) - 1, LEFT_OUT)
-        return Reading(
+        return replace(
+            self,
             index=self.index.take(np.flatnonzero(kept)),
             lists={name: new_row[rows][kept[rows]] for name, rows in self.lists.items()},
-            problems=self.problems,
-        )
+            source_ids=None if self.source_ids is None else self.source_ids[kept],
+        ).numbered()
+
+    def numbered(self) -> Reading:
+        """With the image ids and classes that follow from the images and boxes at hand."""
+        index = replace(self.index, image_ids=image_ids(self.source_ids, self.lists, len(self.index)))
+        if not self.classes_declared:
+            used = np.unique(index.labels)
+            index = replace(
+                index,
+                classes=tuple(index.classes[label] for label in used.tolist()),
+                category_ids=numbered_from_one(len(used)),
+                labels=np.searchsorted(used, index.labels).astype(np.int32),
+            )
+        return replace(self, index=index)
 
 
 def build_reading(raw: RawAnnotations) -> Reading:
@@ -92,7 +111,7 @@ def build_reading(raw: RawAnnotations) -> Reading:
         classes=raw.classes,
         category_ids=numbered_from_one(len(raw.classes)) if raw.category_ids is None else raw.category_ids,
         files=tuple(raw.files[row] for row in images.tolist()),
-        image_ids=numbered_from_one(len(images)) if raw.image_ids is None else raw.image_ids[images],
+        image_ids=numbered_from_one(len(images)),
         sizes=sizes[images].astype(np.int32),
         offsets=np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64))),
         **columns,
@@ -101,7 +120,13 @@ def build_reading(raw: RawAnnotations) -> Reading:
     for name, rows in raw.lists.items():
         moved = new_row[rows]
         lists[name] = np.unique(moved[moved != LEFT_OUT])
-    return Reading(index=index, lists=_disjoint(lists, index, problems), problems=problems)
+    return Reading(
+        index=index,
+        lists=_disjoint(lists, index, problems),
+        problems=problems,
+        source_ids=None if raw.image_ids is None else raw.image_ids[images],
+        classes_declared=raw.classes_declared,
+    ).numbered()
 
 
 BOX_VERDICTS = (
@@ -146,6 +171,27 @@ def check_classes(classes: tuple[str, ...], where: str) -> None:
                 f"{where}: the class name {printable(name)!r} is empty, longer than {MAX_CLASS_NAME} characters, or "
                 "not printable. Correct it."
             )
+
+
+def image_ids(
+    source_ids: NDArray[np.int64] | None, lists: Mapping[str, NDArray[np.int64]], count: int
+) -> NDArray[np.int64]:
+    """(count,) distinct ids; a list that shares ids with another gets new ones, train before the others.
+
+    Evaluated lists thus keep their ids, so existing result files still refer to the right images.
+    source_ids: see Reading. lists: rows of each list.
+    """
+    if source_ids is None:
+        return numbered_from_one(count)
+    ids = source_ids.copy()
+    used, kept = np.unique(ids), ids[:0]
+    for name in sorted(lists, key=lambda name: name == "train"):
+        rows = lists[name]
+        if np.isin(ids[rows], kept).any():
+            ids[rows] = np.setdiff1d(np.arange(1, len(used) + len(rows) + 1), used)[: len(rows)]
+            used = np.concatenate((used, ids[rows]))
+        kept = np.concatenate((kept, ids[rows]))
+    return ids
 
 
 def numbered_from_one(count: int) -> NDArray[np.int64]:

@@ -95,6 +95,7 @@ def read_voc(root: Path, *, classes: Sequence[str] | None = None, lists: Mapping
             image_where=lambda row: f"Annotations/{stems[row]}.xml",
             box_where=box_where,
             problems=problems,
+            classes_declared=classes is not None,
         )
     )
 
@@ -241,8 +242,8 @@ def _number(text: str | None) -> float:
 
 
 def _flag(thing: Element, name: str) -> int:
-    text = (thing.findtext(name) or "").strip()
-    return int(text) if text in ("0", "1") else UNKNOWN
+    value = _number(thing.findtext(name))
+    return int(value) if value in (0, 1) else UNKNOWN
 
 
 def _find(path: Path) -> Path | None:

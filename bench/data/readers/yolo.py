@@ -4,8 +4,10 @@
     train: images/train     # a folder, a list of folders, or a .txt file that lists images
     val: images/val
     names: [cat, dog]       # or {0: cat, 1: dog}
+    kpt_shape: [17, 3]      # only in pose sets: keypoints of an object, numbers of a keypoint
 
-The labels of .../images/train/a.jpg are .../labels/train/a.txt, lines of `class cx cy w h`.
+The labels of .../images/train/a.jpg are .../labels/train/a.txt, lines of `class cx cy w h`. In a pose set the keypoints
+follow (docs.ultralytics.com/datasets/pose); they are not read.
 """
 
 from __future__ import annotations
@@ -37,12 +39,13 @@ MAX_NORMALISED = 10.0  # a box may extend far beyond its image, but larger coord
 def read_yolo(yaml_file: Path) -> Reading:
     """Read a YOLO data set; image sizes come from the image headers, after EXIF orientation.
 
-    An image without a label file has no boxes. A polygon becomes its bounding box (a counted repair). Coordinates are
-    rounded to hundredths of a pixel, the precision of six decimals.
+    An image without a label file has no boxes. A polygon becomes its bounding box (a counted repair). Class names are
+    as written, even `no` and `1.10`. Coordinates are rounded to hundredths of a pixel, the precision of six decimals.
     Raises UserError if the yaml file is incomplete or names folders that do not exist.
     """
     description = _load(yaml_file)
     classes = _classes(description, yaml_file)
+    keypoint_numbers = _keypoint_numbers(description, yaml_file)
     root = _root(description, yaml_file)
     problems: list[Problem] = []
     row_of: dict[Path, int] = {}
@@ -53,7 +56,7 @@ def read_yolo(yaml_file: Path) -> Reading:
             lists[name] = np.array([row_of.setdefault(image, len(row_of)) for image in images], dtype=np.int64)
     images = list(row_of)
     files = [Path(os.path.relpath(image, root)).as_posix() for image in images]
-    labels_of = [_read_labels(label_file(image), root, len(classes), problems) for image in images]
+    labels_of = [_read_labels(label_file(image), root, len(classes), keypoint_numbers, problems) for image in images]
     lines_of = [labels or [] for labels in labels_of]
     lines = [line for own in lines_of for line in own]
 
@@ -95,7 +98,9 @@ class _Line(NamedTuple):
     corners: tuple[float, float, float, float]  # normalised xyxy
 
 
-def _read_labels(path: Path, root: Path, class_count: int, problems: list[Problem]) -> list[_Line] | None:
+def _read_labels(
+    path: Path, root: Path, class_count: int, keypoint_numbers: int | None, problems: list[Problem]
+) -> list[_Line] | None:
     """The valid lines of a label file, [] if it does not exist, None if it cannot be read."""
     try:
         if not os.path.lexists(path):
@@ -112,9 +117,14 @@ def _read_labels(path: Path, root: Path, class_count: int, problems: list[Proble
         where = f"{_relative(path, root)}, line {number}"
         values = _line_values(line)
         coordinates = values[1:]
-        polygon = len(coordinates) >= 6 and len(coordinates) % 2 == 0
+        polygon = keypoint_numbers is None and len(coordinates) >= 6 and len(coordinates) % 2 == 0
+        if keypoint_numbers is not None and len(coordinates) == 4 + keypoint_numbers:
+            coordinates = coordinates[:4]
         if not (polygon or len(coordinates) == 4):
-            problems.append(problem("bad-label-line", where, f"it reads {line.strip()[:80]!r}"))
+            what = f"it reads {line.strip()[:80]!r}"
+            if keypoint_numbers is not None:
+                what += f"; kpt_shape asks for {5 + keypoint_numbers} numbers, or 5 without keypoints"
+            problems.append(problem("bad-label-line", where, what))
         elif not (values[0].is_integer() and 0 <= values[0] < class_count):
             what = f"class {line.split()[0]} is not one of 0 to {class_count - 1}"
             problems.append(problem("unknown-class", where, what))
@@ -147,9 +157,18 @@ def _line_values(line: str) -> NDArray[np.float64]:
         return np.zeros(0)
 
 
+class _PlainText(yaml.SafeLoader):
+    """Reads plain words as text: YAML 1.1 would turn the class `no` into false, and `1.10` into 1.1."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML declares it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 def _load(yaml_file: Path) -> dict[str, Any]:
     try:
-        description = yaml.safe_load(yaml_file.read_text(encoding="utf-8-sig"))
+        description = yaml.load(yaml_file.read_text(encoding="utf-8-sig"), Loader=_PlainText)
     except FileNotFoundError:
         raise UserError(f"There is no file {yaml_file}. Give the data.yaml of the data set.") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -162,22 +181,38 @@ def _load(yaml_file: Path) -> dict[str, Any]:
 def _classes(description: dict[str, Any], yaml_file: Path) -> tuple[str, ...]:
     names = description.get("names")
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise UserError(f"{yaml_file}: the keys of 'names' are {list(names)}; they must be 0 to {len(names) - 1}.")
-        names = [names[label] for label in range(len(names))]
+        if set(names) != set(map(str, range(len(names)))):
+            keys = printable(", ".join(map(str, names)))
+            raise UserError(f"{yaml_file}: the keys of 'names' are {keys}; they must be 0 to {len(names) - 1}.")
+        names = [names[str(label)] for label in range(len(names))]
     if not isinstance(names, list) or not names:
         raise UserError(f"{yaml_file} has no 'names'. List the class names, in the order of their numbers.")
-    if not all(isinstance(name, str | int | float) for name in names):  # nested YAML aliases may expand endlessly
-        raise UserError(f"{yaml_file}: 'names' must contain only class names.")
-    classes = tuple(str(name) for name in names)
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"{yaml_file}: 'names' must contain only class names. Quote a class that is called null or ~.")
+    classes = tuple(names)
     if len(set(classes)) != len(classes):
         repeated = next(name for name in classes if classes.count(name) > 1)
         raise UserError(f"{yaml_file}: the class name {repeated!r} occurs more than once. Make the names unique.")
-    number = description.get("nc", len(classes))
-    if number != len(classes):
-        stated = printable(str(number)) if isinstance(number, str | int | float) else "not a number"
+    number = description.get("nc", str(len(classes)))
+    if number != str(len(classes)):
+        stated = printable(number) if isinstance(number, str) else "not a number"
         raise UserError(f"{yaml_file}: nc is {stated}, but there are {len(classes)} names. Correct one of them.")
     return classes
+
+
+def _keypoint_numbers(description: dict[str, Any], yaml_file: Path) -> int | None:
+    """How many numbers follow the box in a line of a pose set; None for a set without `kpt_shape`."""
+    shape = description.get("kpt_shape")
+    if shape is None:
+        return None
+    stated = shape if isinstance(shape, list) else []
+    parts = [int(part) if isinstance(part, str) and part.isdecimal() else 0 for part in stated]
+    if len(parts) != 2 or parts[0] < 1 or parts[1] not in (2, 3):
+        raise UserError(
+            f"{yaml_file}: 'kpt_shape' must be the number of keypoints and 2 or 3, such as [17, 3]. Correct it, or "
+            "remove it if the lines have no keypoints."
+        )
+    return parts[0] * parts[1]
 
 
 def _root(description: dict[str, Any], yaml_file: Path) -> Path:

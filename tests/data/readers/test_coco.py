@@ -55,6 +55,51 @@ def test_crowds_are_kept_and_missing_fields_filled(tmp_path: Path) -> None:
     assert (filled.kind, filled.what) == ("area-from-box", "2 of 3 annotations have no positive area")
 
 
+@pytest.mark.parametrize("crowd", [1, 1.0, True, "1"])
+def test_a_crowd_is_one_however_its_number_is_written(tmp_path: Path, crowd: object) -> None:
+    document = two_images()
+    document["annotations"][0]["iscrowd"] = crowd
+    write_coco(tmp_path / "annotations.json", document, tmp_path / "images")
+    reading = read_coco(tmp_path)
+    assert reading.index.crowd.tolist() == [False, True, False]
+    assert reading.problems == []
+
+
+def test_an_unclear_crowd_is_an_object_and_counted(tmp_path: Path) -> None:
+    document = two_images()
+    for each, crowd in zip(document["annotations"], ("yes", 2, None), strict=True):
+        each["iscrowd"] = crowd
+    write_coco(tmp_path / "annotations.json", document, tmp_path / "images")
+    reading = read_coco(tmp_path)
+    assert not reading.index.crowd.any()
+    [unclear] = reading.problems
+    assert (unclear.kind, unclear.what.split()[:3]) == ("unclear-crowd", ["2", "of", "3"])
+
+
+@pytest.mark.parametrize("spelling", ["./a.jpg", "b/../a.jpg", ".//a.jpg", ".\\a.jpg", "../images/a.jpg"])
+def test_two_spellings_of_a_file_are_one_image(tmp_path: Path, spelling: str) -> None:
+    document = two_images()
+    write_coco(tmp_path / "annotations.json", document, tmp_path / "images")
+    document["images"].append({"id": 9, "file_name": spelling, "width": 50, "height": 50})
+    (tmp_path / "annotations.json").write_text(json.dumps(document))
+    reading = read_coco(tmp_path)
+    assert kinds(reading.problems) == {"duplicate-image": 1}
+    assert reading.index.files == ("images/b.jpg",)
+
+
+def test_annotations_may_all_lack_ids_but_not_some(tmp_path: Path) -> None:
+    document = two_images()
+    for each in document["annotations"]:
+        del each["id"]
+    write_coco(tmp_path / "annotations.json", document, tmp_path / "images")
+    assert len(read_coco(tmp_path).index.boxes) == 3
+    for each in document["annotations"][1:]:
+        each["id"] = 7  # the first has none, which must not hide that the others have the same
+    (tmp_path / "annotations.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"annotations, number 1: 'id' is missing"):
+        read_coco(tmp_path)
+
+
 def test_segments_of_all_kinds_are_skipped(tmp_path: Path) -> None:
     document = two_images()
     tricky = 'a "segmentation": [1, 2] cat'
@@ -167,6 +212,10 @@ BREAKAGES: dict[str, tuple[Callable[[Document], object], str]] = {
         "number 3: 'image_id' is '7'",
     ),
     "huge id": (lambda document: document["annotations"][0].update(id=2**70), "number 1: 'id' is"),
+    "name is true": (
+        lambda document: document["categories"][1].update(name=True),
+        "must be text",
+    ),
     "same name": (
         lambda document: document["categories"][1].update(name="cat"),
         "'cat' occurs more than once",

@@ -56,6 +56,44 @@ def test_a_bad_line_is_named_and_the_others_are_kept(tmp_path: Path, line: str, 
     assert reading.index.boxes.tolist() == [[80, 30, 120, 70]]
 
 
+POSE = "1 0.5 0.5 0.2 0.4"
+
+
+@pytest.mark.parametrize(
+    ("shape", "keypoints"),
+    [("[2, 2]", "0.9 0.9 0.1 0.1"), ("[2, 3]", "0.9 0.9 2 0 0 0"), ("[1, 2]", "0.9 0.9"), ("[2, 3]", "")],
+)
+def test_rows_of_a_pose_set_have_the_box_before_the_keypoints(tmp_path: Path, shape: str, keypoints: str) -> None:
+    """As in docs.ultralytics.com/datasets/pose: class, box, keypoints of two or three numbers."""
+    data = one_image(tmp_path, f"{POSE} {keypoints}")
+    data.write_text(f"{data.read_text()}kpt_shape: {shape}\n")
+    reading = read_yolo(data)
+    assert reading.index.boxes.tolist() == [[80, 30, 120, 70]]
+    assert reading.problems == []
+
+
+@pytest.mark.parametrize("keypoints", ["0.9 0.9", "0.9 0.9 0.1 0.1 0.2 0.2", "0.9 0.9 0.1", "a b c d"])
+def test_rows_of_a_pose_set_with_other_keypoints_are_bad_lines(tmp_path: Path, keypoints: str) -> None:
+    data = one_image(tmp_path, f"{POSE} {keypoints}\n{POSE} 0.9 0.9 0.1 0.1")
+    data.write_text(f"{data.read_text()}kpt_shape: [2, 2]\n")
+    reading = read_yolo(data)
+    assert len(reading.index.boxes) == 1
+    [found] = reading.problems
+    assert (found.kind, found.where) == ("bad-label-line", "labels/train/a.txt, line 1")
+    assert "kpt_shape asks for 9 numbers" in found.what
+
+
+@pytest.mark.parametrize(
+    "names", ["no, yes", "on, off", "1.10, 1.1", "007, 7", "0x10, 16", "12:30, 750", "2020-01-01, true"]
+)
+@pytest.mark.parametrize("form", ["[{}, {}]", "{{0: {}, 1: {}}}", "\n- {}\n- {}"])
+def test_class_names_are_those_that_the_user_wrote(tmp_path: Path, names: str, form: str) -> None:
+    data = one_image(tmp_path, "")
+    written = names.split(", ")
+    data.write_text(f"train: images/train\nnc: 2\nnames: {form.format(*written)}\nval: null\ntest:\n")
+    assert read_yolo(data).index.classes == tuple(written)
+
+
 def test_only_the_last_images_folder_is_replaced() -> None:
     assert label_file(Path("/images/my/images/train/a.b.jpg")) == Path("/images/my/labels/train/a.b.txt")
     assert label_file(Path("photos/a.jpg")) == Path("photos/a.txt")
@@ -123,6 +161,10 @@ def test_lists_may_be_folders_lists_of_folders_or_text_files(tmp_path: Path) -> 
         ("train: images/train\nnames: [a, b]\nnc: 3", "nc is 3, but there are 2 names"),
         ("train: images/train\nnames: [a, a]", "'a' occurs more than once"),
         ("train: images/train\nnames: {1: a, 2: b}", "must be 0 to 1"),
+        ("train: images/train\nnames: [a, ~]", "Quote a class"),
+        ("train: images/train\nnames: [a, !!bool no]", "must contain only class names"),
+        ("train: images/train\nnames: [a]\nkpt_shape: 17", "'kpt_shape' must be"),
+        ("train: images/train\nnames: [a]\nkpt_shape: [17, 4]", "'kpt_shape' must be"),
         ("train: images/nowhere\nnames: [a]", "does not exist"),
         ("train: labels\nnames: [a]", "which has no images"),
     ],
