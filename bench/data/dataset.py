@@ -8,21 +8,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from bench.data import split as splits
 from bench.data.image_files import changed_image_files
 from bench.data.index import ImageIndex
 from bench.data.near_duplicates import SIDE, near_duplicates, thumbnail
-from bench.data.pixels import LONGEST_SIDE, PixelWriter, fits_budget, open_pixels, pixels_file
+from bench.data.pixels import LONGEST_SIDE, PixelWriter, fits_budget, is_intact, pixels_file
 from bench.data.preflight import Report, enforce, preflight, warn_of_leaks, whole_set_problems
 from bench.data.problems import Problem
 from bench.data.readers.reading import Reading
 from bench.data.sources import read_source
 from bench.errors import UserError
 from bench.options import VAL_FRACTION
-from bench.storage.atomic import replacing, write_json
+from bench.storage.atomic import replacing
 from bench.storage.run_folder import IMAGE_FILES
 
 
@@ -92,19 +91,17 @@ def check(
     """Run the preflight and write the decoded pixels on the way; returns the report and the file of pixels, if any.
 
     Unchanged files that were decoded before are not decoded again: the cache also holds the problems found by decoding
-    and the thumbnails for finding near-duplicates.
+    and the thumbnails for finding near-duplicates. A damaged cache counts as none.
     """
     path = pixels_file(reading.index, cache)
-    problems_file, thumbnails_file = path.with_suffix(".json"), path.with_suffix(".thumbnails.npy")
+    report_file = path.with_suffix(".report.npz")
     stored = fits_budget(reading.index, cache)
-    if problems_file.is_file() and (path.is_file() or not stored):
-        report, pixels = _cached_report(reading, problems_file), path if path.is_file() else None
-        if thumbnails_file.is_file():
-            thumbnails = np.load(thumbnails_file)
-        else:
-            thumbnails = _thumbnails(reading, report.reading.index, pixels, workers=workers)
-            _save_thumbnails(thumbnails, thumbnails_file)
-        return _with_near_duplicates(report, reading, thumbnails), pixels
+    cached = _cached_report(reading, report_file)
+    if cached is not None:
+        report, thumbnails = cached
+        pixels = path if is_intact(path, reading.index) else None
+        if pixels is not None or not stored:
+            return _with_near_duplicates(report, reading, thumbnails), pixels
     thumbnails = np.zeros((len(reading.index), SIDE, SIDE), dtype=np.uint8)
     writer = PixelWriter(path, reading.index) if stored and len(reading.index) else None
 
@@ -126,8 +123,7 @@ def check(
     finally:
         if writer is not None:
             writer.discard()  # an interrupted writer leaves gigabytes
-    _save_thumbnails(thumbnails, thumbnails_file)
-    _cache_report(reading, report, problems_file)
+    _cache_report(reading, report, thumbnails, report_file)
     return _with_near_duplicates(report, reading, thumbnails), path if writer is not None else None
 
 
@@ -137,25 +133,8 @@ def _with_near_duplicates(report: Report, reading: Reading, thumbnails: NDArray[
     return replace(report, duplicates=near_duplicates(thumbnails[usable]))
 
 
-def _thumbnails(reading: Reading, usable: ImageIndex, pixels: Path | None, *, workers: int) -> NDArray[np.uint8]:
-    """(N, 16, 16) thumbnails, 0 for unusable images; for a cache written by a version without thumbnails."""
-    source, row_of = open_pixels(pixels, usable), {name: row for row, name in enumerate(reading.index.files)}
-    made = Parallel(n_jobs=workers, backend="threading")(
-        delayed(lambda row: thumbnail(source[row]))(row) for row in range(len(usable))
-    )
-    thumbnails = np.zeros((len(reading.index), SIDE, SIDE), dtype=np.uint8)
-    for name, image in zip(usable.files, made, strict=True):
-        thumbnails[row_of[name]] = image
-    return thumbnails
-
-
-def _save_thumbnails(thumbnails: NDArray[np.uint8], path: Path) -> None:
-    with replacing(path) as file:
-        np.save(file, thumbnails)
-
-
-def _cache_report(reading: Reading, report: Report, path: Path) -> None:
-    """Write what decoding added to `reading`: the unusable images and their problems."""
+def _cache_report(reading: Reading, report: Report, thumbnails: NDArray[np.uint8], path: Path) -> None:
+    """Write what decoding added to `reading`: the unusable images, their problems, and the thumbnails."""
     usable = set(report.reading.index.files)
     before, whole = len(reading.problems), len(whole_set_problems(report.reading))
     of_images = report.reading.problems[before : len(report.reading.problems) - whole]
@@ -163,14 +142,20 @@ def _cache_report(reading: Reading, report: Report, path: Path) -> None:
         "unusable": [name for name in reading.index.files if name not in usable],
         "problems": [asdict(problem) for problem in of_images],
     }
-    write_json(path, content)
+    with replacing(path) as file:  # an archive, because it has checksums
+        np.savez(file, thumbnails=thumbnails, report=np.array(json.dumps(content)))
 
 
-def _cached_report(reading: Reading, path: Path) -> Report:
-    content = json.loads(path.read_text(encoding="utf-8"))
+def _cached_report(reading: Reading, path: Path) -> tuple[Report, NDArray[np.uint8]] | None:
+    """The report and the thumbnails of all images of `reading`; None if the file is missing or damaged."""
+    try:
+        with np.load(path) as stored:
+            content, thumbnails = json.loads(str(stored["report"])), stored["thumbnails"]
+    except Exception:  # a damaged archive raises errors of many kinds
+        return None
     unusable = set(content["unusable"])
     usable: NDArray[np.bool_] = np.array([name not in unusable for name in reading.index.files], dtype=np.bool_)
     cleaned = reading.keep(usable)
     problems = [*reading.problems, *(Problem(**each) for each in content["problems"])]
     cleaned = replace(cleaned, problems=problems + whole_set_problems(cleaned))
-    return Report(reading=cleaned, images_checked=len(reading.index))
+    return Report(reading=cleaned, images_checked=len(reading.index)), thumbnails

@@ -1,7 +1,8 @@
 """Detect image files that changed since a run was started.
 
-A run stores size, modification time and CRC-32 of each file. Later starts compare size and time, and read a file again
-only if they differ: a copied or unpacked file has another time but the same content.
+A run stores size, modification time, CRC-32 and change time (ctime) of each file. Later starts compare size and times,
+and read a file again only if they differ: a copied or unpacked file has other times but the same content. Only the
+change time also differs for a file that was replaced and then dated back.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ CHUNK = 1 << 20
 
 
 def save_image_files(index: ImageIndex, path: Path, *, workers: int) -> None:
-    """Write size in bytes, modification time in nanoseconds and CRC-32 of every file of `index` as JSON."""
+    """Write size in bytes, modification time, CRC-32 and change time of every file of `index` as JSON.
 
-    def states(names: list[str]) -> list[tuple[int, int, int]]:
-        return [(*_size_and_time(index.root / name), _checksum(index.root / name)) for name in names]
+    Times are in nanoseconds.
+    """
+
+    def states(names: list[str]) -> list[tuple[int, int, int, int]]:
+        return [_state(index.root / name) for name in names]
 
     names = list(index.files)
     tasks = [names[start : start + FILES_PER_TASK] for start in range(0, len(names), FILES_PER_TASK)]
@@ -42,16 +46,22 @@ def changed_image_files(index: ImageIndex, path: Path) -> list[str]:
     changed = []
     for name in index.files:
         if name in files:
-            size, time, checksum = files[name]
-            now = _size_and_time(index.root / name)
-            if now != (size, time) and (now[0] != size or _checksum(index.root / name) != checksum):
+            size, time, checksum, *change = files[name]  # an earlier version stored no change time
+            now = _size_and_times(index.root / name)
+            same_times = now[1] == time and change in ([], [now[2]])
+            if now[0] != size or (not same_times and _checksum(index.root / name) != checksum):
                 changed.append(name)
     return changed
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _state(path: Path) -> tuple[int, int, int, int]:
+    size, time, change = _size_and_times(path)
+    return size, time, _checksum(path), change
+
+
+def _size_and_times(path: Path) -> tuple[int, int, int]:
     state = path.stat()
-    return state.st_size, state.st_mtime_ns
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def _checksum(path: Path) -> int:

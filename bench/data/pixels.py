@@ -1,7 +1,8 @@
 """Decoded pixels for all cells: a memory-mapped file written once, or decoding on demand.
 
 Images are reduced to a longer side of at most `LONGEST_SIDE`: the smallest crop of the augmentation (0.3 of a side)
-then still has the network's 300 pixels. Both sources give the same pixels.
+then still has the network's 300 pixels. Both sources give the same pixels: the file has a checksum of each image, which
+is verified when the file is opened.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import hashlib
 import os
 import re
 import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +24,8 @@ from numpy.typing import NDArray
 
 from bench.data.decode import decode
 from bench.data.index import ImageIndex
-from bench.errors import writing
+from bench.device.hardware import available_cores
+from bench.errors import UserError, writing
 from bench.storage.atomic import replacing
 
 LONGEST_SIDE = 1000
@@ -50,31 +54,62 @@ class DecodedOnDemand:
         return decode(path, expected_size=(width, height), max_side=LONGEST_SIDE)
 
 
+class DamagedPixels(UserError):
+    """A file of decoded pixels that is missing, cut or altered."""
+
+
 class DecodedFile:
-    """The memory-mapped file written by `PixelWriter`; processes share its pages."""
+    """The memory-mapped file written by `PixelWriter`; processes share its pages.
+
+    Raises DamagedPixels unless the file has all images of `index` and their pixels match their checksums.
+    """
 
     def __init__(self, path: Path, index: ImageIndex) -> None:
-        table = np.load(path.with_suffix(".npz"))
-        row_of = {name: row for row, name in enumerate(table["files"].tolist())}
-        rows = [row_of[name] for name in index.files]
-        self.starts, self.shapes = table["starts"][rows], table["shapes"][rows]
-        self.bytes = np.memmap(path, dtype=np.uint8, mode="r")
+        damaged = DamagedPixels(f"{path} is missing or damaged. Repeat the command: the images are decoded again")
+        try:
+            with np.load(path.with_suffix(".npz")) as table:
+                row_of = {name: row for row, name in enumerate(table["files"].tolist())}
+                rows = [row_of[name] for name in index.files]
+                self.starts, self.shapes, checksums = (table[name][rows] for name in ("starts", "shapes", "checksums"))
+            self.bytes = np.memmap(path, dtype=np.uint8, mode="r")
+        except Exception as error:  # a damaged archive raises errors of many kinds
+            raise damaged from error
+        with ThreadPoolExecutor(available_cores()) as pool:
+            found = list(pool.map(lambda row: zlib.crc32(self._flat(row)), range(len(index))))
+        if found != checksums.tolist():
+            raise damaged
 
     def __getitem__(self, row: int) -> Image:
         height, width = self.shapes[row].tolist()
-        start = int(self.starts[row])
-        return self.bytes[start : start + height * width * 3].reshape(height, width, 3)
+        return self._flat(row).reshape(height, width, 3)
+
+    def _flat(self, row: int) -> NDArray[np.uint8]:
+        start, size = int(self.starts[row]), 3 * int(self.shapes[row].prod())
+        return self.bytes[start : start + size]
 
 
 def open_pixels(path: Path | None, index: ImageIndex) -> PixelSource:
-    """The pixels of `index` from the file at `path`; decoded on demand if it is None."""
-    return DecodedOnDemand(index) if path is None else DecodedFile(path, index)
+    """The pixels of `index` from the file at `path`; decoded on demand if it is None or the file is damaged."""
+    if path is not None:
+        with suppress(DamagedPixels):
+            return DecodedFile(path, index)
+    return DecodedOnDemand(index)
+
+
+def is_intact(path: Path, index: ImageIndex) -> bool:
+    """Whether the file exists and has the pixels of all images of `index` as they were written."""
+    try:
+        DecodedFile(path, index)
+    except DamagedPixels:
+        return False
+    return True
 
 
 def pixels_file(index: ImageIndex, cache: Path) -> Path:
     """The path for the decoded pixels of `index`, named by a hash of its files with their sizes and times.
 
-    The hash includes the annotated image sizes, because decoding checks them.
+    The hash includes the annotated image sizes, because decoding checks them. Only the change time (ctime) also differs
+    for a file that was replaced by another of the same size and then dated back.
     """
     digest = hashlib.sha256(f"{index.root.resolve()}/{LONGEST_SIDE}".encode())
     digest.update(index.sizes.astype(np.int64).tobytes())
@@ -83,7 +118,7 @@ def pixels_file(index: ImageIndex, cache: Path) -> Path:
             state = (index.root / name).stat()
         except OSError:
             continue  # the preflight reports it
-        digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n".encode())
     return cache / f"pixels-{digest.hexdigest()[:16]}.bin"
 
 
@@ -111,6 +146,7 @@ class PixelWriter:
         bound = stored_sizes(index).prod(axis=1) * 3
         self.starts = np.cumsum(bound) - bound
         self.shapes = np.zeros((len(index), 2), dtype=np.int64)
+        self.checksums = np.zeros(len(index), dtype=np.int64)  # CRC-32; 0 for no pixels
         size = max(1, int(bound.sum()))
         with writing(self.temporary):
             _remove_abandoned(path.parent)
@@ -123,6 +159,7 @@ class PixelWriter:
 
     def put(self, row: int, image: Image) -> None:
         self.shapes[row] = image.shape[:2]
+        self.checksums[row] = zlib.crc32(np.ascontiguousarray(image).reshape(-1))
         self.bytes[self.starts[row] : self.starts[row] + image.size] = image.reshape(-1)
 
     def discard(self) -> None:
@@ -141,7 +178,7 @@ class PixelWriter:
         del self.bytes
         table = self.path.with_suffix(".npz")
         with replacing(table) as file:
-            np.savez(file, files=self.files, starts=self.starts, shapes=self.shapes)
+            np.savez(file, files=self.files, starts=self.starts, shapes=self.shapes, checksums=self.checksums)
         self.temporary.replace(self.path)
         self._unlock()
         return self.path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 from bench.data import dataset as opened
 from bench.data import split
 from bench.data.dataset import Dataset, open_dataset
-from bench.data.pixels import open_pixels
+from bench.data.pixels import is_intact, open_pixels
 from bench.errors import UserError
 
 
@@ -92,6 +94,48 @@ def test_deleted_pixels_are_rebuilt(folder: Path) -> None:
     again = opening(folder)
     assert again.pixels == data.pixels
     assert open_pixels(again.pixels, again.index)[7][0, 0].tolist() == [140] * 3
+
+
+def flip(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "flipped": flip,
+    "zeros": lambda content: bytes(len(content)),
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda _: b"",
+    "text": lambda _: b"not a cache",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("ending", [".bin", ".npz", ".report.npz"])
+def test_a_damaged_cache_counts_as_none(folder: Path, ending: str, damage: str) -> None:
+    data = opening(folder)
+    assert data.pixels is not None
+    file = data.pixels.with_suffix(ending)
+    intact = file.read_bytes()
+    file.write_bytes(DAMAGES[damage](intact))
+    # A cell that opens the damaged file gets the right pixels, too
+    for again in (data, opening(folder)):
+        pixels = open_pixels(again.pixels, again.index)
+        assert [int(pixels[row][0, 0, 0]) for row in range(8)] == [7, *range(20, 160, 20)]
+    assert again.report.reading.problems == data.report.reading.problems
+    assert again.pixels == data.pixels
+    assert is_intact(data.pixels, again.index)
+
+
+def test_an_image_replaced_by_one_of_the_same_size_and_time_is_decoded_again(folder: Path) -> None:
+    opening(folder)
+    path = folder / "JPEGImages/7.png"
+    before = path.stat()
+    Image.new("RGB", (60, 50), (141, 141, 141)).save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    again = opening(folder)
+    assert open_pixels(again.pixels, again.index)[7][0, 0].tolist() == [141] * 3
 
 
 def test_images_beyond_the_budget_are_decoded_on_demand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

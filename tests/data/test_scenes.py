@@ -169,6 +169,11 @@ def test_a_set_is_redrawn_only_if_damaged(tmp_path: Path, monkeypatch: pytest.Mo
     assert (third.index.root / first.index.files[2]).is_file()
     assert (third.index.root / "notes.txt").is_file()  # a user's
     assert [path.name for path in tmp_path.iterdir()] == [first.index.root.name]
+    annotations = first.index.root / reader.ANNOTATIONS
+    annotations.write_bytes(annotations.read_bytes()[:1000])
+    fourth = read_scenes(knobs, tmp_path, jobs=1)
+    assert len(drawn) == 12
+    assert fourth.index.fingerprint() == first.index.fingerprint()
 
 
 def test_interrupted_drawing_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

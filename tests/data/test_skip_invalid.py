@@ -21,7 +21,7 @@ from bench.data.preflight import WHOLE_SET_KINDS, enforce
 from bench.data.problems import KINDS
 from bench.data.readers.reading import Reading
 from bench.data.sources import read_source
-from tests.data.builders import Box, Document, annotation, instances, kinds, write_voc, write_yolo
+from tests.data.builders import Box, Document, Images, annotation, instances, kinds, write_voc, write_yolo
 from tests.dataset_builders import png_header
 
 SIZE = (40, 30)
@@ -225,6 +225,10 @@ def coco_same_annotation_id(root: Path, _: str, __: int) -> None:
     coco_annotation(id=1)(root, "", 1000)
 
 
+NOT_BOXES: tuple[object, ...] = (
+    *(None, "all", {}),
+    *([1, 2, 3], [1, None, 3, 4], ["a", 2, 3, 4], [[1], 2, 3, 4], [10**400, 1, 2, 3]),
+)
 COCO: dict[str, list[Inject]] = {
     **{kind: [coco_image(content)] for kind, content in BAD_IMAGES.items()},
     "missing-image": [coco_image(None), coco_image(encoded(), file_name=None)],
@@ -234,10 +238,7 @@ COCO: dict[str, list[Inject]] = {
     "duplicate-annotation-id": [coco_same_annotation_id],
     "annotation-of-unknown-image": [coco_annotation(image_id=777)],
     "unknown-class": [coco_annotation(category_id=77), coco_annotation(category_id=0)],
-    "non-finite-box": [
-        coco_annotation(bbox=bbox)
-        for bbox in (None, "all", [1, 2, 3], [1, None, 3, 4], ["a", 2, 3, 4], [[1], 2, 3, 4], [10**400, 1, 2, 3], {})
-    ],
+    "non-finite-box": [coco_annotation(bbox=bbox) for bbox in NOT_BOXES],
     "inverted-box": [coco_annotation(bbox=[24, 5, -20, 10])],
     "zero-area-box": [coco_annotation(bbox=[4, 5, 0, 10])],
     "box-outside-image": [coco_annotation(bbox=[400, 5, 20, 10])],
@@ -249,7 +250,9 @@ COCO: dict[str, list[Inject]] = {
 
 def yolo(root: Path, good: Good) -> str:
     images = good.images()
-    lists = {name: {f"{stem}.jpg": (SIZE, images[stem]) for stem in stems} for name, stems in good.stems().items()}
+    lists: dict[str, Images] = {
+        name: {f"{stem}.jpg": (SIZE, images[stem]) for stem in stems} for name, stems in good.stems().items()
+    }
     return f"yolo:{write_yolo(root, lists, [RARE, *CLASSES])}"
 
 

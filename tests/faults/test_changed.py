@@ -61,6 +61,20 @@ def test_one_changed_byte_is_found_by_the_checksum(data: Dataset, tmp_path: Path
     assert changed_image_files(data.index, tmp_path / "run" / IMAGE_FILES) == ["JPEGImages/2.jpg"]
 
 
+def test_a_replaced_image_that_was_dated_back_is_found(data: Dataset, tmp_path: Path) -> None:
+    path = data.index.root / "JPEGImages/2.jpg"
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    list_file = tmp_path / "run" / IMAGE_FILES
+    assert changed_image_files(data.index, list_file) == ["JPEGImages/2.jpg"]
+    stored = json.loads(list_file.read_text())
+    stored["files"] = {name: state[:3] for name, state in stored["files"].items()}  # as an earlier version wrote it
+    list_file.write_text(json.dumps(stored))
+    assert changed_image_files(data.index, list_file) == []
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -78,7 +78,13 @@ def _key(knobs: SceneKnobs) -> str:
 
 def _is_complete(folder: Path, knobs: SceneKnobs) -> bool:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return names >= {ANNOTATIONS, *_names(knobs)}
+    if not names >= {ANNOTATIONS, *_names(knobs)}:
+        return False
+    try:
+        _load(folder, knobs)
+    except Exception:  # a damaged archive raises errors of many kinds
+        return False
+    return True
 
 
 def _names(knobs: SceneKnobs) -> tuple[str, ...]:
