@@ -145,6 +145,12 @@ def worth_of(run: Run) -> float:
     return float(run.plan.get("worth", WORTH)) / 100
 
 
+def weights_checksum(record: Mapping[str, Any]) -> str | None:
+    """The SHA-256 of a cell's weights.pt; None in a record of an earlier version."""
+    checksum = (record.get("fingerprints") or {}).get("weights")
+    return None if checksum is None else str(checksum)
+
+
 def repeated_looks(run: Run) -> bool:
     """Whether seeds may have been added after a look at earlier ones: ``--first-seed``, or merged runs of other seeds.
 

@@ -37,7 +37,7 @@ from bench.run.priors_file import write_priors
 from bench.spec import Cell, Specification, images_in_share
 from bench.speed.cost import count_flops, count_parameters
 from bench.speed.inference import SPEED_IMAGES, SpeedSettings, measure_inference
-from bench.storage.atomic import replacing, write_json
+from bench.storage.atomic import write_json
 from bench.storage.cell_log import CellLog
 from bench.storage.provenance import environment
 from bench.storage.records import SCHEMA, failed_record, now, read_log
@@ -54,6 +54,7 @@ from bench.storage.run_folder import (
 )
 from bench.training.checkpoints import remove_checkpoints
 from bench.training.setup import build, configure
+from bench.training.trained import save_trained
 from bench.training.trainer import BatchTooLarge, NotFinite, Progress, Trained, Trainer
 
 FIT_IMAGES = 200  # training images that a cell is scored on
@@ -164,8 +165,7 @@ def _results(job: CellJob) -> dict[str, Any]:
     speed, flops = _speed(job, model, pixels)
     steps = trained.step_seconds
     device = device_description(torch.device(numerics.device))
-    with replacing(job.folder / WEIGHTS) as file:
-        torch.save({"priors": model.priors_fingerprint(), "model": model.state_dict()}, file)
+    checksum = save_trained(model, job.folder / WEIGHTS)
     return {
         "accuracy": with_metrics(evaluation.accuracy, job.val, detections),
         "training_fit": fit,
@@ -196,6 +196,7 @@ def _results(job: CellJob) -> dict[str, Any]:
             "priors": model.priors_fingerprint(),
             "train": train.fingerprint(),
             "val": job.val.fingerprint(),
+            "weights": checksum,
         },
         "environment": environment(device),
     }

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench.analysis.run_records import Run, load_run
+from bench.analysis.run_records import Run, load_run, weights_checksum
 from bench.data.augment import WHOLE
 from bench.data.decode import decode
 from bench.data.drawing import draw_boxes
@@ -87,6 +87,7 @@ def finished_cell(run: Run, variant: str | None) -> str:
 def load_detector(run: Run, cell_id: str) -> SSD:
     """The detector of a finished cell with its trained weights, in evaluation mode, on the CPU.
 
-    Raises UserError if the weights are missing or were trained with other priors.
+    Raises UserError if the weights are missing or damaged, or were trained with other priors.
     """
-    return trained_detector(detector_from(run.records[cell_id]["detector"]), run.folder_of(cell_id) / WEIGHTS)
+    record, weights = run.records[cell_id], run.folder_of(cell_id) / WEIGHTS
+    return trained_detector(detector_from(record["detector"]), weights, weights_checksum(record))

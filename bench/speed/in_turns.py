@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.analysis.run_records import Run
+from bench.analysis.run_records import Run, weights_checksum
 from bench.analysis.speeds import read_speed
 from bench.analysis.statistics import student
 from bench.data.index import ImageIndex
@@ -92,13 +92,15 @@ class Network:
     """Variants whose detectors have one architecture.
 
     variants: in the order of the plan; the first gives the network its name. cells: the finished ones, by id.
-    spec, weights: of the cell that stands for all. seconds: per image in the records, at batch 1 and at the best batch.
+    spec, weights, checksum: of the cell that stands for all; see `trained_detector`.
+    seconds: per image in the records, at batch 1 and at the best batch.
     """
 
     variants: tuple[str, ...]
     cells: tuple[str, ...]
     spec: DetectorSpec
     weights: Path
+    checksum: str | None
     cost: Mapping[str, Any]
     seconds: Mapping[str, float]
 
@@ -230,6 +232,7 @@ def networks_of(run: Run) -> tuple[Network, ...]:
                 cells=tuple(cell_id for _, cell_id in cells),
                 spec=detector_from(record["detector"]),
                 weights=paths[place],
+                checksum=weights_checksum(record),
                 cost={name: (record.get("cost") or {}).get(name) for name in ("parameters_M", "forward_GFLOP")},
                 seconds={
                     LATENCY: _median([speed["latency_p50_ms"] / 1000 for speed in speeds if speed]),
@@ -357,7 +360,7 @@ def _on_next(predict: Callable[[Tensor], object], images: Tensor, batch: int) ->
 
 
 def _predictor(network: Network, numerics: Numerics) -> Callable[[Tensor], object]:
-    model = place(trained_detector(network.spec, network.weights), numerics)
+    model = place(trained_detector(network.spec, network.weights, network.checksum), numerics)
 
     def predict(images: Tensor) -> object:
         with torch.inference_mode(), autocast(numerics):
@@ -383,7 +386,7 @@ def _memory(network: Network, job: _Job) -> float | None:
 def _idle_and_peak(network: Network, job: _Job) -> tuple[float, float] | None:
     """`idle_and_peak` in a process that has done nothing yet."""
     configure(job.numerics)
-    model = place(trained_detector(network.spec, network.weights), job.numerics)
+    model = place(trained_detector(network.spec, network.weights, network.checksum), job.numerics)
     images = _images(job, network.spec.size, min(job.batch, len(job.shown)))
     return idle_and_peak(model, images, job.numerics, job.batch)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 MARKER = ".ssd-ablation"  # says that we made the folder; see `own_files`
 PLAN = "plan.json"
 SPLIT = "split.json"
-IMAGE_FILES = "images.json"  # size, time and checksum of every image file
+IMAGE_FILES = "images.json"  # size, times and checksum of every image file
 GROUND_TRUTH = "ground_truth.json"
 ENVIRONMENT = "environment.json"
 PREFLIGHT = "preflight.json"

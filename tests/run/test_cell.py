@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -135,6 +136,7 @@ def test_weights_load_into_a_detector_of_the_record(pictures: Path, tmp_path: Pa
     model = SSD(job.cell.base.detector, seed=1)
     model.load_state_dict(content["model"])
     assert content["priors"] == model.priors_fingerprint() == record["fingerprints"]["priors"]
+    assert hashlib.sha256((job.folder / WEIGHTS).read_bytes()).hexdigest() == record["fingerprints"]["weights"]
 
 
 def test_a_failure_is_a_record_with_its_cause_and_no_figures(pictures: Path, tmp_path: Path) -> None:

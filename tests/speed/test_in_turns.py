@@ -118,6 +118,12 @@ def test_deleted_weights_are_a_note(run: Run, data: Dataset) -> None:
     assert "weights.pt is missing" in content["failure"]
 
 
+def test_damaged_weights_are_a_note(run: Run, data: Dataset) -> None:
+    weights = run.folder_of(run.cells[1].id) / "weights.pt"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert f"{weights} does not hold the weights of a cell" in measure(run, data)["failure"]
+
+
 def test_another_cell_stands_for_one_whose_weights_were_deleted(run: Run) -> None:
     (run.folder_of(run.cells[0].id) / "weights.pt").unlink()
     plain, _ = networks_of(run)
@@ -186,7 +192,7 @@ def test_networks_of_other_cost_are_not_pooled() -> None:
 
 def network(single: float, by_image: float) -> Network:
     seconds = {LATENCY: single, THROUGHPUT: by_image}
-    return Network(variants=("a",), cells=(), spec=PLAIN, weights=Path(), cost={}, seconds=seconds)
+    return Network(variants=("a",), cells=(), spec=PLAIN, weights=Path(), checksum=None, cost={}, seconds=seconds)
 
 
 @pytest.mark.parametrize(
