@@ -28,14 +28,16 @@ class Remedy:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pair:
-    """Two axes whose interaction is clear. kind: "only together", or "depends": the effect of `axes[0]` on `axes[1]`.
+    """Two axes whose interaction is clear.
 
-    rows: of the effects; "only together": both arms together, each alone; "depends": the effect of the first axis
-        without and with the second.
+    kind: "only together", both raise AP, and neither does alone; "arms", some arm differs clearly from the baseline;
+        "depends", none does, but the effect of `axes[0]` depends on `axes[1]`.
+    rows: of the effects; "only together": both arms together, each alone; "arms": each alone, both together; "depends":
+        the effect of the first axis without and with the second.
     """
 
     axes: tuple[str, str]
-    kind: Literal["only together", "depends"]
+    kind: Literal["only together", "arms", "depends"]
     rows: tuple[pd.Series, ...]
 
 
@@ -74,6 +76,10 @@ def claims_of(run: Run, effects: pd.DataFrame) -> Claims:
         elif both is not None and claim_of(both) == HIGHER and not any(_is(row, HIGHER) for row in alone):
             shown = (both, *(row for row in alone if row is not None))
             pairs.append(Pair(axes=(one, other), kind="only together", rows=shown))
+        elif any(_is(row, HIGHER) or _is(row, LOWER) for row in (*alone, both)):
+            arms = tuple(row for row in (*alone, both) if row is not None)
+            if len(arms) == 3:
+                pairs.append(Pair(axes=(one, other), kind="arms", rows=arms))
         elif (depends := _dependence(rows, one, other)) is not None:
             pairs.append(depends)
     for axis in run.axes:

@@ -55,7 +55,10 @@ HINTS = {
 
 
 def verdict(analysis: Analysis) -> list[Sentence]:
-    """The headline, then: unfinished cells, scope, other remedies, best, sizes, losses, fit, speed, next step."""
+    """The headline, then: unfinished cells, scope, other remedies, best, sizes, losses, fit, speed, next step.
+
+    That training was too short comes before the scope, because it changes what the rest is worth.
+    """
     run = analysis.run
     table = ablation_table(analysis).frame.set_index("variant")
     if pd.to_numeric(table["AP"]).isna().all():
@@ -64,14 +67,16 @@ def verdict(analysis: Analysis) -> list[Sentence]:
     if run.smoke:
         return [_smoke(run), *unfinished, next_step(analysis)]
     claims = claims_of(run, analysis.effects)
+    fit, too_short = _fit(run)
     body = [
         *unfinished,
+        *(fit if too_short else []),
         *_scope(run, analysis.effects),
         *_other_remedies(run, claims),
         *_best(run, analysis.best),
         *_sizes(run, analysis.effects, table),
         *_losses(analysis, table),
-        *_fit(run),
+        *([] if too_short else fit),
         *_speed(run, analysis.samples, table),
     ]
     return [_headline(run, table, claims), *body[: MOST_SENTENCES - 1], next_step(analysis)]
@@ -132,7 +137,6 @@ def _headline(run: Run, table: pd.DataFrame, claims: Claims) -> Sentence:
     parts += [_cite(table, shown, "images"), " validation images), after ", *_length(run), " with "]
     parts += [_number(seeds), f" seed{'' if seeds == 1 else 's'}: "]
     helping = claims.judged("helps")
-    together = [pair for pair in claims.pairs if pair.kind == "only together"]
     if len(run.variants) < 2 or run.baseline is None:
         parts += [Name(shown), " has a COCO AP of ", _cite(table, shown, "AP"), "; there is nothing to compare it with"]
     elif helping:
@@ -144,10 +148,8 @@ def _headline(run: Run, table: pd.DataFrame, claims: Claims) -> Sentence:
         ]
         if claims.together is not None:
             parts += ["; together ", *_gain(claims.together)]
-    elif together:
-        parts += _only_together(together[0])
     elif claims.pairs:
-        parts += _depends(claims.pairs[0])
+        parts += _pair(_first_pairs(claims)[0])
     else:
         parts += _no_help(run, claims)
     return Sentence.of(_with_level(parts))
@@ -204,6 +206,36 @@ def _first_done(run: Run) -> str:
     return run.baseline if run.baseline in done and run.baseline is not None else done[0]
 
 
+def _first_pairs(claims: Claims) -> list[Pair]:
+    """The pairs, those with a clear gain first."""
+    kinds = ("only together", "arms", "depends")
+    gains = [pair.kind == "arms" and any(claim_of(row) == HIGHER for row in pair.rows) for pair in claims.pairs]
+    order = sorted(zip(claims.pairs, gains, strict=True), key=lambda each: (not each[1], kinds.index(each[0].kind)))
+    return [pair for pair, _ in order]
+
+
+def _pair(pair: Pair) -> list[Part]:
+    return {"only together": _only_together, "arms": _arms, "depends": _depends}[pair.kind](pair)
+
+
+def _arms(pair: Pair) -> list[Part]:
+    """What each of two axes alone and both together do to AP, gains first."""
+    one, other = (Name(axis) for axis in pair.axes)
+    subjects: list[tuple[list[Part], str]] = [([one, " alone"], "s"), ([other, " alone"], "s"), (["both together"], "")]
+    rank = {HIGHER: 0, LOWER: 1}
+    items: list[list[Part]] = []
+    for row, (subject, ending) in sorted(
+        zip(pair.rows, subjects, strict=True), key=lambda each: rank.get(claim_of(each[0]), 2)
+    ):
+        if claim_of(row) == HIGHER:
+            items.append([*subject, f" raise{ending} AP by ", *_gain(row)])
+        elif claim_of(row) == LOWER:
+            items.append([*subject, f" lower{ending} AP by ", *_fall(row)])
+        else:
+            items.append([*subject, f" change{ending} AP by ", *_interval(row)])
+    return _joined(items)
+
+
 def _only_together(pair: Pair) -> list[Part]:
     both, *alone = pair.rows
     parts: list[Part] = [Name(pair.axes[0]), " and ", Name(pair.axes[1]), " together raise AP by ", *_gain(both)]
@@ -218,6 +250,8 @@ def _depends(pair: Pair) -> list[Part]:
     without, beside = pair.rows
     helps = [claim_of(row) == HIGHER for row in pair.rows]
     axis, other = (Name(name) for name in pair.axes)
+    if min(float(row["low"]) for row in pair.rows) > 0:
+        helps = []  # "only" would contradict an interval above zero, even one that is not clear after adjustment
     if helps == [False, True]:
         only: list[Part] = [axis, " raises AP only beside ", other, ": by ", *_gain(beside), " with it, "]
         return [*only, *_interval(without), " without it"]
@@ -232,10 +266,8 @@ def _other_remedies(run: Run, claims: Claims) -> list[Sentence]:
     """The remedies that the headline does not name: pairs, harm, small effects, undecided and unknown ones."""
     items: list[list[Part]] = []
     helping = bool(claims.judged("helps"))
-    pairs = [pair for pair in claims.pairs if pair.kind == "only together"]
-    pairs += [pair for pair in claims.pairs if pair.kind == "depends"]
-    for pair in pairs if helping else pairs[1:]:
-        items.append(_only_together(pair) if pair.kind == "only together" else _depends(pair))
+    pairs = _first_pairs(claims)
+    items += [_pair(pair) for pair in (pairs if helping else pairs[1:])]
     harmful, small, undecided = (claims.judged(each) for each in ("harms", "small", "undecided"))
     gains = helping or bool(claims.pairs)  # in the headline; otherwise it names one of the following kinds
     if harmful and gains:
@@ -353,13 +385,13 @@ def _losses(analysis: Analysis, table: pd.DataFrame) -> list[Sentence]:
     return sentences
 
 
-def _fit(run: Run) -> list[Sentence]:
-    """Whether training was too short or memorised its images, where the run shows it."""
+def _fit(run: Run) -> tuple[list[Sentence], bool]:
+    """Whether training was too short or memorised its images, where the run shows it; and whether it was too short."""
     cells = training_fit_frame(run)
     what = advice(cells, run.baseline)
     fit = fit_by_variant(cells).set_index("variant")
     if what not in ("train longer", "memorising") or run.baseline not in fit.index:
-        return []
+        return [], False
 
     def cite(column: str) -> CitedValue:
         value, row = float(_at(fit, str(run.baseline), column)), str(run.baseline)
@@ -368,8 +400,9 @@ def _fit(run: Run) -> list[Sentence]:
     aps: list[Part] = ["the baseline has an AP of ", cite("AP_train"), " on training and ", cite("AP_val")]
     aps.append(" on validation images")
     if what == "train longer":
-        return [Sentence.of(["Training was too short: the loss was still falling, and ", *aps])]
-    return [Sentence.of(["Training memorises: ", *aps, " while the loss is flat; try more data or regularisation"])]
+        return [Sentence.of(["Training was too short: the loss was still falling, and ", *aps])], True
+    memorises = ["Training memorises: ", *aps, " while the loss is flat; try more data or regularisation"]
+    return [Sentence.of(memorises)], False
 
 
 def _speed(run: Run, samples: Samples, table: pd.DataFrame) -> list[Sentence]:
