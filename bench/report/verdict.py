@@ -233,7 +233,7 @@ def _arms(pair: Pair) -> list[Part]:
             items.append([*subject, f" lower{ending} AP by ", *_fall(row)])
         else:
             items.append([*subject, f" change{ending} AP by ", *_interval(row)])
-    return _joined(items)
+    return ["against the baseline, ", *_joined(items)]
 
 
 def _only_together(pair: Pair) -> list[Part]:
@@ -308,7 +308,8 @@ def _best(run: Run, best: pd.DataFrame) -> list[Sentence]:
 
     parts: list[Part] = [Name(variant), " has the highest AP, ", cite(first, "AP")]
     if not is_missing(first["probability_best"]):
-        parts += [" (chance to be truly the best: ", cite(first, "probability_best", _chance)]
+        whose = " of these models on other images" if len({cell.seed for cell, _ in run.done()}) == 1 else ""
+        parts += [f" (chance to be the best{whose}: ", cite(first, "probability_best", _chance)]
         if percent(first["AP_corrected"]) != percent(first["AP"]):
             parts += ["; AP corrected for picking the highest: ", cite(first, "AP_corrected")]
         parts.append(")")

@@ -25,7 +25,7 @@ def train(spec: Specification, checkpoint: Path, *, stop_at: int | None = None) 
         spec.training.augment,
         seed=0,
         batch=2,
-        size=300,
+        size=spec.detector.size,
         fill=(127.0, 127.0, 127.0),
         workers=2,
     )
