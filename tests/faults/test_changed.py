@@ -17,7 +17,7 @@ from bench.data.image_files import changed_image_files, save_image_files
 from bench.errors import UserError
 from bench.run.plan import settle_software
 from bench.storage.provenance import environment, software_changes
-from bench.storage.run_folder import IMAGE_FILES
+from bench.storage.run_folder import IMAGE_FILES, RECORD, cell_folder
 from tests.dataset_builders import picture, voc_folder, xml_of
 
 
@@ -107,9 +107,9 @@ def test_an_edited_split_is_refused(data: Dataset, tmp_path: Path) -> None:
 def run_of(folder: Path, *environments: dict[str, Any], status: str = "done") -> Path:
     """A run folder with one record per environment."""
     for number, each in enumerate(environments):
-        path = folder / f"cells/{number}/record.json"
+        path = cell_folder(folder, f"{number:012x}") / RECORD
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"id": str(number), "status": status, "environment": each}))
+        path.write_text(json.dumps({"id": path.parent.name, "status": status, "environment": each}))
     return folder
 
 
@@ -143,8 +143,9 @@ def test_the_software_of_failed_cells_does_not_count(tmp_path: Path) -> None:
 
 
 def test_the_software_of_a_half_trained_cell_counts(tmp_path: Path) -> None:
-    (tmp_path / "cells/0").mkdir(parents=True)
-    (tmp_path / "cells/0/checkpoint.previous.pt").touch()
+    cell = cell_folder(tmp_path, "0" * 12)
+    cell.mkdir(parents=True)
+    (cell / "checkpoint.previous.pt").touch()
     (tmp_path / "environment.json").write_text(json.dumps(with_torch("1.0.0")))
     assert len(software_changes(tmp_path)) == 1
 
