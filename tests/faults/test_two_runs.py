@@ -25,7 +25,8 @@ def test_one_of_two_runs_started_at_once_is_refused(words: list[str], tmp_path: 
 def test_after_a_kill_the_same_command_takes_over_the_folder(words: list[str], tmp_path: Path) -> None:
     first = start(words)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / LOCK).exists():
+    lock = tmp_path / "run" / LOCK
+    while not (lock.exists() and lock.read_text()):  # taken, and signed by its owner
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
     first.kill()
