@@ -73,7 +73,11 @@ def test_several_seeds_name_both_sources_of_error(tmp_path: Path) -> None:
     folder = write_matches(tmp_path / "run", axes=("fpn",), seeds=(0, 1, 2), images=60)
     row = printed(folder)["AP", "fpn"]
     assert row["method"] == "3 seeds, 60 images"
-    assert float(row["error_images"]) > 0 and float(row["error_training"]) >= 0
+    # In points. The standard error that they make is smaller than half of the interval
+    images, training, low, high = (
+        float(row[name].replace("−", "-")) for name in ("error_images", "error_training", "low", "high")
+    )
+    assert images > 0 and (images**2 + training**2) ** 0.5 < (high - low) / 2
     assert "Intervals cover training again on this data and other images of this kind." in notes_of(folder)
 
 
