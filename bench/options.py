@@ -49,6 +49,7 @@ class RunOptions:
     by commas, or None for all. out: None for the default folder. hung_after: minutes without progress.
     images: keep thumbnails of validation images. worth: the smallest difference worth having, in points of AP.
     plan: run nothing. like: the run that `plan` takes variances from.
+    continued: the run whose trainings continue. lengths: steps of several runs, each of which continues the one before.
     """
 
     data: DataOptions
@@ -71,6 +72,8 @@ class RunOptions:
     worth: float
     plan: bool
     like: Path | None
+    continued: Path | None
+    lengths: tuple[int, ...]
 
     @property
     def may_use_cpu_kernels(self) -> bool:

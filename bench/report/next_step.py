@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,8 +18,11 @@ from bench.analysis.training_fit import advice, training_fit_frame
 from bench.report.citations import CitedValue, Command, Part, Sentence
 from bench.report.claims import claim_of
 from bench.report.tables.formats import integer, is_missing, percent, two_digits
+from bench.storage.run_folder import BEFORE_DECAY
 
 DOUBLE = "double-steps"  # the control
+TRAINING_OPTIONS = ("steps", "batch", "lr")  # which another profile sets
+LONGER = 3  # times the steps of a training that was too short
 MOST_SEEDS = 20  # beyond this, more seeds are no advice
 
 
@@ -33,6 +37,10 @@ def next_step(analysis: Analysis) -> Sentence:
         words, arguments = "remove the cause of the failure and repeat the command", command(run)
     elif run.smoke:
         words, arguments = "train long enough for a result", command(run, profile="quick", out=None)
+    elif advice(training_fit_frame(run), run.baseline) == "train longer" and _keeps_states(run):
+        words = "train longer, from where the learning rate began to fall, and see which effects stay"
+        steps = LONGER * int(run.plan["base"]["training"]["steps"])
+        arguments = command(run, steps=steps, continued=run.folder, out=_beside(run, f"{steps}-steps"))
     elif advice(training_fit_frame(run), run.baseline) == "train longer" and DOUBLE not in run.variants:
         words = "train longer, and measure what twice the steps gain"
         arguments = command(run, controls=[*_controls(run), DOUBLE], out=_beside(run, "longer"))
@@ -55,16 +63,30 @@ def command(
     controls: Sequence[str] | None = None,
     variants: Sequence[str] = (),
     seeds: range | None = None,
+    steps: int | None = None,
+    continued: Path | None = None,
     out: Path | None = Path(),
 ) -> list[str]:
     """The arguments of ``run_all.py`` that repeat the run, with changes.
 
-    variants: of the factorial, in place of the whole. out: the folder, None for the default one; by default the run's.
+    profile: another one, with its own steps, batches and rate. variants: of the factorial, in place of the whole.
+    continued: the run to continue, by default the one that this run continues. out: the folder, None for the default
+    one; by default the run's.
     """
     words = _data(run)
+    chosen_before = dict(run.plan.get("options") or {})
+    if profile is not None:
+        chosen_before = {name: value for name, value in chosen_before.items() if name not in TRAINING_OPTIONS}
+    elif continued is None and run.plan.get("continues"):
+        continued = Path(run.plan["continues"]["run"])
+    chosen_before |= {"steps": steps} if steps is not None else {}
     for option, name in (("--backbone", "backbone"), ("--profile", "profile")):
         value = profile if name == "profile" and profile else run.plan.get(name)
         words += [option, str(value)] if value else []
+    for name, value in chosen_before.items():
+        for each in value if isinstance(value, list) else [value]:
+            words += [f"--{name.replace('_', '-')}", str(each)]
+    words += ["--continue", str(continued)] if continued is not None else []
     words += ["--variants", ",".join(variants)] if variants else ["--axes", ",".join(run.axes) or "none"]
     chosen = _controls(run) if controls is None else controls
     words += ["--controls", ",".join(chosen)] if chosen else []
@@ -73,6 +95,12 @@ def command(
     words += ["--first-seed", str(planned[0])] if len(planned) and planned[0] else []
     words += ["--seeds", str(len(planned))]
     return [*words, *(["--out", str(run.folder if out == Path() else out)] if out is not None else [])]
+
+
+def _keeps_states(run: Run) -> bool:
+    """Whether the finished cells kept the states from which longer trainings continue."""
+    cells = [cell for cell, _ in run.done()]
+    return bool(cells) and all((run.folder_of(cell.id) / BEFORE_DECAY).is_file() for cell in cells)
 
 
 def _are_scenes(run: Run) -> bool:
@@ -139,4 +167,5 @@ def _controls(run: Run) -> list[str]:
 
 def _beside(run: Run, suffix: str) -> Path:
     """A folder next to the run's for the next one."""
-    return run.folder.with_name(f"{run.folder.name}-{suffix}")
+    name = re.sub(r"(-\d+-steps)+$", "", run.folder.name) if suffix.endswith("-steps") else run.folder.name
+    return run.folder.with_name(f"{name}-{suffix}")

@@ -16,6 +16,7 @@ import pandas as pd
 from bench.analysis.budget import PHRASES, budget_frame, largest_losses
 from bench.analysis.effects import BY_SIZE, HIGHER, LOWER
 from bench.analysis.error_costs import IMPRECISE
+from bench.analysis.lengths import turned
 from bench.analysis.results import Analysis
 from bench.analysis.run_records import Run, worth_of
 from bench.analysis.samples import Samples
@@ -55,7 +56,9 @@ HINTS = {
 
 
 def verdict(analysis: Analysis) -> list[Sentence]:
-    """The headline, then: unfinished cells, scope, other remedies, best, sizes, losses, fit, speed, next step.
+    """The headline, then: unfinished cells, scope, longer training, other remedies, best, sizes, losses, fit, speed.
+
+    The last sentence is the next step.
 
     That training was too short comes before the scope, because it changes what the rest is worth.
     """
@@ -64,6 +67,7 @@ def verdict(analysis: Analysis) -> list[Sentence]:
     if pd.to_numeric(table["AP"]).isna().all():
         return [_state(run)]
     unfinished = [] if all(run.status(cell) == "done" for cell in run.cells) else [_state(run)]
+    unfinished += _preliminary(run)
     if run.smoke:
         return [_smoke(run), *unfinished, next_step(analysis)]
     claims = claims_of(run, analysis.effects)
@@ -72,6 +76,7 @@ def verdict(analysis: Analysis) -> list[Sentence]:
         *unfinished,
         *(fit if too_short else []),
         *_scope(run, analysis.effects),
+        *_longer(run, analysis.lengths),
         *_other_remedies(run, claims),
         *_best(run, analysis.best),
         *_sizes(run, analysis.effects, table),
@@ -122,6 +127,14 @@ def _state(run: Run) -> Sentence:
     elif reason:
         parts += [", but there is no AP: ", Name(reason)]
     return Sentence.of(parts)
+
+
+def _preliminary(run: Run) -> list[Sentence]:
+    """That the command goes on to longer trainings."""
+    training = (run.plan.get("base") or {}).get("training") or {}
+    if max(run.plan.get("lengths") or [0]) <= training.get("steps", 0):
+        return []
+    return [Sentence.of(["These results are preliminary: the same command goes on to longer trainings"])]
 
 
 def _smoke(run: Run) -> Sentence:
@@ -185,6 +198,34 @@ def _scope(run: Run, effects: pd.DataFrame) -> list[Sentence]:
         else ""
     )
     return [Sentence.of([covered, short])]
+
+
+def _longer(run: Run, frame: pd.DataFrame) -> list[Sentence]:
+    """What the baseline gained from the longer training, and which clear effects changed their signs."""
+    rows = frame[frame["variant"] == run.baseline].sort_values("steps")
+    if len(rows) < 2:
+        return []
+    table = frame.set_index("row")
+
+    def cite(row: pd.Series, column: str, show: Callable[[float], str]) -> CitedValue:
+        key = str(row["row"])
+        return CitedValue(
+            text=show(row[column]), value=float(_at(table, key, column)), table="lengths", row=key, column=column
+        )
+
+    first, last = rows.iloc[0], rows.iloc[-1]
+    parts: list[Part] = ["With ", cite(last, "steps", integer), " steps in place of ", cite(first, "steps", integer)]
+    parts += [", AP of the baseline goes from ", cite(first, "AP", percent), "% to ", cite(last, "AP", percent), "%"]
+    changes = turned(frame)
+    for before, after in changes:
+        parts += ["; ", Name(str(after["variant"])), " turns from ", cite(before, "effect", points), OPENING]
+        parts += [cite(before, "low", points), " to ", cite(before, "high", points), ") to "]
+        parts.append(cite(after, "effect", points))
+        if not pd.isna(after["low"]):
+            parts += [OPENING, cite(after, "low", points), " to ", cite(after, "high", points), ")"]
+    if not changes:
+        parts.append("; no clear effect changed its sign")
+    return [Sentence.of(parts)]
 
 
 def _length(run: Run) -> list[Part]:

@@ -42,6 +42,7 @@ from bench.storage.cell_log import CellLog
 from bench.storage.provenance import environment
 from bench.storage.records import SCHEMA, failed_record, now, read_log
 from bench.storage.run_folder import (
+    BEFORE_DECAY,
     CHECKPOINT,
     DETECTIONS,
     ERROR_TYPES,
@@ -51,7 +52,9 @@ from bench.storage.run_folder import (
     RECORD,
     WEIGHTS,
     cell_folder,
+    previous_of,
 )
+from bench.training.beginning import continue_from
 from bench.training.checkpoints import remove_checkpoints
 from bench.training.setup import build, configure
 from bench.training.trained import save_trained
@@ -68,6 +71,7 @@ class CellJob:
     run: the run's folder. pixels: the file of decoded images, None to decode on demand.
     axis_files: the user's files of axes. fit_images: training images to score, at most.
     hung_after: seconds without progress until the cell has failed.
+    earlier: folder of the cell whose training this one continues. keep_state: whether longer trainings may continue it.
     """
 
     cell: Cell
@@ -79,6 +83,8 @@ class CellJob:
     speed: SpeedSettings
     fit_images: int = FIT_IMAGES
     hung_after: float = 1800.0
+    earlier: Path | None = None
+    keep_state: bool = False
 
     @property
     def folder(self) -> Path:
@@ -252,6 +258,9 @@ def training_fit(job: CellJob, model: SSD, *, alive: Callable[[], None]) -> dict
 def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log: CellLog) -> Trained:
     numerics, training = job.cell.numerics, spec.training
     trainer = Trainer(model, training, numerics)
+    why = ""
+    if job.earlier is not None and not any(path.is_file() for path in (job.checkpoint, previous_of(job.checkpoint))):
+        why = continue_from(job.earlier, job.folder, job.cell, spec, train=train.fingerprint())
     mean = model.backbone.mean.flatten().tolist()
     batches = TrainingBatches(
         train,
@@ -274,9 +283,17 @@ def _train(job: CellJob, train: ImageIndex, model: SSD, spec: Specification, log
 
     def resumed(step: int, damaged: list[str]) -> None:
         log.cut_after(step)
-        log.write(phase="training", resumed_from=step, **({"warnings": damaged} if damaged else {}))
+        warnings = [*damaged, *([f"trained from the start: {why}"] if why else [])]
+        log.write(phase="training", resumed_from=step, **({"warnings": warnings} if warnings else {}))
 
-    return trainer.run(batches, job.checkpoint, report=report, resumed=resumed, alive=log.touch)
+    return trainer.run(
+        batches,
+        job.checkpoint,
+        before_decay=job.folder / BEFORE_DECAY if job.keep_state else None,
+        report=report,
+        resumed=resumed,
+        alive=log.touch,
+    )
 
 
 def _speed(job: CellJob, model: SSD, pixels: PixelSource) -> tuple[Mapping[str, Any], int]:

@@ -39,6 +39,7 @@ def check_run(options: RunOptions) -> CheckedRun:
     check_backend(options.backend)
     check_cpu_kernels(options.cpu_kernels, options.device)
     check_like(options)
+    check_lengths(options)
     found = find_axes("variants", options.axis_files)
     axes = chosen_axes(options.axes, found, options.axis_files)
     variants: frozenset[tuple[str, ...]] | None = None
@@ -98,6 +99,25 @@ def check_cpu_kernels(choice: str, device: str) -> None:
     """Raise UserError for CPU kernels on another device. device: may be "auto"."""
     if choice == "on" and device not in ("auto", "cpu"):
         raise UserError(f"--cpu-kernels on: --device {device} has none. Use --cpu-kernels auto, or --device cpu")
+
+
+def check_lengths(options: RunOptions) -> None:
+    """Raise UserError if ``--continue`` or ``--lengths`` does not fit the other options."""
+    if not options.lengths and options.continued is None:
+        return
+    option = "--lengths" if options.lengths else "--continue"
+    if options.baseline.profile == "smoke":
+        raise UserError(f"{option}: a smoke test keeps no state of its trainings; choose another --profile")
+    if options.lengths and options.continued is not None:
+        raise UserError("--lengths and --continue: give only one of them")
+    if options.lengths and options.baseline.steps is not None:
+        raise UserError("--lengths and --steps: give only one of them")
+    if options.continued is not None and options.baseline.steps is None:
+        raise UserError("--continue: give the number of steps of the longer training: --steps N")
+    if options.continued is not None and not (options.continued / PLAN).is_file():
+        raise UserError(
+            f"--continue {options.continued} is not the folder of a run: it has no {PLAN}; give results/NAME"
+        )
 
 
 def check_like(options: RunOptions) -> None:

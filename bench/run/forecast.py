@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -11,10 +12,11 @@ from rich.table import Table
 from bench.run.numerics import step_seconds
 from bench.run.plan import Request
 from bench.spec import Cell
+from bench.training.schedule import steps_before_decay
 
 EVALUATION_SECONDS = 15.0  # start and speed measurement; the rest grows with the number of images
 WEIGHT_BYTES_PER_PARAMETER = 4  # of a finished cell
-CHECKPOINT_BYTES_PER_PARAMETER = 12  # weights and two moments of AdamW
+CHECKPOINT_BYTES_PER_PARAMETER = 12  # weights and two moments of AdamW; a finished cell keeps one
 CHECKPOINTS_AT_ONCE = 3  # the latest, the one before it, and the one that is being written
 
 
@@ -27,8 +29,13 @@ def print_forecast(
     out: Path,
     validation: int,
     jobs: int,
+    done: Mapping[str, int],
+    shorter: Sequence[int] = (),
 ) -> None:
     """Print the cells, and the time and disk space in `out` that the unfinished ones would take.
+
+    done: steps that a cell takes over from an earlier run, by the cell's id. shorter: lengths that are trained before,
+    each of which adds its decay and its evaluation.
 
     The time assumes for every cell a step of the baseline, measured on this machine. A feature pyramid takes longer,
     frozen stages take less.
@@ -41,14 +48,19 @@ def print_forecast(
     image_seconds = seconds / request.base.training.batch / 2
     total = 0.0
     for cell in cells:
-        cost = cell.base.training.steps * seconds + validation * image_seconds + EVALUATION_SECONDS
+        evaluation = validation * image_seconds + EVALUATION_SECONDS
+        training = cell.base.training
+        decays = [steps - steps_before_decay(replace(training, steps=steps)) for steps in shorter]
+        trained = training.steps - done.get(cell.id, 0) + sum(decays)
+        cost = trained * seconds + (1 + len(shorter)) * evaluation
         total += cost if cell.id in waiting else 0.0
         state = "to run" if cell.id in waiting else "done"
-        steps = str(cell.base.training.steps)
+        steps = str(training.steps)
         table.add_row(cell.id, cell.variant, str(cell.seed), steps, f"{cost / 60:.1f}", state)
     console.print(table)
-    training = min(jobs, len(todo)) * CHECKPOINTS_AT_ONCE * CHECKPOINT_BYTES_PER_PARAMETER
-    megabytes = parameters * (len(todo) * WEIGHT_BYTES_PER_PARAMETER + training) / 2**20
+    at_once = min(jobs, len(todo)) * CHECKPOINTS_AT_ONCE * CHECKPOINT_BYTES_PER_PARAMETER
+    kept = len(todo) * (WEIGHT_BYTES_PER_PARAMETER + CHECKPOINT_BYTES_PER_PARAMETER)
+    megabytes = (1 + len(shorter)) * parameters * (kept + at_once) / 2**20
     console.print(
         f"about {total / 60 / jobs:.0f} minutes on {request.numerics.device} with {request.numerics.threads} threads "
         f"and {jobs} at a time ({seconds:.2f} s per step measured), and at most {megabytes:.0f} MiB of disk in {out}",

@@ -119,6 +119,21 @@ def run_parser() -> Parser:
         action="store_true",
         help="print the cells, the expected cost and the differences that would be found; run nothing",
     )
+    add(
+        "--continue",
+        dest="continued",
+        type=Path,
+        metavar="RUN",
+        help="continue the trainings of an earlier run with more steps (--steps): its results stay as they are",
+    )
+    add(
+        "--lengths",
+        type=lengths,
+        default=(),
+        metavar="N,M",
+        help="train N steps, report, continue to M steps, report: the results of the longest are in --out, those of "
+        "the others beside it",
+    )
     add("--like", type=Path, metavar="RUN", help="with --plan: take the variances from this earlier run, results/NAME")
     return parser
 
@@ -335,8 +350,16 @@ def natural(text: str) -> int:
 
 
 def batch_sizes(text: str) -> tuple[int, ...]:
-    """Integers above 0, separated by commas, in rising order."""
+    """Integers above 0, separated by commas, in rising order, each once."""
     return tuple(sorted({positive(part.strip()) for part in text.split(",")}))
+
+
+def lengths(text: str) -> tuple[int, ...]:
+    """At least two integers above 0, separated by commas, in rising order."""
+    values = batch_sizes(text)
+    if len(values) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is one length; for one, give --steps")
+    return values
 
 
 def positive_number(text: str) -> float:

@@ -21,6 +21,7 @@ from bench.storage.records import SCHEMA, read_plan, read_record
 from bench.storage.run_folder import PLAN
 
 DIFFERENCES_SHOWN = 5
+FREE = ("worth", "lengths")  # of plan.json
 
 Control = Callable[[Specification], Specification]
 
@@ -163,20 +164,20 @@ def planned_numerics(run: Path) -> Numerics | None:
 def settle_plan(run: Path, content: Mapping[str, Any]) -> None:
     """Write plan.json, or check that the existing one is the same. Raises UserError if it is damaged or differs.
 
-    What is worth having may change: no cell depends on it.
+    `FREE` entries may change: no cell depends on them.
     """
     old = read_plan(run)
     if old is None:
         write_json(run / PLAN, content)
         return
-    before, after = dict(_flat({**old, "worth": content["worth"]})), dict(_flat(content))
+    before, after = (dict(_flat({name: plan[name] for name in plan if name not in FREE})) for plan in (old, content))
     differing = [
         name
         for name in dict.fromkeys([*before, *after])
         if before.get(name) != after.get(name) and not name.startswith(("cells.", "variants."))
     ]
     if not differing and list(old.get("cells", [])) == list(content["cells"]):
-        if old.get("worth") != content["worth"]:
+        if any(old.get(name) != content.get(name) for name in FREE):
             write_json(run / PLAN, content)
         return
     shown = [f"  {name}: was {before.get(name)!r}, now {after.get(name)!r}" for name in differing[:DIFFERENCES_SHOWN]]

@@ -23,6 +23,7 @@ from bench.report.terminal.display import CellLabel, LiveDisplay
 from bench.report.terminal.verdict import print_verdict
 from bench.run.cell import FIT_IMAGES, CellJob
 from bench.run.compile_kernels import compile_kernels
+from bench.run.continuing import EarlierRun
 from bench.run.plan import Request, execution_order, pending, plan_cells, with_more_micro_batches
 from bench.run.progress import ProgressReader
 from bench.run.scheduler import run_jobs
@@ -58,12 +59,20 @@ class _OutOfMemory(Exception):
     """A cell ran out of memory, and more micro-batches may help."""
 
 
-def run_cells(out: Path, request: Request, data: Dataset, options: RunOptions, console: Console) -> int:
+def run_cells(
+    out: Path,
+    request: Request,
+    data: Dataset,
+    options: RunOptions,
+    console: Console,
+    *,
+    earlier: EarlierRun | None = None,
+) -> int:
     """Run the cells that are not done, then write tables, plots and page. Returns 0, or 1 if a cell failed.
 
     If one arm runs out of memory, all arms restart with gradient accumulation.
 
-    out: the folder of the run, which holds the plan of `request`.
+    out: the folder of the run, which holds the plan of `request`. earlier: the run whose trainings continue.
     """
     cells = plan_cells(request)
     _write_shared_files(out, data, request.numerics.device if pending(out, cells) else None)
@@ -81,7 +90,9 @@ def run_cells(out: Path, request: Request, data: Dataset, options: RunOptions, c
             break
         _compile_kernels(request, console)
         try:
-            _run_jobs(out, cells, [_job_of(cell, out, data, options) for cell in todo], options, console)
+            begun = earlier.cells(todo) if earlier is not None else {}
+            jobs = [_job_of(cell, out, data, options, earlier=begun.get(cell.id)) for cell in todo]
+            _run_jobs(out, cells, jobs, options, console)
             break
         except _OutOfMemory as cause:
             request, cells = with_more_micro_batches(out, request)
@@ -146,7 +157,7 @@ def _compile_kernels(request: Request, console: Console) -> None:
             console.print(f"CPU kernels compiled for this machine in {seconds:.0f} s", highlight=False)
 
 
-def _job_of(cell: Cell, out: Path, data: Dataset, options: RunOptions) -> CellJob:
+def _job_of(cell: Cell, out: Path, data: Dataset, options: RunOptions, *, earlier: Path | None) -> CellJob:
     smoke = options.baseline.profile == "smoke"
     return CellJob(
         cell=cell,
@@ -158,6 +169,8 @@ def _job_of(cell: Cell, out: Path, data: Dataset, options: RunOptions) -> CellJo
         speed=SMOKE_SPEED if smoke else SpeedSettings(),
         fit_images=SMOKE_FIT_IMAGES if smoke else FIT_IMAGES,
         hung_after=60 * options.hung_after,
+        earlier=earlier,
+        keep_state=not smoke,
     )
 
 

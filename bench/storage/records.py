@@ -24,6 +24,11 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def as_read(content: Any) -> Any:
+    """Content as it is read back from JSON: tuples are lists."""
+    return json.loads(json.dumps(content))
+
+
 def read_json_object(path: Path, *, remedy: str = "delete it and repeat the command") -> dict[str, Any]:
     """Read a JSON object. Raises UserError if it is damaged or its schema is newer than this version supports.
 

@@ -13,6 +13,7 @@ GROUND_TRUTH = "ground_truth.json"
 ENVIRONMENT = "environment.json"
 PREFLIGHT = "preflight.json"
 SPEED = "speed.json"  # of the trained networks, measured in turns after the last cell
+LENGTHS = "lengths.json"  # the figures of the shorter runs that this one continues
 PAGE = "report.html"
 TABLES = "tables"
 PLOTS = "plots"
@@ -35,6 +36,7 @@ MATCHES = "matches.npz"
 ERROR_TYPES = "error_types.npz"
 WEIGHTS = "weights.pt"
 CHECKPOINT = "checkpoint.pt"  # only while the cell trains
+BEFORE_DECAY = "before_decay.pt"  # a checkpoint that longer trainings continue from
 
 CELL_ID = re.compile(r"[0-9a-f]{12}")  # `bench.spec.content_hash`
 THUMBNAIL = re.compile(r"-?\d+\.jpg")  # the image's id
@@ -65,4 +67,5 @@ def previous_of(checkpoint: Path) -> Path:
 CELL_FILES = (
     *(RECORD, LOG, OUTPUT, PRIORS, DETECTIONS, MATCHES, ERROR_TYPES, WEIGHTS),
     *(CHECKPOINT, previous_of(Path(CHECKPOINT)).name),
+    *(BEFORE_DECAY, previous_of(Path(BEFORE_DECAY)).name),
 )

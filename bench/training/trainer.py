@@ -24,7 +24,7 @@ from bench.device.memory import out_of_memory
 from bench.device.precision import autocast
 from bench.spec import Numerics, TrainSpec
 from bench.training.checkpoints import latest_checkpoint, write_checkpoint
-from bench.training.schedule import rate_factor, stage_rate_factors, trainable_stages
+from bench.training.schedule import rate_factor, stage_rate_factors, steps_before_decay, trainable_stages
 
 
 class NotFinite(Exception):
@@ -74,6 +74,7 @@ class Trainer:
         batches: TrainingBatches,
         checkpoint: Path,
         *,
+        before_decay: Path | None = None,
         report: Callable[[Progress], None],
         resumed: Callable[[int, list[str]], None] = lambda step, warnings: None,
         alive: Callable[[], None] = lambda: None,
@@ -82,6 +83,7 @@ class Trainer:
 
         Raises NotFinite, or BatchTooLarge if a step runs out of memory.
 
+        before_decay: where to keep the state at the end of `steps_before_decay`; None not to keep it.
         resumed: called first, with the step that training resumes from (0 without a checkpoint) and a sentence about
             each damaged checkpoint.
         alive: called at every step.
@@ -90,6 +92,7 @@ class Trainer:
         first, before, damaged = self._resume(checkpoint)
         resumed(first, damaged)
         every = checkpoint_interval(spec)
+        kept = steps_before_decay(spec) if before_decay is not None else 0
         report_every = max(1, spec.steps // 500)
         durations: list[float] = []
         waiting, unmeasured = 0.0, 0
@@ -109,7 +112,8 @@ class Trainer:
                 raise BatchTooLarge(self._too_large(step, len(images))) from error
             unmeasured += 1
             last = step + 1 == spec.steps
-            reporting, saving = last or (step + 1) % report_every == 0, last or (step + 1) % every == 0
+            reporting = last or (step + 1) % report_every == 0
+            saving = last or (step + 1) % every == 0 or step + 1 == kept
             # Reading the loss waits for the device, so not at every step. Never checkpoint NaN
             value = float(loss.total) if reporting or saving else 0.0
             now = time.perf_counter()
@@ -133,6 +137,9 @@ class Trainer:
                         seconds=before + now - start,
                     )
                 )
+            if before_decay is not None and step + 1 == kept:
+                # Before the checkpoint: a training that is killed between the two keeps it when it resumes
+                self._save(before_decay, kept, seconds=before + time.perf_counter() - start)
             if saving:
                 self._save(checkpoint, step + 1, seconds=before + time.perf_counter() - start)
             if synchronised:

@@ -54,6 +54,18 @@ def write_matches(
     return folder
 
 
+def of_steps(folder: Path, steps: int) -> Path:
+    """Make the run one of so many steps."""
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["base"] = {"training": {"steps": steps, "batch": 16}}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    for path in folder.glob("cells/*/record.json"):
+        record = json.loads(path.read_text())
+        record["cost"]["steps"] = steps
+        path.write_text(json.dumps(record))
+    return folder
+
+
 def _record(folder: Path, cell_id: str) -> Path:
     return folder / "cells" / cell_id / "record.json"
 

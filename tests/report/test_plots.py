@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from bench.analysis.lengths import lengths_so_far
 from bench.analysis.results import analyse
 from bench.analysis.run_records import cells_frame, load_run
 from bench.report import build_report
@@ -27,6 +28,8 @@ from bench.report.plots.ap_by_size import ap_by_size
 from bench.report.plots.ap_by_variant import ap_by_variant
 from bench.report.plots.learning_curves import learning_curves, smoothed
 from bench.report.tables import TABLES
+from bench.storage.run_folder import LENGTHS
+from tests.analysis.made_run import of_steps
 from tests.report.made_run import matrix, name_of, write_run
 
 DRAWN = (
@@ -47,6 +50,8 @@ def texts(figure: Figure) -> list[str]:
 def test_a_report_has_all_tables_and_plots(tmp_path: Path) -> None:
     # Matplotlib would parse the dollar signs as an invalid formula.
     folder = write_run(tmp_path / "run", factors=matrix(("fpn",)), failed={("fpn", 0): "costs $5\\x and $6"})
+    shorter = of_steps(write_run(tmp_path / "shorter", factors=matrix(("fpn",))), 40)
+    (folder / LENGTHS).write_text(json.dumps(lengths_so_far(shorter)))
     before = dict(mpl.rcParams)
     written = build_report(folder).files
     assert dict(mpl.rcParams) == before

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bench.analysis.effects import COLUMNS, UNDECIDED
+from bench.analysis.lengths import lengths_so_far
 from bench.analysis.results import Analysis, analyse
 from bench.analysis.run_records import load_run
 from bench.analysis.statistics import BOOTSTRAP, JOINT
@@ -26,7 +27,7 @@ from bench.report.claims import claims_of
 from bench.report.tables import all_tables
 from bench.report.terminal.verdict import print_verdict
 from bench.report.verdict import MOST_SENTENCES, verdict, write_verdict
-from tests.analysis.made_run import write_matches
+from tests.analysis.made_run import of_steps, write_matches
 from tests.report.made_run import AXES, matrix, name_of, write_run
 from tests.report.oracles import REFERENCE_RUNS
 
@@ -123,6 +124,29 @@ def test_every_number_about_a_reference_run_has_a_source(folder: Path) -> None:
     )
     assert "by size at the network's input, 57 objects, and by −0.9 points" in largest.text
     assert largest.text.endswith("by size in the original image, 141 objects.")
+
+
+def test_a_longer_training_says_what_it_gained_and_which_signs_turned(tmp_path: Path) -> None:
+    short = of_steps(write_matches(tmp_path / "short", axes=("fpn",), gains={"fpn": -0.5}), 200)
+    long = of_steps(write_matches(tmp_path / "long", axes=("fpn",), gains={"fpn": 0.5}), 600)
+    (long / "lengths.json").write_text(json.dumps(lengths_so_far(short)))
+    analysis = analyse(load_run(long))
+    sentences = verdict(analysis)
+    check_cells(analysis, sentences, frames_of(analysis))
+    for sentence in sentences:
+        check_words(sentence)
+    text = has(sentences, "in place of").text
+    assert text.startswith("With 600 steps in place of 200, AP of the baseline goes from ")
+    assert "; fpn turns from −" in text
+    (long / "lengths.json").write_text(json.dumps(lengths_so_far(long)))
+    assert has(said(short), "On scenes") and not any("in place of" in sentence.text for sentence in said(short))
+
+
+def test_the_shorter_of_several_lengths_is_preliminary(tmp_path: Path) -> None:
+    folder = of_steps(write_matches(tmp_path / "run", axes=("fpn",), changes={"lengths": [200, 600]}), 200)
+    assert has(said(folder), "These results are preliminary")
+    of_steps(folder, 600)
+    assert not any("preliminary" in sentence.text for sentence in said(folder))
 
 
 def test_sizes_that_agree_are_said_once(tmp_path: Path) -> None:

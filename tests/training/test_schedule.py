@@ -7,8 +7,17 @@ from dataclasses import replace
 import pytest
 
 from bench.spec import Phase, TrainSpec
-from bench.training.schedule import rate_factor, stage_rate_factors, trainable_stages
+from bench.training.schedule import (
+    longer,
+    rate_factor,
+    same_beginning,
+    stage_rate_factors,
+    steps_before_decay,
+    trainable_stages,
+)
+from tests import tiny
 from variants.baseline import training_of
+from variants.unfreezing import Unfreezing
 
 GRADUAL = (Phase(until=0.2, trainable=0.0), Phase(until=0.4, trainable=0.5), Phase(until=1.0, trainable=1.0))
 SPEC = TrainSpec(steps=100, batch=2, optimiser="sgd", rate=0.1, warmup_share=0.1, decay_start=0.4)
@@ -67,3 +76,20 @@ def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
     assert rate_factor(replace(SPEC, warmup_share=0.0), 0) == 1.0
     # A warm-up of one step has no effect: a rate of zero would waste the step
     assert rate_factor(replace(SPEC, steps=2), 0) == 1.0
+
+
+@pytest.mark.parametrize("profile", ["quick", "paper"])
+def test_a_longer_training_begins_as_the_shorter_one_until_its_rate_decays(profile: str) -> None:
+    short = replace(training_of(profile, 1000, scenes=False), steps=200)
+    long = longer(short, 600)
+    kept = steps_before_decay(short)
+    assert kept == {"quick": 140, "paper": 133}[profile]
+    assert same_beginning(short, long, kept)
+    assert not same_beginning(short, long, kept + 2)  # the cosine begins with a factor of 1
+    assert not same_beginning(short, replace(long, rate=2e-3), kept)
+
+
+def test_a_schedule_that_depends_on_the_length_has_another_beginning() -> None:
+    base = tiny.specification("file")
+    short = replace(Unfreezing().apply(base, {}).training, steps=200)
+    assert not same_beginning(short, longer(short, 600), steps_before_decay(short))

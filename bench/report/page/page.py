@@ -48,6 +48,7 @@ TABLE_PLOTS = {
     "sizes": (
         ("ap_by_size", "AP of every variant for small, medium and large objects; values in the table of sizes."),
     ),
+    "lengths": (("lengths", "AP of every variant, and its difference from the baseline, after each length."),),
     "learning_curves": (("learning_curves", "Training loss of every variant over the steps."),),
     "priors": (("priors_over_ground_truths", "Prior shapes over ground-truth shapes, by variant."),),
 }

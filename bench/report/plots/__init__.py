@@ -13,6 +13,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from bench.analysis.lengths import lengths_of
 from bench.analysis.results import Analysis
 from bench.report.plots.ap_against_iou import ap_against_iou
 from bench.report.plots.ap_against_throughput import ap_against_throughput
@@ -25,6 +26,7 @@ from bench.report.plots.effects import effect_intervals
 from bench.report.plots.errors import error_costs
 from bench.report.plots.interactions import interaction_lines
 from bench.report.plots.learning_curves import learning_curves
+from bench.report.plots.lengths import ap_against_length
 from bench.report.plots.precision_recall import precision_recall
 from bench.report.plots.priors import priors_over_ground_truths
 from bench.report.plots.saving import draw_into
@@ -37,6 +39,7 @@ PLOTS: Mapping[str, Callable[[Analysis], Figure]] = {
     "ap_against_throughput": lambda analysis: ap_against_throughput(analysis.run),
     "learning_curves": lambda analysis: learning_curves(analysis.run),
     "effects": lambda analysis: effect_intervals(analysis.run, analysis.effects),
+    "lengths": ap_against_length,
     "interactions": lambda analysis: interaction_lines(analysis.run, analysis.effects),
     "budget": lambda analysis: budget_bars(analysis.run, analysis.cell_errors, analysis.errors),
     "errors": lambda analysis: error_costs(analysis.run, analysis.cell_errors, analysis.errors),
@@ -49,5 +52,10 @@ PLOTS: Mapping[str, Callable[[Analysis], Figure]] = {
 
 
 def write_plots(analysis: Analysis) -> list[Path]:
-    """Write every plot as PNG (200 dpi) and SVG to the run's folder ``plots``; returns the files in order."""
-    return draw_into(analysis.run.folder / FOLDER, {name: partial(draw, analysis) for name, draw in PLOTS.items()})
+    """Write every plot as PNG (200 dpi) and SVG to the run's folder ``plots``; returns the files in order.
+
+    `lengths` is drawn only if the run continues another.
+    """
+    several = len(lengths_of(analysis.lengths)) > 1
+    drawn = {name: partial(draw, analysis) for name, draw in PLOTS.items() if several or name != "lengths"}
+    return draw_into(analysis.run.folder / FOLDER, drawn)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from bench.analysis.lengths import lengths_of
 from bench.analysis.results import Analysis
 from bench.report.tables.ablation import ablation_table
 from bench.report.tables.best import best_table
@@ -17,6 +18,7 @@ from bench.report.tables.effects import effects_table
 from bench.report.tables.environment import environment_table
 from bench.report.tables.error_differences import error_differences_table
 from bench.report.tables.errors import errors_table
+from bench.report.tables.lengths import lengths_table
 from bench.report.tables.per_class import per_class_table
 from bench.report.tables.power import power_table
 from bench.report.tables.sizes import sizes_table
@@ -29,6 +31,7 @@ from bench.report.tables.voc import voc_table
 TABLES: Mapping[str, Callable[[Analysis], Table]] = {
     "ablation": ablation_table,
     "effects": effects_table,
+    "lengths": lengths_table,
     "best": best_table,
     "power": power_table,
     "budget": lambda analysis: budget_table(analysis.run, analysis.cell_errors, analysis.errors),
@@ -46,5 +49,6 @@ TABLES: Mapping[str, Callable[[Analysis], Table]] = {
 
 
 def all_tables(analysis: Analysis) -> list[Table]:
-    """Every table of a run."""
-    return [make(analysis) for make in TABLES.values()]
+    """Every table of a run; `lengths` only if it continues another."""
+    several = len(lengths_of(analysis.lengths)) > 1
+    return [make(analysis) for name, make in TABLES.items() if several or name != "lengths"]

@@ -18,6 +18,7 @@ from bench.device.hardware import choose_device
 from bench.errors import UserError
 from bench.options import HOME, VAL_FRACTION, RunOptions
 from bench.run.checks import CheckedRun, check_cpu_kernels
+from bench.run.continuing import EarlierRun
 from bench.run.data import open_data
 from bench.run.forecast import print_forecast
 from bench.run.numerics import decide
@@ -47,17 +48,42 @@ KERNELS = {"auto": None, "on": True, "off": False}
 def run_matrix(options: RunOptions, checked: CheckedRun) -> int:
     """Run the request; returns the exit status: 0, or 1 if a cell failed. Raises UserError if the request is wrong."""
     console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False)
-
     for note in checked.notes:
-        say(note)
+        console.print(note, markup=False, highlight=False)
     device = choose_device(options.device)
     check_cpu_kernels(options.cpu_kernels, device)
     backbone = options.baseline.backbone or default_backbone(device)
     options = replace(options, baseline=replace(options.baseline, backbone=backbone))
-    out = options.out or HOME / "results" / f"{checked.data_name}-{backbone}-{options.baseline.profile}"
+    out = options.out or HOME / "results" / _name(options, checked)
+    if not options.lengths:
+        return _run(options, checked, device, out, console)
+    *shorter, longest = options.lengths
+    if options.plan:
+        return _run(_with_steps(options, longest), checked, device, out, console)
+    status, continued = 0, None
+    for steps in shorter:
+        before = out.with_name(f"{out.name}-{steps}-steps")
+        status |= _run(_with_steps(options, steps, continued), checked, device, before, console)
+        continued = before
+    return status | _run(_with_steps(options, longest, continued), checked, device, out, console)
+
+
+def _name(options: RunOptions, checked: CheckedRun) -> str:
+    """Of the default folder. A run that continues another one has its steps in the name, as it is not the first one."""
+    name = f"{checked.data_name}-{options.baseline.backbone}-{options.baseline.profile}"
+    return name if options.continued is None else f"{name}-{options.baseline.steps}-steps"
+
+
+def _with_steps(options: RunOptions, steps: int, continued: Path | None = None) -> RunOptions:
+    return replace(options, baseline=replace(options.baseline, steps=steps), continued=continued)
+
+
+def _run(options: RunOptions, checked: CheckedRun, device: str, out: Path, console: Console) -> int:
+    """Run one matrix with trainings of one length. device: chosen by the options. out: the folder of the run."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
     with ExitStack() as stack:
         # First: a cache in the same folder would make it look like a user's
         if options.plan:
@@ -67,13 +93,16 @@ def run_matrix(options: RunOptions, checked: CheckedRun) -> int:
         # Before the data, which may take an hour to read
         _check_model(options, checked.axes)
         variances = _variances(options) if options.plan else None
-        planned = planned_numerics(out)
+        earlier = EarlierRun.read(options.continued) if options.continued is not None else None
+        planned = planned_numerics(out) or (earlier.numerics if earlier is not None else None)
         data = open_data(options.data, out, console)
         base = _base(options, data)
+        if earlier is not None:
+            base = earlier.baseline(base, data.split.fingerprint)
         numerics = planned or decide(base, device, jobs=options.jobs, cpu_kernels=KERNELS[options.cpu_kernels])
-        _check_numerics(numerics, options, device, out)
+        _check_numerics(numerics, options, device, out if earlier is None else earlier.folder)
         request = Request(
-            description=_description(options, checked.data_name, data),
+            description=_description(options, checked.data_name, data, earlier),
             base=base,
             axes=checked.axes,
             controls=checked.controls,
@@ -89,13 +118,26 @@ def run_matrix(options: RunOptions, checked: CheckedRun) -> int:
         if todo:
             choose_device(numerics.device)  # a run begun on another machine may need a device that is missing here
         if variances is not None:
-            print_forecast(request, cells, todo, console, out=out, validation=len(data.val), jobs=options.jobs)
+            done_steps = earlier.steps_done(cells) if earlier is not None else {}
+            print_forecast(
+                request,
+                cells,
+                todo,
+                console,
+                out=out,
+                validation=len(data.val),
+                jobs=options.jobs,
+                done=done_steps,
+                shorter=options.lengths[:-1],
+            )
             _print_power(variances, request, cells, console, validation=len(data.val))
             return 0
         settle_plan(out, plan_content(request, cells))
-        if todo:
-            settle_software(out, mixed=options.mix_versions, warn=say)
-        return run_cells(out, request, data, options, console)
+        if earlier is not None:
+            earlier.write_lengths(out)
+        for folder in ((out, earlier.folder) if earlier is not None else (out,)) if todo else ():
+            settle_software(folder, mixed=options.mix_versions, warn=say)
+        return run_cells(out, request, data, options, console, earlier=earlier)
 
 
 def _check_model(options: RunOptions, axes: Sequence[FoundAxis]) -> None:
@@ -157,7 +199,7 @@ def _check_numerics(numerics: Numerics, options: RunOptions, device: str, out: P
         )
 
 
-def _description(options: RunOptions, name: str, data: Dataset) -> dict[str, Any]:
+def _description(options: RunOptions, name: str, data: Dataset, earlier: EarlierRun | None) -> dict[str, Any]:
     """What plan.json and the tables say of the run."""
     description: dict[str, Any] = {
         "data": name,
@@ -171,4 +213,17 @@ def _description(options: RunOptions, name: str, data: Dataset) -> dict[str, Any
         description["eval_list"] = options.data.eval_list
     if options.data.val_fraction != VAL_FRACTION:
         description["val_fraction"] = options.data.val_fraction
+    if earlier is not None:
+        description["continues"] = {"run": str(earlier.folder), "steps": earlier.steps}
+    if options.lengths:
+        description["lengths"] = list(options.lengths)
+    given = {
+        "weights": None if options.baseline.weights == "pretrained" else options.baseline.weights,
+        "priors": options.baseline.priors,
+        "steps": options.baseline.steps,
+        "batch": options.baseline.batch,
+        "lr": options.baseline.rate,
+        "axis_file": [str(path) for path in options.axis_files] or None,
+    }
+    description["options"] = {option: value for option, value in given.items() if value is not None}
     return description
