@@ -16,7 +16,7 @@ def lateral_only(base: Specification) -> Specification:
     """The feature pyramid's convolutions without the top-down sum: added capacity without top-down information."""
     neck = FPN().apply(base, {}).detector.neck
     assert neck is not None
-    return replace(base, detector=replace(base.detector, neck=replace(neck, kind="lateral-only")))
+    return replace(base, detector=replace(base.detector, neck=replace(neck, kind="pyramid-lateral-only")))
 
 
 def half_data(base: Specification) -> Specification:

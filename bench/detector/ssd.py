@@ -49,6 +49,8 @@ class SSD(nn.Module):
             self.extras.append(extra_level(channels[-1], extra))
             channels.append(extra.channels)
         self.neck = build_neck(spec.neck, channels) if spec.neck else None
+        # The channels of each level that the heads of the baseline read; none if the neck replaces the maps
+        kept = channels if self.neck is None or hasattr(self.neck, "appended") else None
         if self.neck is not None:
             channels = cast(list[int], self.neck.channels)
         shapes = [len(level) for level in spec.priors]
@@ -59,10 +61,10 @@ class SSD(nn.Module):
             nn.Conv2d(count, n * 4, 3, padding=1) for count, n in zip(channels, shapes, strict=True)
         )
         self.register_buffer("priors", prior_boxes(spec), persistent=False)
-        self._initialise(seed)
+        self._initialise(seed, channels if kept is None else kept)
         self.taken_over: tuple[str, ...] = ()
         if spec.class_outputs:
-            self.taken_over = take_over(self, spec.weights, spec.class_outputs, heads=self.neck is None)
+            self.taken_over = take_over(self, spec.weights, spec.class_outputs, heads=kept is not None)
         self._check_sides()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,20 +116,27 @@ class SSD(nn.Module):
         """Hash of the priors, saved with the weights: these mean nothing with other priors."""
         return hashlib.sha256(self.priors.cpu().numpy().tobytes()).hexdigest()[:12]
 
-    def _initialise(self, seed: int) -> None:
+    def _initialise(self, seed: int, channels: Sequence[int]) -> None:
+        """Draw the weights of all new layers. channels: that each head reads at the start; others have weights of 0."""
         fresh = set(self.backbone.fresh.values())
         for name, layer in self.named_modules():
             if not isinstance(layer, nn.Conv2d) or (name.startswith("backbone.") and layer not in fresh):
                 continue
             generator = torch.Generator().manual_seed(_seed_of(name, seed))
+            is_head = name.startswith(("class_heads.", "box_heads."))
+            read = channels[int(name.rsplit(".", 1)[1])] if is_head else layer.weight.shape[1]
+            drawn = layer.weight.new_empty((len(layer.weight), read, *layer.kernel_size))
             if self.spec.initialisation == "caffe":
-                bound = math.sqrt(3 / layer.weight[0].numel())  # its filler "xavier" divides by the fan-in
-                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-            elif "heads" in name:
+                bound = math.sqrt(3 / drawn[0].numel())  # its filler "xavier" divides by the fan-in
+                nn.init.uniform_(drawn, -bound, bound, generator=generator)
+            elif is_head:
                 # RetinaNet's initialisation: first logits near zero for maps of any scale
-                nn.init.normal_(layer.weight, std=0.01, generator=generator)
+                nn.init.normal_(drawn, std=0.01, generator=generator)
             else:
-                nn.init.xavier_uniform_(layer.weight, generator=generator)
+                nn.init.xavier_uniform_(drawn, generator=generator)
+            with torch.no_grad():
+                layer.weight.zero_()
+                layer.weight[:, :read] = drawn
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         if self.spec.initialisation == "caffe":

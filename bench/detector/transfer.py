@@ -1,7 +1,8 @@
 """Transfer of a trained torchvision SSD beyond its backbone: norms, extra levels and heads.
 
 So a published checkpoint can be evaluated and fine-tuned on data with other classes, fewer classes, or another order of
-classes. Heads are only transferred if they read the maps that they were trained on, so not behind a neck.
+classes. Heads are only transferred if they read the maps that they were trained on: not behind a neck that replaces
+the maps. Behind one that appends channels, the weights for these are zero.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import SSD300_VGG16_Weights
 from torchvision.models.segmentation import FCN_ResNet50_Weights
@@ -57,6 +59,10 @@ def take_over(model: nn.Module, weights: str, outputs: Sequence[int], *, heads: 
     """
     state, own = _ours(read_state(Path(weights)), weights), model.state_dict()
     if heads:
+        for name in state.keys() & own.keys():
+            if name.startswith((CLASSIFIER, BOXES)) and name.endswith(".weight"):
+                missing = max(0, own[name].shape[1] - state[name].shape[1])
+                state[name] = F.pad(state[name], (0, 0, 0, 0, 0, missing))
         state |= dict(_selected(state, own, outputs, _outputs(state, weights)))
     fitting = {
         name: value

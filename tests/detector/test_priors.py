@@ -11,6 +11,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from bench.detector.boxes import to_corners
+from bench.detector.neck import NECKS
 from bench.detector.prior_presets import PRESETS, RATIOS, preset_shapes
 from bench.detector.priors import prior_boxes
 from bench.detector.ssd import SSD
@@ -96,7 +97,7 @@ def test_voc_preset_equals_caffes_prior_box_layer() -> None:
     assert largest <= 1e-6
 
 
-@pytest.mark.parametrize("kind", [None, "fpn", "lateral-only"])
+@pytest.mark.parametrize("kind", [None, *NECKS])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_priors_are_float32_in_every_precision_and_with_every_neck(preset: str, kind: str | None) -> None:
     neck = None if kind is None else NeckSpec(kind=kind, channels=16, levels=3)

@@ -6,6 +6,7 @@ import json
 import pickle
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import timm
@@ -98,7 +99,7 @@ def test_a_malicious_pickle_is_not_executed(tmp_path: Path, monkeypatch: pytest.
 def test_arms_share_initial_weights_of_equal_shape() -> None:
     base = tiny.specification().detector
     arms = {
-        "fpn": replace(base, neck=NeckSpec(kind="fpn", channels=64, levels=3)),
+        "fpn": replace(base, neck=NeckSpec(kind="pyramid", channels=64, levels=3)),
         "anchors": replace(base, priors=tuple(tuple((w / 2, h) for w, h in level) for level in base.priors)),
     }
     plain = SSD(base, seed=3).state_dict()
@@ -114,9 +115,8 @@ def test_arms_share_initial_weights_of_equal_shape() -> None:
 
 def test_lateral_only_has_the_layers_of_the_pyramid_without_its_top_down_path() -> None:
     base = tiny.specification().detector
-    pyramid, control = (
-        SSD(replace(base, neck=NeckSpec(kind=k, channels=16, levels=3)), seed=0) for k in ("fpn", "lateral-only")
-    )
+    kinds = ("pyramid", "pyramid-lateral-only")
+    pyramid, control = (SSD(replace(base, neck=NeckSpec(kind=k, channels=16, levels=3)), seed=0) for k in kinds)
     assert {k: v.shape for k, v in pyramid.state_dict().items()} == {
         k: v.shape for k, v in control.state_dict().items()
     }
@@ -141,6 +141,31 @@ def test_levels_above_the_pyramid_do_not_change_it() -> None:
     changed = [*maps[:3], *(level + 1 for level in maps[3:])]
     same = [torch.equal(one, other) for one, other in zip(neck(maps), neck(changed), strict=True)]
     assert same == [True, True, True, False, False, False]
+    # Their own maps come first, and levels above pass as they are
+    assert all(torch.equal(out[:, : len(own[0])], own) for out, own in zip(neck(maps), maps, strict=True))
+
+
+@pytest.mark.parametrize("initialisation", ["prior", "caffe"])
+def test_a_pyramid_begins_as_the_baseline_and_learns(initialisation: Literal["prior", "caffe"]) -> None:
+    base = replace(tiny.specification(), detector=replace(tiny.specification().detector, initialisation=initialisation))
+    plain, pyramid = (SSD(spec.detector, seed=3).eval() for spec in (base, FPN().apply(base, {})))
+    images = 255 * torch.rand(1, 3, 300, 300)
+    for one, other in zip(plain(images), pyramid(images), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+    logits, _ = pyramid(images)
+    logits.square().sum().backward()
+    for level in range(3):
+        weight = pyramid.get_parameter(f"class_heads.{level}.weight")
+        assert weight.grad is not None
+        assert not weight[:, -64:].any() and weight.grad[:, -64:].any()
+
+
+def test_the_pyramid_of_earlier_runs_is_built() -> None:
+    spec = replace(tiny.specification().detector, neck=NeckSpec(kind="fpn", channels=16, levels=3))
+    model = SSD(spec, seed=0)
+    assert [head.in_channels for head in model.class_heads] == [16] * 6
+    logits, _ = model(torch.zeros(1, 3, 300, 300))
+    assert logits.shape == (1, 8732, 3)
 
 
 def test_other_input_sizes_and_numbers_of_levels_work() -> None:
@@ -167,7 +192,7 @@ def test_maps_that_do_not_fit_the_priors_are_an_error() -> None:
 
 def test_a_record_of_another_version_is_an_error() -> None:
     content = json.loads(json.dumps(asdict(FPN().apply(tiny.specification(), {}).detector)))
-    assert detector_from(content).neck == NeckSpec(kind="fpn", channels=64, levels=3)
+    assert detector_from(content).neck == NeckSpec(kind="pyramid", channels=64, levels=3)
     del content["neck"]["levels"]
     with pytest.raises(UserError, match=r"another version of this program .*levels"):
         detector_from(content)

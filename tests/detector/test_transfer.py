@@ -14,7 +14,7 @@ from bench.detector.ssd import SSD
 from bench.detector.torchvision_names import to_torchvision
 from bench.detector.transfer import check_taken, class_outputs
 from bench.errors import UserError
-from bench.spec import DetectorSpec
+from bench.spec import DetectorSpec, NeckSpec
 from tests.detector.oracles import vgg16_specification
 from variants.fpn import FPN
 
@@ -85,14 +85,25 @@ def test_heads_with_all_classes_convert_back_to_torchvision(published: Path) -> 
     assert all(torch.equal(back[name], value) for name, value in state.items())
 
 
-def test_with_a_pyramid_levels_are_transferred_but_heads_are_not(ours: SSD, detector: DetectorSpec) -> None:
+def test_a_pyramid_beside_the_maps_keeps_the_trained_heads(ours: SSD, detector: DetectorSpec) -> None:
     spec = FPN().apply(vgg16_specification(len(CLASSES)), {}).detector
     pyramid = SSD(replace(detector, neck=spec.neck), seed=0)
     assert {name.split(".")[0] for name in ours.taken_over} == {"norms", "extras", "class_heads", "box_heads"}
-    assert {name.split(".")[0] for name in pyramid.taken_over} == {"norms", "extras"}
+    assert set(pyramid.taken_over) == set(ours.taken_over)
     state, other = ours.state_dict(), pyramid.state_dict()
-    shared = [name for name in pyramid.taken_over if torch.equal(state[name], other[name])]
-    assert len(shared) == len(pyramid.taken_over)
+    for name in pyramid.taken_over:
+        if state[name].dim() < 4:
+            assert torch.equal(other[name], state[name]), name
+            continue
+        read = state[name].shape[1]
+        assert torch.equal(other[name][:, :read], state[name]) and not other[name][:, read:].any(), name
+
+
+def test_behind_a_neck_that_replaces_the_maps_heads_are_not_transferred(ours: SSD, detector: DetectorSpec) -> None:
+    replaced = SSD(replace(detector, neck=NeckSpec(kind="fpn", channels=256, levels=3)), seed=0)
+    assert {name.split(".")[0] for name in replaced.taken_over} == {"norms", "extras"}
+    state, other = ours.state_dict(), replaced.state_dict()
+    assert all(torch.equal(state[name], other[name]) for name in replaced.taken_over)
 
 
 def test_incompatible_tensors_are_named(published: Path, detector: DetectorSpec, tmp_path: Path) -> None:
