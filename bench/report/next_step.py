@@ -93,7 +93,7 @@ def command(
     first = min(run.seeds, default=0)
     planned = range(first, first + len(run.seeds)) if seeds is None else seeds
     words += ["--first-seed", str(planned[0])] if len(planned) and planned[0] else []
-    words += ["--seeds", str(len(planned))]
+    words += ["--seeds", str(len(planned))] if len(planned) > 1 else []
     return [*words, *(["--out", str(run.folder if out == Path() else out)] if out is not None else [])]
 
 

@@ -143,12 +143,13 @@ def _smoke(run: Run) -> Sentence:
 
 
 def _headline(run: Run, table: pd.DataFrame, claims: Claims) -> Sentence:
-    """What helps: on which data, after which training, with how many seeds."""
+    """What helps: on which data, with which network, after which training, with how many seeds."""
     shown = _first_done(run)
     seeds = len({cell.seed for cell, _ in run.done()})
     parts: list[Part] = ["On ", Name(text_of(run.plan.get("data")) or "unnamed data"), " ("]
-    parts += [_cite(table, shown, "images"), " validation images), after ", *_length(run), " with "]
-    parts += [_number(seeds), f" seed{'' if seeds == 1 else 's'}: "]
+    parts += [_cite(table, shown, "images"), " validation images)"]
+    parts += [", with ", Name(text_of(run.plan["backbone"]))] if run.plan.get("backbone") else []
+    parts += [", after ", *_length(run), " and ", _number(seeds), f" seed{'' if seeds == 1 else 's'}: "]
     helping = claims.judged("helps")
     if len(run.variants) < 2 or run.baseline is None:
         parts += [Name(shown), " has a COCO AP of ", _cite(table, shown, "AP"), "; there is nothing to compare it with"]
@@ -375,7 +376,7 @@ def _sizes(run: Run, effects: pd.DataFrame, table: pd.DataFrame) -> list[Sentenc
     other = measure.removesuffix("_network") if measure.endswith("_network") else f"{measure}_network"
     size = measure.removeprefix("AP_").removesuffix("_network")
     parts: list[Part] = [f"By object size, the largest clear effect is on {size} objects: ", axis, ", averaged over "]
-    parts += ["the other axes, changes their AP by ", *_by_size(run, row, table)]
+    parts += ["the other remedies on and off, changes their AP by ", *_by_size(run, row, table)]
     counterpart = rows[(rows["measure"] == other) & (rows["contrast"] == row["contrast"])]
     if len(counterpart) and not pd.isna(counterpart["low"].iloc[0]):
         compared = _by_size(run, counterpart.iloc[0], table)
@@ -409,7 +410,7 @@ def _losses(analysis: Analysis, table: pd.DataFrame) -> list[Sentence]:
         [PHRASES[part], " (", CitedValue(text=percent(cost), value=cost, table="budget", row=best, column=part), ")"]
         for part, cost in losses
     ]
-    parts: list[Part] = ["Most AP points of ", Name(best), " are lost to ", *_joined(listed, last=" and ")]
+    parts: list[Part] = [Name(best), " loses most AP to ", *_joined(listed, last=" and ")]
     parts.append(f"; {HINTS[losses[0][0]]}" if losses[0][0] in HINTS else "")
     sizes = [size for size in SIZES if not is_missing(_at(table, best, f"AP_{size}_network"))]
     counts = {size: _at(table, best, f"ground_truths_{size}_network") for size in sizes}

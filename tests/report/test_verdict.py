@@ -120,7 +120,8 @@ def test_every_number_about_a_reference_run_has_a_source(folder: Path) -> None:
     # The largest effect of that run: fpn on large objects by size at the network, with the number of objects.
     largest = has(sentences, "By object size")
     assert (
-        "clear effect is on large objects: fpn, averaged over the other axes, changes their AP by −18.0" in largest.text
+        "clear effect is on large objects: fpn, averaged over the other remedies on and off, changes their AP by −18.0"
+        in largest.text
     )
     assert "by size at the network's input, 57 objects, and by −0.9 points" in largest.text
     assert largest.text.endswith("by size in the original image, 141 objects.")
@@ -165,11 +166,13 @@ def test_sizes_that_agree_are_said_once(tmp_path: Path) -> None:
 
 def test_the_first_sentence_says_which_data_how_long_how_many_images_and_seeds(tmp_path: Path) -> None:
     first, scope, *_ = said(write_matches(tmp_path / "run", axes=("fpn", "anchors"), images=40))
-    assert first.text.startswith("On scenes (40 validation images), after 120 steps with one seed: fpn raises AP by ")
+    assert first.text.startswith(
+        "On scenes (40 validation images), with efficientnet_lite0, after 120 steps and one seed: fpn raises AP by "
+    )
     assert first.text.count("95% interval") == 1
     assert "but not training again: another seed may differ; this training is short" in scope.text
     several = said(write_matches(tmp_path / "several", axes=("fpn",), seeds=(0, 1, 2)))
-    assert "with three seeds: fpn raises AP by " in several[0].text
+    assert "and three seeds: fpn raises AP by " in several[0].text
     assert several[1].text.startswith("The intervals cover training again and other images of this kind")
 
 
