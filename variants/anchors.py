@@ -16,10 +16,12 @@ class Anchors(Axis):
     """Fitted anchors: prior shapes clustered from the training boxes.
 
     Remedy: an object without a prior of IoU >= 0.5 is matched to a single, poorly fitting prior and is learnt poorly.
-    Source: dimension clusters of YOLOv2 (Redmon and Farhadi 2017).
+    Source: dimension clusters of YOLOv2 (Redmon and Farhadi 2017), here level by level.
     Difference from the baseline: only the priors' widths and heights. They are fitted to the training split after the
-    warp to the network's input, against the grid of priors that the matcher uses. Each level keeps its number of shapes
-    (4, 6, 6, 6, 4, 4), so that the heads and the cost of non-maximum suppression stay the same.
+    warp to the network's input. Each level serves the boxes of its own sizes, and above the finest also somewhat larger
+    ones, which then have more positive priors (docs/remedies.md). A level with few boxes keeps the preset's shapes.
+    Each level keeps its number of shapes (4, 6, 6, 6, 4, 4), so that the heads and the cost of non-maximum suppression
+    stay the same.
     Cost: seconds before training, nothing afterwards.
     """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from bench.data.subsets import SIZES, size_of_area
 from bench.spec import DetectorSpec, Shape
 
 SAMPLE = 20_000  # most boxes used for fitting; more do not change the shapes
-KMEANS_ITERATIONS = 40
-RESEEDS = 200
+KMEANS_ITERATIONS = 100
+LEAST_BOXES = 10  # per shape of a level
+UPWARD = 1.6
 CHUNK = 100_000  # boxes at a time: the IoUs of COCO's 860,000 boxes with all shapes would take gigabytes
 
 Floats = NDArray[np.float64]
@@ -48,10 +49,6 @@ class Grid:
             side=np.repeat(np.array(spec.feature_maps), counts),
         )
 
-    def row(self, shape: int) -> Grid:
-        """The grid of one shape (K = 1), which `best_overlaps` broadcasts to all shapes."""
-        return Grid(level=self.level[[shape]], step=self.step[[shape]], side=self.side[[shape]])
-
 
 def best_overlaps(boxes: Floats, shapes: Floats, grid: Grid) -> Floats:
     """(M, K) IoU of each box (M, 4), xyxy in fractions, with the best prior of each shape (K, 2) on its grid."""
@@ -78,44 +75,47 @@ def flat_shapes(priors: Sequence[Sequence[Shape]]) -> Floats:
 
 
 def fit_shapes(boxes: Floats, spec: DetectorSpec) -> tuple[tuple[Shape, ...], ...]:
-    """Fit shapes to boxes (M, 4), xyxy in fractions; each level keeps its number of shapes. Deterministic.
+    """Fit shapes to boxes (M, 4), xyxy in fractions, level by level; each level keeps its number of shapes.
 
-    k-means with the distance 1 - IoU (Redmon and Farhadi 2017) over all levels at once, on the real grid: a box belongs
-    to the shape and level with the highest IoU. A shape without boxes stays as it is. Then the shape that is needed
-    least moves to unmatched boxes, as long as this matches more boxes.
+    k-means with the distance 1 - IoU (Redmon and Farhadi 2017) among the boxes that `boxes_of_levels` gives to a level.
+    A level keeps its shapes if it has few boxes, or if the fitted ones lower the mean IoU of all boxes with their best
+    priors on the real grid. Deterministic.
+    docs/remedies.md has what was tried.
     """
     if not len(boxes):
         return spec.priors
     boxes = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), SAMPLE)).astype(np.int64)]
-    grid = Grid.of(spec)
-    threshold = spec.match_threshold
-    shapes = _kmeans(boxes, flat_shapes(spec.priors), grid, threshold)
-    score = _score(best_overlaps(boxes, shapes, grid), threshold)
-    least_side = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
-    rejected: set[int] = set()
-    for _ in range(RESEEDS):
-        overlap = best_overlaps(boxes, shapes, grid)
-        unmatched = overlap.max(axis=1) < threshold
-        if unmatched.mean() < 0.002 or len(rejected) == len(shapes):
-            break
-        least_needed = _least_needed_shape(overlap, threshold, rejected)
-        # Boxes smaller than half a step are left to finer maps: here they would be matched only by chance
-        fittable = boxes[unmatched & (least_side >= grid.step[least_needed] / 2)]
-        if not len(fittable):
-            rejected.add(least_needed)
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    priors, overlap = list(spec.priors), recall(boxes, spec)["mean_best_iou"]
+    for place, own in enumerate(boxes_of_levels(sizes, spec.priors)):
+        before = priors[place]
+        if own.sum() < LEAST_BOXES * len(before):
             continue
-        candidate = shapes.copy()
-        candidate[least_needed] = _best_shape_of(fittable, grid.row(least_needed), threshold)
-        candidate = _kmeans(boxes, candidate, grid, threshold)
-        candidate_score = _score(best_overlaps(boxes, candidate, grid), threshold)
-        if candidate_score > score:
-            shapes, score, rejected = candidate, candidate_score, set()
+        priors[place] = _fit_level(sizes[own], before)
+        now = recall(boxes, replace(spec, priors=tuple(priors)))["mean_best_iou"]
+        if now < overlap:
+            priors[place] = before
         else:
-            rejected.add(least_needed)
-    fitted = _by_level(shapes, grid)
-    # The score includes the mean IoU, so check that no fewer boxes are matched
-    before, after = (recall(boxes, replace(spec, priors=priors))["matched"] for priors in (spec.priors, fitted))
-    return fitted if after >= before else spec.priors
+            overlap = now
+    return tuple(priors)
+
+
+def boxes_of_levels(sizes: Floats, priors: Sequence[Sequence[Shape]]) -> list[NDArray[np.bool_]]:
+    """For each level, which of the boxes with these sizes (M, 2) its shapes should serve.
+
+    Each box has its own level, by its size: the geometric mean of its sides, or half of the longer one if that is more,
+    so that the cells of a slender box's level see all of it. The levels meet in the geometric middle of their scales.
+    Levels above the finest also serve boxes up to `UPWARD` times larger than their own, so that these have more
+    positive priors. The finest does not: its cells see little more than boxes of its own size.
+    """
+    scales = [float(np.median([np.sqrt(width * height) for width, height in level])) for level in priors]
+    edges = [0.0, *(float(np.sqrt(one * other)) for one, other in pairwise(scales)), np.inf]
+    mean, half = np.sqrt(sizes.prod(axis=1)), sizes.max(axis=1) / 2
+    own = np.maximum(mean, half)
+    return [
+        (own >= low) & (half < high) & (mean < high * (UPWARD if place else 1))
+        for place, (low, high) in enumerate(pairwise(edges))
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -192,56 +192,47 @@ def recall_by_shape(boxes: Floats, spec: DetectorSpec) -> list[list[dict[str, fl
     return [[{"best": b, "only": o} for b, o in islice(pairs, len(level))] for level in spec.priors]
 
 
-def _score(overlap: Floats, threshold: float) -> float:
-    """The objective of the fit: above all the matched share, then the mean best IoU."""
-    best = overlap.max(axis=1)
-    return float((best >= threshold).mean() + 0.25 * best.mean())
+def _fit_level(sizes: Floats, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+    """The shapes of a level fitted to the sizes (M, 2) of its boxes, sorted by area.
+
+    k-means starts from the level's shapes, and from sizes drawn far from one another (k-means++); the result with the
+    higher mean IoU is kept. Rounded, so that a file of them reads back the same.
+    """
+    found = [_kmeans(sizes, start) for start in (np.array(shapes, dtype=np.float64), _spread(sizes, len(shapes)))]
+    best = max(found, key=lambda each: float(_iou(sizes, each).max(axis=1).mean()))
+    rows = np.round(best[np.argsort(best.prod(axis=1), kind="stable")], 6)
+    return tuple((float(width), float(height)) for width, height in rows)
 
 
-def _kmeans(boxes: Floats, shapes: Floats, grid: Grid, threshold: float) -> Floats:
-    """Lloyd's algorithm from `shapes` (K, 2); returns the shapes with the best score."""
-    size = boxes[:, 2:] - boxes[:, :2]
-    best, best_score = shapes, -1.0
+def _kmeans(sizes: Floats, shapes: Floats) -> Floats:
+    """Lloyd's algorithm from `shapes` (K, 2); a shape without boxes stays. Returns the shapes with the highest IoU."""
+    best, highest = shapes, -1.0
     for _ in range(KMEANS_ITERATIONS):
-        overlap = best_overlaps(boxes, shapes, grid)
-        score = _score(overlap, threshold)
-        if score <= best_score + 1e-4:
+        overlap = _iou(sizes, shapes)
+        mean = float(overlap.max(axis=1).mean())
+        if mean <= highest + 1e-6:
             break
-        best, best_score = shapes, score
-        assignment = overlap.argmax(axis=1)
-        counts = np.bincount(assignment, minlength=len(shapes))
+        best, highest = shapes, mean
+        owner = overlap.argmax(axis=1)
+        counts = np.bincount(owner, minlength=len(shapes))
         # Geometric means, since half and twice a side have the same IoU
-        sums = [np.bincount(assignment, np.log(size[:, axis]), minlength=len(shapes)) for axis in range(2)]
+        sums = [np.bincount(owner, np.log(sizes[:, axis]), minlength=len(shapes)) for axis in range(2)]
         means = np.exp(np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None])
         shapes = np.where(counts[:, None] > 0, means, shapes)
     return best
 
 
-def _least_needed_shape(overlap: Floats, threshold: float, rejected: set[int]) -> int:
-    """The index of the shape whose removal loses the fewest matches, except `rejected` ones."""
-    matched = overlap >= threshold
-    matched_once = matched & (matched.sum(axis=1, keepdims=True) == 1)
-    cost = matched_once.sum(axis=0) + len(overlap) * np.isin(np.arange(overlap.shape[1]), list(rejected))
-    return int(cost.argmin())
+def _spread(sizes: Floats, count: int) -> Floats:
+    """(count, 2) of the sizes: the median, then draws with a probability of the squared distance 1 - IoU."""
+    generator = np.random.default_rng(0)
+    chosen = np.exp(np.median(np.log(sizes), axis=0))[None]
+    while len(chosen) < count:
+        weights = (1 - _iou(sizes, chosen).max(axis=1)) ** 2 + np.finfo(np.float64).tiny
+        chosen = np.concatenate((chosen, sizes[[generator.choice(len(sizes), p=weights / weights.sum())]]))
+    return chosen
 
 
-def _best_shape_of(boxes: Floats, grid: Grid, threshold: float) -> Floats:
-    """The shape (2,) of one of the boxes (M, 4) that matches most of them on a grid of one row.
-
-    It counts on the real grid: on a coarse one, a small shape misses most boxes of its own size.
-    """
-    size = boxes[:, 2:] - boxes[:, :2]
-    candidates = size[np.linspace(0, len(size) - 1, min(len(size), 200)).astype(np.int64)]
-    sample = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), 5000)).astype(np.int64)]
-    overlap = best_overlaps(sample, candidates, grid)
-    return candidates[((overlap >= threshold).sum(axis=0) + 0.25 * overlap.mean(axis=0)).argmax()]
-
-
-def _by_level(shapes: Floats, grid: Grid) -> tuple[tuple[Shape, ...], ...]:
-    """Shapes (K, 2) by level, each level sorted by area, rounded so that a file of them reads back the same."""
-    levels = []
-    for level in range(int(grid.level.max()) + 1):
-        rows = np.round(shapes[grid.level == level], 6)
-        rows = rows[np.argsort(rows.prod(axis=1), kind="stable")]
-        levels.append(tuple((float(w), float(h)) for w, h in rows))
-    return tuple(levels)
+def _iou(sizes: Floats, shapes: Floats) -> Floats:
+    """(M, K) IoU of boxes of sizes (M, 2) with shapes (K, 2), centres aligned."""
+    intersection = np.minimum(sizes[:, None], shapes).prod(axis=2)
+    return intersection / (sizes.prod(axis=1)[:, None] + shapes.prod(axis=1) - intersection)

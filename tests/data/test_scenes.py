@@ -377,7 +377,7 @@ def validation_recall(knobs: SceneKnobs) -> tuple[float, float]:
 
 def test_priors_fitted_to_extreme_shapes_match_many_more_validation_boxes() -> None:
     before, after = validation_recall(SceneKnobs(images=80, shapes=1.0, **SMALL_PICTURES))
-    assert after >= before + 0.15
+    assert after >= before + 0.1
 
 
 def test_fitted_priors_gain_nothing_on_squares_of_60_pixels() -> None:

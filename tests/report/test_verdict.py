@@ -143,6 +143,41 @@ def test_a_longer_training_says_what_it_gained_and_which_signs_turned(tmp_path: 
     assert has(said(short), "On scenes") and not any("in place of" in sentence.text for sentence in said(short))
 
 
+def too_short(folder: Path) -> Path:
+    """Make the loss of every cell fall to the end, also at the peak rate, and let it fit its training images."""
+    of_steps(folder, 120)
+    for path in folder.glob("cells/*/record.json"):
+        record = json.loads(path.read_text())
+        record["training_fit"] = {"images": 20, "ground_truths": 50, "AP": record["accuracy"]["AP"], "AP50": 0.5}
+        path.write_text(json.dumps(record))
+        noise = np.random.default_rng(0).normal(0, 0.05, 120)
+        lines = [
+            {"step": step, "steps": 120, "loss": 10 - step / 20 + noise[step - 1], "rate": 0.01 if step < 84 else 0.005}
+            for step in range(1, 121)
+        ]
+        path.with_name("log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return folder
+
+
+def test_a_training_that_was_too_short_is_continued_if_its_states_were_kept(tmp_path: Path) -> None:
+    options = {"options": {"lr": 0.002, "axis_file": ["some where/axis.py"]}, "source": "voc:DIR"}
+    folder = too_short(write_matches(tmp_path / "run", axes=("fpn",), changes=options))
+    assert has(said(folder), "Training was too short")
+    assert "--controls double-steps --out" in said(folder)[-1].text
+    for path in folder.glob("cells/*"):
+        (path / "before_decay.pt").touch()
+    last = said(folder)[-1].text
+    assert "where the learning rate began to fall" in last
+    assert f"--lr 0.002 --axis-file 'some where/axis.py' --steps 360 --continue {folder} --axes fpn" in last
+    assert last.endswith(f"--out {folder}-360-steps")
+
+
+def test_the_command_that_finishes_a_continued_run_continues_the_same_run(tmp_path: Path) -> None:
+    changes = {"continues": {"run": "results/short", "steps": 200}, "options": {"steps": 600}}
+    folder = write_run(tmp_path / "run", factors=matrix(("fpn",)), pending=[("fpn", 0)], changes=changes)
+    assert "--steps 600 --continue results/short --axes fpn --out " in said(folder)[-1].text
+
+
 def test_the_shorter_of_several_lengths_is_preliminary(tmp_path: Path) -> None:
     folder = of_steps(write_matches(tmp_path / "run", axes=("fpn",), changes={"lengths": [200, 600]}), 200)
     assert has(said(folder), "These results are preliminary")
