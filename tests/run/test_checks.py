@@ -105,7 +105,7 @@ def test_the_letter_case_of_names_does_not_matter() -> None:
     assert names(checked("--axes", "FPN,Anchors")) == ["fpn", "anchors"]
     assert names(checked("--axes", "None")) == []
     run = checked("--variants", "Baseline,FPN+anchors", "--controls", "Half-Data")
-    assert run.variants == {(), ("fpn", "anchors")}
+    assert run.variants == frozenset({(), ("fpn", "anchors")})
     assert list(run.controls) == ["half-data"]
     assert run.notes == ()
 
