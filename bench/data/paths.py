@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench.errors import UserError
+
 MAX_ANNOTATION_BYTES = 64 << 20  # of one image: three times what VOC needs for 100,000 objects
 
 
@@ -21,6 +23,17 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, stripped. Raises UserError if it cannot be read."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig", errors="replace") if path.is_file() else None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}). Check its permissions.") from error
+    if text is None:
+        raise UserError(f"{path} is not a file. Add it.")
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def read_annotation(path: Path) -> bytes:

@@ -199,10 +199,11 @@ def enforce(reading: Reading, *, skip_invalid: bool) -> None:
 
 
 def summary(report: Report) -> list[str]:
-    """Lines for the terminal: the size of the set, then each kind of problem with count, example and remedy."""
+    """Lines for the terminal: form and size of the set, then each kind of problem with count, example, remedy."""
     reading = report.reading
     index = reading.index
     lines = [
+        *([f"recognised: {reading.recognised}"] if reading.recognised else []),
         f"{len(index)} of {report.images_checked} decoded images usable, {len(index.boxes)} boxes, "
         f"{len(index.classes)} classes",
         *(f"  {name}: {len(rows)} images" for name, rows in reading.lists.items()),
@@ -236,6 +237,7 @@ def write_report(report: Report, path: Path) -> None:
     content = {
         "schema": SCHEMA,
         "root": str(reading.index.root),
+        "recognised": reading.recognised,
         "classes": list(reading.index.classes),
         "images_checked": report.images_checked,
         "images_usable": len(reading.index),

@@ -50,6 +50,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "duplicate-list-entry": ("repair", "counted once; remove the repetition"),
     "several-images-for-annotation": ("repair", "keep one image file for each annotation"),
     "image-ids-renumbered": ("repair", "those of train are replaced; give train and val disjoint ids"),
+    "placeholder-class": ("repair", "it is left out of the classes; nothing to do"),
     "class-without-training-boxes": (
         "repair",
         "move some of its images to train; until then its AP is 0 and lowers the mean",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,7 +48,7 @@ def check_run(options: RunOptions) -> CheckedRun:
         check_clashes(axes)
     else:
         axes, variants = chosen_variants(options.variants, tuple(found.values()) if options.axes is None else axes)
-        if BASELINE not in _split(options.variants):
+        if BASELINE not in _split(options.variants, [BASELINE]):
             notes.append("note: the baseline runs too, because every variant is compared with it")
     return CheckedRun(
         data_name=data_name(options.data.source),
@@ -134,7 +134,7 @@ def chosen_axes(names: str | None, found: Mapping[str, FoundAxis], files: tuple[
     """The axes to cross, in the order of their slots. names, files: ``--axes`` and ``--axis-file``."""
     if names is None:
         return tuple(axis for axis in found.values() if axis.axis.in_default_matrix or axis.file in files)
-    wanted = _split(names)
+    wanted = _split(names, found)
     for name in wanted:
         if name not in found:
             raise UserError(f"--axes: there is no axis {name!r}{nearest(name, found)}; there are {', '.join(found)}")
@@ -152,8 +152,8 @@ def chosen_variants(
     """
     known = [found.axis.name for found in axes]
     chosen: set[tuple[str, ...]] = {()}
-    for name in _split(names):
-        parts = [] if name == BASELINE else [part.strip() for part in name.split("+")]
+    for name in _split(names, [BASELINE]):
+        parts = [] if name == BASELINE else [_spelled(part.strip(), known) for part in name.split("+")]
         for part in parts:
             if part not in known:
                 raise UserError(_unknown_variant(name, part, known))
@@ -178,7 +178,7 @@ def _unknown_variant(name: str, part: str, known: list[str]) -> str:
 
 def chosen_controls(names: str) -> dict[str, Control]:
     """The control rows by name. names: ``--controls``."""
-    wanted = _split(names)
+    wanted = _split(names, CONTROLS)
     for name in wanted:
         if name not in CONTROLS:
             known = ", ".join(CONTROLS)
@@ -186,5 +186,11 @@ def chosen_controls(names: str) -> dict[str, Control]:
     return {name: CONTROLS[name] for name in wanted}
 
 
-def _split(names: str) -> list[str]:
-    return [] if names == "none" else [name.strip() for name in names.split(",")]
+def _split(names: str, known: Iterable[str]) -> list[str]:
+    """The names, divided by commas, as they are `known`."""
+    return [] if names.lower() == "none" else [_spelled(name.strip(), list(known)) for name in names.split(",")]
+
+
+def _spelled(name: str, known: Sequence[str]) -> str:
+    """The known name that differs from `name` in letter case alone, otherwise `name`."""
+    return name if name in known else next((each for each in known if each.casefold() == name.casefold()), name)

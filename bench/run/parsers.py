@@ -240,14 +240,23 @@ def throughput_parser() -> Parser:
     return parser
 
 
+def source(text: str) -> str:
+    """The value of --data as it is compared and recorded: its prefix in small letters."""
+    from bench.data.sources import canonical  # noqa: PLC0415  # numpy would delay --help
+
+    return canonical(text)
+
+
 def _add_data_options(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "--data",
         dest="source",
+        type=source,
         default="scenes",
         metavar="SOURCE",
-        help="scenes[:knob=value,...], voc:DIR, coco:DIR, yolo:DATA.yaml, voc2007 or voc0712 (default: scenes)",
+        help="a folder or .zip file of a data set, whose form is found out; or scenes[:knob=value,...], voc:DIR, "
+        "coco:DIR, yolo:DATA.yaml, csv:, jsonl:, fiftyone:, cvat:, voc2007 or voc0712 (default: scenes)",
     )
     add("--eval-list", metavar="NAME", help="evaluate on this split list (for example test) instead of val")
     add(

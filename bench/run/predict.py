@@ -69,7 +69,8 @@ def _drawn(path: Path, model: SSD, classes: Sequence[str], threshold: float) -> 
 
 def finished_cell(run: Run, variant: str | None) -> str:
     """The id of the first finished cell of `variant`, by default of the variant with the highest mean AP."""
-    done = [(cell, record) for cell, record in run.done() if variant in (None, cell.variant)]
+    wanted = None if variant is None else variant.casefold()
+    done = [(cell, record) for cell, record in run.done() if wanted in (None, cell.variant.casefold())]
     if not done:
         finished = sorted({cell.variant for cell, _ in run.done()}) or ["none"]
         hint = nearest(variant or "", finished)
@@ -81,7 +82,8 @@ def finished_cell(run: Run, variant: str | None) -> str:
         for cell, record in done:
             by_variant.setdefault(cell.variant, []).append(record["accuracy"]["AP"] or 0.0)
         variant = max(by_variant, key=lambda name: fmean(by_variant[name]))
-    return next(cell.id for cell, _ in done if cell.variant == variant)
+        return next(cell.id for cell, _ in done if cell.variant == variant)
+    return done[0][0].id
 
 
 def load_detector(run: Run, cell_id: str) -> SSD:

@@ -113,11 +113,9 @@ def test_a_wrong_prefix_suggests_the_right_one(tmp_path: Path) -> None:
         (f"coco:{voc}", f"voc:{voc}"),
         (f"voc:{voc.parent}", f"voc:{voc}"),
         (f"voc:{coco}", f"coco:{coco}"),
-        (f"coco:{coco / 'annotations.json'}", f"coco:{coco}"),
         (f"voc:{yolo.parent}", f"yolo:{yolo}"),
-        (f"yolo:{yolo.parent}", f"yolo:{yolo}"),
         (f"coco:{yolo}", f"yolo:{yolo}"),
-        (str(voc), f"voc:{voc}"),
+        (f"yolo:{voc}", f"voc:{voc}"),
     ):
         with pytest.raises(UserError, match=f" {re.escape(right)}\\."):
             read_source(given, cache=tmp_path)
@@ -131,12 +129,12 @@ def test_missing_or_unrecognised_paths_are_explained(tmp_path: Path) -> None:
         (f"voc:{tmp_path / 'no' / 'where'}", f"nor does {tmp_path / 'no'}"),
         (f"voc:{tmp_path / 'photos'}", "It holds notes.md."),
         (f"coco:{tmp_path / 'photos' / 'notes.md'}", "it is a file"),
-        (str(tmp_path / "photos"), "has no prefix; add one (scenes, "),
+        (str(tmp_path / "photos"), "is no data set that is recognised. It holds notes.md."),
         ("voc:", "Write voc:DIR."),
         ("yolo", "Write yolo:DATA.yaml."),
         ("voc2077", "Did you mean voc2007?"),
         ("scene", "Did you mean scenes?"),
-        ("pictures", "Write one of scenes, "),
+        ("pictures", "Write the path of a folder or .zip file, or one of scenes, "),
         ("scenes:imagse=3", "imagse"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
@@ -154,6 +152,10 @@ def test_missing_or_unrecognised_paths_are_explained(tmp_path: Path) -> None:
         ("coco:/data/my photos (2)", "my-photos-2"),
         ("yolo:/data/cells/data.yaml", "cells"),
         ("yolo:/data/coco128.yaml", "coco128"),
+        ("coco:/data/cells/annotations/train.json", "cells"),
+        ("coco:/data/cells-2.json", "cells-2"),
+        ("csv:/data/cells/train_labels.csv", "cells"),
+        ("voc:/data/cells.v3.zip", "cells-v3"),
         ("voc:/data/照片", "voc"),
     ],
 )

@@ -64,22 +64,26 @@ def test_an_axis(tmp_path: Path) -> None:
 
 def test_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     example = EXAMPLES["a reader"]
-    module = example.load(tmp_path, "csv_table")
+    module = example.load(tmp_path, "kitti")
     monkeypatch.setattr(sources, "FORMATS", example.registered(sources, module))
     data = tmp_path / "data"
-    data.mkdir()
-    for name in ("a.png", "b.png"):
-        Image.new("RGB", (60, 40)).save(data / name)
-    rows = ["file,class,x1,y1,x2,y2", "a.png,dog,1,2,30,20", "a.png,cat,30,20,5,25", "b.png,,,,,"]
-    (data / "boxes.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    for folder in ("image_2", "label_2"):
+        (data / folder).mkdir(parents=True)
+    lines = {"a": "dog 0 0 0 1 2 30 20 0 0 0 0 0 0 0\ncat 0 0 0 30 20 5 25\ncat 0 0\n", "b": ""}
+    for stem, text in lines.items():
+        Image.new("RGB", (60, 40)).save(data / f"image_2/{stem}.png")
+        (data / f"label_2/{stem}.txt").write_text(text, encoding="utf-8")
 
-    reading = sources.read_source(f"csv:{data}", cache=tmp_path)
-
-    assert reading.index.files == ("a.png", "b.png")
-    assert reading.index.classes == ("dog",)  # the only cat is not usable
-    assert reading.index.boxes.tolist() == [[1, 2, 30, 20]]
-    assert np.diff(reading.index.offsets).tolist() == [1, 0]
-    assert [(problem.kind, problem.where) for problem in reading.problems] == [("inverted-box", "boxes.csv, line 3")]
+    for source in (f"kitti:{data}", str(data)):
+        reading = sources.read_source(source, cache=tmp_path)
+        assert reading.index.files == ("image_2/a.png", "image_2/b.png")
+        assert reading.index.classes == ("dog",)  # no cat is usable
+        assert reading.index.boxes.tolist() == [[1, 2, 30, 20]]
+        assert np.diff(reading.index.offsets).tolist() == [1, 0]
+        assert [(problem.kind, problem.where) for problem in reading.problems] == [
+            ("inverted-box", "label_2/a.txt, line 2"),
+            ("non-finite-box", "label_2/a.txt, line 3"),
+        ]
 
 
 def test_a_backbone(tmp_path: Path) -> None:

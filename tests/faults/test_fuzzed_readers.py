@@ -1,6 +1,6 @@
-"""The three readers on mutated files: an error of ours or a valid index, and nothing else.
+"""The readers on mutated files: an error of ours or a valid index, and nothing else.
 
-Ordinarily a few hundred inputs; the long form takes twenty thousand and prints how many ended in which way.
+Ordinarily a few hundred inputs; the long form takes forty thousand and prints how many ended in which way.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from bench.data.index import ImageIndex
 from bench.data.problems import Problem
 from bench.data.sources import read_source
 from bench.errors import UserError
+from tests.data.layout_samples import EVERY, cvat, fiftyone, json_lines, save, table
 from tests.dataset_builders import coco_content, coco_folder, voc_folder, xml_of, yolo_file, yolo_line
 
-SHORT, LONG = 100, 20_000
+SHORT, LONG = 100, 40_000
 NUMBERS = range(3)
 # What tends to be hard on a parser, in all three languages
 PIECES = [
@@ -93,8 +94,57 @@ class YoloDescription:
         self.right = self.file.read_bytes() + b"nc: 2\npath: .\nval: [images/train]\n"
 
 
-Target = Voc | Coco | YoloLabels | YoloDescription
-TARGETS: list[Callable[[Path], Target]] = [Voc, Coco, YoloLabels, YoloDescription]
+class Table:
+    """boxes.csv."""
+
+    def __init__(self, root: Path) -> None:
+        self.file, self.source = root / "boxes.csv", f"csv:{root}"
+        save(root, EVERY)
+        table(self.file, EVERY)
+        self.right = self.file.read_bytes()
+
+
+class JsonLines:
+    """metadata.jsonl."""
+
+    def __init__(self, root: Path) -> None:
+        self.file, self.source = root / "metadata.jsonl", f"jsonl:{root}"
+        save(root, EVERY)
+        json_lines(self.file, EVERY)
+        self.right = self.file.read_bytes()
+
+
+class Fiftyone:
+    """labels.json."""
+
+    def __init__(self, root: Path) -> None:
+        self.file, self.source = root / "labels.json", f"fiftyone:{root}"
+        save(root / "data", EVERY)
+        fiftyone(self.file, EVERY)
+        self.right = self.file.read_bytes()
+
+
+class Cvat:
+    """annotations.xml."""
+
+    def __init__(self, root: Path) -> None:
+        self.file, self.source = root / "annotations.xml", f"cvat:{root}"
+        save(root / "images", EVERY)
+        cvat(self.file, subsets=True)
+        self.right = self.file.read_bytes()
+
+
+Target = Voc | Coco | YoloLabels | YoloDescription | Table | JsonLines | Fiftyone | Cvat
+TARGETS: list[Callable[[Path], Target]] = [
+    Voc,
+    Coco,
+    YoloLabels,
+    YoloDescription,
+    Table,
+    JsonLines,
+    Fiftyone,
+    Cvat,
+]
 
 
 def assert_valid(index: ImageIndex) -> None:
@@ -162,7 +212,7 @@ def test_a_mutated_file_is_refused_or_read(make: Callable[[Path], Target], tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", TARGETS)
-def test_twenty_thousand_mutated_files(
+def test_forty_thousand_mutated_files(
     make: Callable[[Path], Target], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = fuzz(make, tmp_path, LONG // len(TARGETS))

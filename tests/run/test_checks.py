@@ -99,3 +99,19 @@ def test_an_earlier_run_is_for_the_plan_and_must_exist(tmp_path: Path) -> None:
         checked("--plan", "--like", str(tmp_path))
     (tmp_path / "plan.json").write_text("{}")
     checked("--plan", "--like", str(tmp_path))
+
+
+def test_the_letter_case_of_names_does_not_matter() -> None:
+    assert names(checked("--axes", "FPN,Anchors")) == ["fpn", "anchors"]
+    assert names(checked("--axes", "None")) == []
+    run = checked("--variants", "Baseline,FPN+anchors", "--controls", "Half-Data")
+    assert run.variants == frozenset({(), ("fpn", "anchors")})
+    assert list(run.controls) == ["half-data"]
+    assert run.notes == ()
+
+
+def test_the_letter_case_of_a_prefix_does_not_matter(pictures: Path) -> None:
+    for written in (f"VOC:{pictures}", f"voc:{pictures}"):
+        options = parse_options(RunOptions, run_parser(), ["--data", written])
+        assert options.data.source == f"voc:{pictures}"  # as plan.json records it
+    assert checked("--data", "Scenes").data_name == "scenes"

@@ -1,8 +1,9 @@
 """Read COCO instances JSON, as columns instead of objects: train2017 has 118k images and 860k boxes.
 
 ROOT/annotations.json                                            one file without a split
-ROOT/annotations/instances_train*.json and instances_val*.json   the data's own split
+ROOT/annotations/instances_train*.json and instances_val*.json   the data's own split, also train.json and val.json
 images in ROOT/images/<train2017>, ROOT/<train2017>, ROOT/images or ROOT
+FILE.json                                                        any file; images below its folder
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bench.data.paths import is_file
 from bench.data.problems import Problem, printable, problem
 from bench.data.readers.coco_columns import Entry, column, flags, integers, numbers, repeated_pairs, rows_of_ids
 from bench.data.readers.format import Format
+from bench.data.readers.parts import WHOLE, Part, content_of, images_below, list_name
 from bench.data.readers.raw import LEFT_OUT, MAX_IMAGE_SIDE, RawAnnotations, RawBoxes
 from bench.data.readers.reading import Reading, build_reading
 from bench.errors import UserError
@@ -32,17 +34,37 @@ from bench.errors import UserError
 # quotes, and a list of numbers contains no quote.
 SEGMENTS = re.compile(rb'"(segmentation|counts|keypoints)"\s*:\s*\[[][0-9eE.,+\-\s]*\]')
 
+ROBOFLOW = "_annotations.coco.json"  # the name of its files
 
-def read_coco(root: Path) -> Reading:
-    """Read instances JSON; separate files for train and val are the data's own split.
+
+def read_coco(path: Path) -> Reading:
+    """Read a file, or a folder in which separate files for train and val are the data's own split.
 
     Classes are ordered by category id. A missing `iscrowd` is 0; a missing `area` is the area of the box. The optional
     fields `difficult`, `truncated` and `occluded` (0 or 1) are read.
-    Raises UserError if `root` has no such file, a file has another format, or train and val differ in their categories.
+    Raises UserError if `path` has no such file, a file has another format, or train and val differ in their categories.
     """
-    paths = annotation_files(root)
+    if path.is_file():
+        root = path.parent.parent if path.parent.name.casefold() == "annotations" else path.parent
+        files = {WHOLE: path}
+    else:
+        root, files = path, annotation_files(path)
+    return read_coco_parts(
+        root,
+        {
+            name: Part(annotations=file.relative_to(root).as_posix(), images=_image_folders(root, file))
+            for name, file in files.items()
+        },
+    )
+
+
+def read_coco_parts(root: Path, places: Mapping[str, Part], names: Path | None = None) -> Reading:
+    """The same for files anywhere below `root`. names: not used; the files name their classes."""
     problems: list[Problem] = []
-    parts = {name: _read_instances(path, root, problems) for name, path in paths.items()}
+    documents = {name: _load(root / part.annotations) for name, part in places.items()}
+    if all(posixpath.basename(part.annotations) == ROBOFLOW for part in places.values()):
+        _remove_placeholder(list(documents.values()), ", ".join(part.annotations for part in places.values()), problems)
+    parts = {name: _read_instances(documents.pop(name), part, root, problems) for name, part in places.items()}
     first, *others = parts.values()
     for other in others:
         _check_same_categories(first, other)
@@ -95,9 +117,6 @@ def _joined(parts: Sequence[RawBoxes], image_starts: NDArray[np.int64]) -> RawBo
     return RawBoxes(image_of_box=np.concatenate(image_of_box), **columns)
 
 
-WHOLE = "whole"
-
-
 def annotation_files(root: Path) -> dict[str, Path]:
     """The JSON files to read: {"train": ..., "val": ...} (and "test"), or {WHOLE: ...} for a single file.
 
@@ -116,8 +135,25 @@ def annotation_files(root: Path) -> dict[str, Path]:
     single = sorted(folder.glob("instances_*.json")) or sorted(folder.glob("*.json"))
     if len(single) == 1:
         return {WHOLE: single[0]}
+    if named := _files_of_lists(folder):
+        return named
     what = f"{folder} has {', '.join(path.name for path in single)}" if single else "no such file was found"
     raise UserError(f"{root} needs annotations.json, or annotations/instances_train*.json and _val*.json; {what}.")
+
+
+def _files_of_lists(folder: Path) -> dict[str, Path]:
+    """Files that are called like a list, such as train.json and instances_Validation.json; {} without train."""
+    named: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.json")):
+        name = list_name(path.stem)
+        if name is None:
+            continue
+        if name in named:
+            raise UserError(
+                f"{folder} has several {name} files ({named[name].name}, {path.name}). Keep only one of them."
+            )
+        named[name] = path
+    return named if "train" in named else {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,15 +176,14 @@ class Instances:
         return f"{self.where}, annotation id {self.annotation_ids[row]}"
 
 
-def _read_instances(path: Path, root: Path, problems: list[Problem]) -> Instances:
-    where = path.relative_to(root).as_posix()
-    document = _load(path)
+def _read_instances(document: Entry, part: Part, root: Path, problems: list[Problem]) -> Instances:
+    where = part.annotations
     categories, images, annotations = (document[key] for key in ("categories", "images", "annotations"))
 
     category_ids, classes = _categories(categories, where)
     image_ids = integers(images, "id", f"{where}, images")
     names = [str(name).replace("\\", "/") for name in column(images, "file_name", f"{where}, images")]
-    folder = _image_folder(root, path, names)
+    files = images_below(root, part.images, names)
     image_of_id, repeated = rows_of_ids(image_ids)
     sizes = _sizes(images)
     for row in repeated:
@@ -183,7 +218,7 @@ def _read_instances(path: Path, root: Path, problems: list[Problem]) -> Instance
         classes=classes,
         category_ids=category_ids,
         # One spelling for each file: ./3.jpg is 3.jpg
-        files=[posixpath.normpath(folder + name) for name in names],
+        files=[posixpath.normpath(file) for file in files],
         image_ids=image_ids,
         sizes=sizes,
         annotation_ids=annotation_ids,
@@ -245,14 +280,27 @@ def _check_same_categories(first: Instances, other: Instances) -> None:
         )
 
 
-def _image_folder(root: Path, path: Path, names: list[str]) -> str:
-    """The folder below `root`, "" or with a final slash, that has most of the first 50 images."""
-    part = path.stem.removeprefix("instances_") if path.parent != root else "images"
-    list_name = part.rstrip("0123456789")
-    candidates = ("images/", f"images/{part}/", f"{part}/", f"images/{list_name}/", f"{list_name}/", "")
-    sample = names[:50]
-    hits = [sum(is_file(root / folder / name) for name in sample) for folder in candidates]
-    return candidates[int(np.argmax(hits))]
+def _image_folders(root: Path, file: Path) -> tuple[str, ...]:
+    """The folders below `root` that may have the images of `file`."""
+    part = file.stem.removeprefix("instances_") if file.parent != root or list_name(file.stem) else "images"
+    without_year = part.rstrip("0123456789")
+    return ("images", f"images/{part}", part, f"images/{without_year}", without_year, "", "data")
+
+
+def _remove_placeholder(documents: Sequence[Entry], where: str, problems: list[Problem]) -> None:
+    """Remove the category that Roboflow puts above the classes, number 0, if no annotation has it; report that."""
+    first = [category for category in documents[0]["categories"] if category.get("id") == 0]
+    if len(first) != 1 or first[0].get("supercategory") != "none":
+        return
+    for document in documents:
+        classes = [category for category in document["categories"] if category.get("id") != 0]
+        below = classes and all(category.get("supercategory") == first[0].get("name") for category in classes)
+        if not below or any(annotation.get("category_id") == 0 for annotation in document["annotations"]):
+            return
+    for document in documents:
+        document["categories"] = [category for category in document["categories"] if category.get("id") != 0]
+    what = f"{first[0].get('name')!r} stands above all classes and has no box"
+    problems.append(problem("placeholder-class", where, what))
 
 
 def _sizes(images: list[Entry]) -> NDArray[np.int64]:
@@ -287,15 +335,21 @@ def _annotation_ids(annotations: list[Entry], where: str) -> NDArray[np.int64]:
 
 
 def _find(path: Path) -> Path | None:
-    found = (path / "annotations.json").is_file() or any((path / "annotations").glob("*.json"))
-    return path if found else None
+    """A JSON file, or a folder with one of the names that COCO and its tools use; not if it is another tool's JSON."""
+    if path.is_file():
+        files = [path] if path.suffix.lower() == ".json" else []
+    else:
+        files = [path / "annotations.json", *sorted((path / "annotations").glob("*.json"))]
+    first = next((file for file in files if is_file(file)), None)
+    return path if first is not None and content_of(first) in (None, "coco") else None
 
 
 COCO = Format(
     prefix="coco",
     title="COCO",
     argument="DIR",
-    expects="a folder with annotations.json or annotations/*.json",
+    expects="a folder with annotations.json or annotations/*.json, or a COCO file",
     find=_find,
     read=read_coco,
+    read_parts=read_coco_parts,
 )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.data.readers.parts import Part
 from bench.data.readers.reading import Reading
+
+# Root, parts by list, and the file of class names if there is one
+ReadParts = Callable[[Path, Mapping[str, Part], Path | None], Reading]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +21,8 @@ class Format:
     expects: what must be there, for messages.
     find: the path to write after the prefix if a data set of this format is at `path`, else None. It must be fast.
     read: read the data set at a path that `find` returned.
+    read_parts: read the same annotations from the places that `bench.data.layouts` found; None if there is one place
+        only.
     """
 
     prefix: str
@@ -25,3 +31,4 @@ class Format:
     expects: str
     find: Callable[[Path], Path | None]
     read: Callable[[Path], Reading]
+    read_parts: ReadParts | None = None

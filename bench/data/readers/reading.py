@@ -36,6 +36,7 @@ class Reading:
     problems: all problems, in the order of detection.
     source_ids: (N,) image ids as the source has them; None if it has none.
     classes_declared: see RawAnnotations.
+    recognised: of which form the data are and where they were found, for the user; empty for drawn and downloaded data.
     """
 
     index: ImageIndex
@@ -43,6 +44,7 @@ class Reading:
     problems: list[Problem]
     source_ids: NDArray[np.int64] | None = None
     classes_declared: bool = True
+    recognised: str = ""
 
     def keep(self, kept: NDArray[np.bool_]) -> Reading:
         """Only the images where `kept` (N,) is true, as if the source had no others; the problems are kept."""

@@ -1,6 +1,6 @@
 """Read Pascal VOC: one XML file per image, and text files that list the images of each split.
 
-    ROOT/Annotations/*.xml   ROOT/JPEGImages/*   ROOT/ImageSets/Main/{train,val,test,trainval}.txt
+    ROOT/Annotations/*.xml   ROOT/JPEGImages/* (or images/*)   ROOT/ImageSets/Main/{train,val,test,trainval}.txt
 
 Coordinates are used as written. VOC counts pixels from 1, but most tools that write this format count from 0.
 """
@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element, ParseError
 
-import numpy as np
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
-from numpy.typing import NDArray
 
 from bench.data.decode import IMAGE_SUFFIXES
 from bench.data.index import UNKNOWN
 from bench.data.paths import read_annotation
 from bench.data.problems import Problem, problem
 from bench.data.readers.format import Format
-from bench.data.readers.raw import LEFT_OUT, MAX_IMAGE_SIDE, RawAnnotations, RawBoxes
-from bench.data.readers.reading import Reading, build_reading
+from bench.data.readers.parts import SPELLINGS, Part
+from bench.data.readers.pictures import Object, Picture, as_number, reading_of
+from bench.data.readers.raw import LEFT_OUT, MAX_IMAGE_SIDE, NOT_STATED
+from bench.data.readers.reading import Reading
 from bench.errors import UserError
+
+# Where the images may be; tools other than VOC's own call the folder images.
+IMAGE_FOLDERS = ("JPEGImages", "images", "imgs", "data")
 
 
 def read_voc(root: Path, *, classes: Sequence[str] | None = None, lists: Mapping[str, str] | None = None) -> Reading:
@@ -40,64 +44,59 @@ def read_voc(root: Path, *, classes: Sequence[str] | None = None, lists: Mapping
         raise UserError(f"{root / 'Annotations'} has no .xml files. Give the folder that contains Annotations.")
     problems: list[Problem] = []
     list_stems = _read_lists(root, lists, annotations, problems)
-    images = _images_by_stem(root / "JPEGImages")
-    stems = _used_stems(annotations, images, list_stems, problems)
-    parsed = [_parse(annotations[stem], root, problems) for stem in stems]
-
-    files, sizes = [], np.zeros((len(stems), 2), dtype=np.int64)
-    names: list[str] = []
-    image_of_box: list[int] = []
-    number_in_file: list[int] = []
-    corners: list[list[float]] = []
-    flags: list[tuple[int, int, int]] = []
-    for row, (stem, annotation) in enumerate(zip(stems, parsed, strict=True)):
-        files.append(f"JPEGImages/{_image_name(stem, annotation, images, problems)}")
-        sizes[row] = LEFT_OUT if annotation is None else _stated_size(annotation)
-        # Direct children only: an object's <part>s have boxes, too.
-        for number, thing in enumerate([] if annotation is None else annotation.findall("object"), start=1):
-            image_of_box.append(row)
-            number_in_file.append(number)
-            names.append((thing.findtext("name") or "").strip())
-            corners.append([_number(thing.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")])
-            flags.append((_flag(thing, "difficult"), _flag(thing, "truncated"), _flag(thing, "occluded")))
-
-    def box_where(box: int) -> str:
-        return f"Annotations/{stems[image_of_box[box]]}.xml, object {number_in_file[box]}"
-
-    class_names = tuple(classes) if classes is not None else tuple(sorted(set(names) - {""}))
-    label_of = {name: label for label, name in enumerate(class_names)}
-    labels = np.array([label_of.get(name, LEFT_OUT) for name in names], dtype=np.int32)
-    for box in np.flatnonzero(labels == LEFT_OUT).tolist():
-        what = f"class {names[box]!r} is not one of {len(class_names)} classes" if names[box] else "it has no name"
-        problems.append(problem("unknown-class", box_where(box), what))
-    flag_columns = np.array(flags, dtype=np.int8).reshape(-1, 3)
+    folder = _image_folder(root)
+    images = _images_by_stem(root / folder)
+    stems = _used_stems(annotations, images, list_stems, folder, problems)
+    pictures = [_picture(annotations[stem], root, folder, images, problems) for stem in stems]
     row_of = {stem: row for row, stem in enumerate(stems)}
-    return build_reading(
-        RawAnnotations(
-            root=root,
-            classes=class_names,
-            category_ids=None,
-            files=files,
-            image_ids=None,
-            sizes=sizes,
-            lists={
-                name: np.array([row_of[stem] for stem in listed if stem in row_of], dtype=np.int64)
-                for name, listed in list_stems.items()
-            },
-            boxes=RawBoxes.of(
-                np.array(image_of_box, dtype=np.int64),
-                np.array(corners, dtype=np.float64).reshape(-1, 4),
-                labels,
-                difficult=flag_columns[:, 0] == 1,
-                truncated=flag_columns[:, 1],
-                occluded=flag_columns[:, 2],
-            ),
-            image_where=lambda row: f"Annotations/{stems[row]}.xml",
-            box_where=box_where,
-            problems=problems,
-            classes_declared=classes is not None,
+    rows = {name: [row_of[stem] for stem in listed if stem in row_of] for name, listed in list_stems.items()}
+    return reading_of(root, pictures, problems, classes=classes, lists=rows)
+
+
+def read_voc_parts(root: Path, parts: Mapping[str, Part], names: Path | None = None) -> Reading:
+    """Read XML files that lie in one folder for each list, or beside their images. An image without one is left out.
+
+    names: not used; the classes are those of the boxes, sorted.
+    """
+    problems: list[Problem] = []
+    pictures: list[Picture] = []
+    for name, part in parts.items():
+        folder = part.images[0]
+        annotations = {path.stem: path for path in sorted((root / part.annotations).glob("*.xml"))}
+        images = _images_by_stem(root / folder)
+        _report_unannotated(annotations, images, part.annotations, folder, problems)
+        read = (_picture(path, root, folder, images, problems) for path in annotations.values())
+        pictures += [replace(picture, part=name) for picture in read]
+    return reading_of(root, pictures, problems)
+
+
+def _image_folder(root: Path) -> str:
+    """The name of the folder of images: the first of IMAGE_FOLDERS that exists, in any letter case."""
+    folders = {path.name.casefold(): path.name for path in root.iterdir() if path.is_dir()}
+    return next((folders[name.casefold()] for name in IMAGE_FOLDERS if name.casefold() in folders), IMAGE_FOLDERS[0])
+
+
+def _picture(path: Path, root: Path, folder: str, images: Mapping[str, list[str]], problems: list[Problem]) -> Picture:
+    """One image with its objects. folder: that of the images, relative to `root`."""
+    where = path.relative_to(root).as_posix()
+    annotation = _parse(path, root, problems)
+    name = _image_name(path.stem, annotation, images, where, problems)
+    file = f"{folder}/{name}" if folder else name
+    if annotation is None:
+        return Picture(file=file, where=where, size=(LEFT_OUT, LEFT_OUT))
+    objects = [
+        Object(
+            name=(thing.findtext("name") or "").strip(),
+            corners=[as_number(thing.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")],
+            where=f"{where}, object {count}",
+            difficult=_flag(thing, "difficult") == 1,
+            truncated=_flag(thing, "truncated"),
+            occluded=_flag(thing, "occluded"),
         )
-    )
+        # Direct children only: an object's <part>s have boxes, too.
+        for count, thing in enumerate(annotation.findall("object"), start=1)
+    ]
+    return Picture(file=file, where=where, size=_stated_size(annotation), objects=objects)
 
 
 def _read_lists(
@@ -106,7 +105,13 @@ def _read_lists(
     """The stems of each list that is used, without those that lack an annotation."""
     folder = root / "ImageSets" / "Main"
     if wanted is None:
-        present = {name: name for name in ("train", "val", "test", "trainval") if (folder / f"{name}.txt").is_file()}
+        spellings = {**SPELLINGS, "trainval": ("trainval",)}
+        present = {
+            name: spelling
+            for name, known in spellings.items()
+            for spelling in reversed(known)  # the usual spelling counts if there are several
+            if (folder / f"{spelling}.txt").is_file()
+        }
         if "train" in present or "val" in present:
             present.pop("trainval", None)
         wanted = present
@@ -144,6 +149,7 @@ def _used_stems(
     annotations: Mapping[str, Path],
     images: Mapping[str, list[str]],
     lists: Mapping[str, list[str]],
+    folder: str,
     problems: list[Problem],
 ) -> list[str]:
     if {"train", "val"} <= lists.keys() or {"train"} == lists.keys():
@@ -152,10 +158,21 @@ def _used_stems(
             what = f"{unlisted} annotations are in none of the lists {', '.join(lists)}"
             problems.append(problem("annotation-in-no-list", "ImageSets/Main", what))
         return sorted(listed)
-    for stem in sorted(images.keys() - annotations.keys()):
-        what = f"there is no Annotations/{stem}.xml"
-        problems.append(problem("image-without-annotation", f"JPEGImages/{images[stem][0]}", what))
+    _report_unannotated(annotations, images, "Annotations", folder, problems)
     return sorted(annotations)
+
+
+def _report_unannotated(
+    annotations: Mapping[str, Path],
+    images: Mapping[str, list[str]],
+    annotation_folder: str,
+    image_folder: str,
+    problems: list[Problem],
+) -> None:
+    for stem in sorted(images.keys() - annotations.keys()):
+        what = f"there is no {Path(annotation_folder, stem).as_posix()}.xml"
+        where = Path(image_folder, images[stem][0]).as_posix()
+        problems.append(problem("image-without-annotation", where, what))
 
 
 def _images_by_stem(folder: Path) -> dict[str, list[str]]:
@@ -172,7 +189,9 @@ def _suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def _image_name(stem: str, annotation: Element | None, images: Mapping[str, list[str]], problems: list[Problem]) -> str:
+def _image_name(
+    stem: str, annotation: Element | None, images: Mapping[str, list[str]], where: str, problems: list[Problem]
+) -> str:
     """The image file of an annotation: the one with its stem, otherwise the one in <filename>."""
     written = "" if annotation is None else (annotation.findtext("filename") or "").strip()
     written = re.split(r"[/\\]", written)[-1]
@@ -181,7 +200,7 @@ def _image_name(stem: str, annotation: Element | None, images: Mapping[str, list
         chosen = written if written in found else found[0]
         if len(found) > 1:
             what = f"{', '.join(found)}: {chosen} is used"
-            problems.append(problem("several-images-for-annotation", f"Annotations/{stem}.xml", what))
+            problems.append(problem("several-images-for-annotation", where, what))
         return chosen
     for spelling in (written, PurePosixPath(written).stem):
         if spelling in images:
@@ -227,22 +246,14 @@ def _parse_either_encoding(data: bytes, where: str, problems: list[Problem]) -> 
         raise first_error
 
 
-def _stated_size(annotation: Element) -> NDArray[np.int64]:
-    sides = [_number(annotation.findtext(f"size/{side}")) for side in ("width", "height")]
-    if not all(1 <= side <= MAX_IMAGE_SIDE for side in sides):
-        return np.zeros(2, dtype=np.int64)
-    return np.array(sides).astype(np.int64)
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text) if text is not None else np.nan
-    except ValueError:
-        return np.nan
+def _stated_size(annotation: Element) -> tuple[int, int]:
+    width, height = (as_number(annotation.findtext(f"size/{side}")) for side in ("width", "height"))
+    stated = all(1 <= side <= MAX_IMAGE_SIDE for side in (width, height))
+    return (int(width), int(height)) if stated else (NOT_STATED, NOT_STATED)
 
 
 def _flag(thing: Element, name: str) -> int:
-    value = _number(thing.findtext(name))
+    value = as_number(thing.findtext(name))
     return int(value) if value in (0, 1) else UNKNOWN
 
 
@@ -257,4 +268,5 @@ VOC = Format(
     expects="a folder with Annotations/*.xml",
     find=_find,
     read=read_voc,
+    read_parts=read_voc_parts,
 )

@@ -6,8 +6,8 @@
     names: [cat, dog]       # or {0: cat, 1: dog}
     kpt_shape: [17, 3]      # only in pose sets: keypoints of an object, numbers of a keypoint
 
-The labels of .../images/train/a.jpg are .../labels/train/a.txt, lines of `class cx cy w h`. In a pose set the keypoints
-follow (docs.ultralytics.com/datasets/pose); they are not read.
+`valid:` is read as `val:`. The labels of .../images/train/a.jpg are .../labels/train/a.txt, lines of `class cx cy w h`.
+In a pose set the keypoints follow (docs.ultralytics.com/datasets/pose); they are not read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,40 +24,114 @@ import yaml
 from numpy.typing import NDArray
 
 from bench.data.decode import IMAGE_SUFFIXES
-from bench.data.paths import expanded, is_file, read_annotation
+from bench.data.paths import expanded, is_file, read_annotation, read_lines
 from bench.data.problems import Problem, printable, problem
 from bench.data.readers.format import Format
 from bench.data.readers.image_checks import header_sizes
+from bench.data.readers.parts import SPELLINGS, WHOLE, Part
+from bench.data.readers.pictures import class_names
 from bench.data.readers.raw import LEFT_OUT, RawAnnotations, RawBoxes
 from bench.data.readers.reading import Reading, build_reading
 from bench.errors import UserError
 
-LISTS = ("train", "val", "test")
 NOT_LABELS = frozenset({"classes.txt", "labels.txt", "notes.txt", "readme.txt"})  # written by exporters
+DARKNET = ".data"  # the suffix of obj.data, which CVAT writes for YOLO 1.1
+NAMED_LISTS = [spelling for spellings in SPELLINGS.values() for spelling in spellings]
 MAX_NORMALISED = 10.0  # a box may extend far beyond its image, but larger coordinates are pixels
 
 
-def read_yolo(yaml_file: Path) -> Reading:
-    """Read a YOLO data set; image sizes come from the image headers, after EXIF orientation.
+def read_yolo(path: Path) -> Reading:
+    """Read a YOLO data set from its data.yaml, or from an obj.data; image sizes come from the image headers, after EXIF
+    orientation.
 
     An image without a label file has no boxes. A polygon becomes its bounding box (a counted repair). Class names are
     as written, even `no` and `1.10`. Coordinates are rounded to hundredths of a pixel, the precision of six decimals.
-    Raises UserError if the yaml file is incomplete or names folders that do not exist.
+    Raises UserError if the file is incomplete or names folders that do not exist.
     """
-    description = _load(yaml_file)
-    classes = _classes(description, yaml_file)
-    keypoint_numbers = _keypoint_numbers(description, yaml_file)
-    root = _root(description, yaml_file)
+    if path.suffix.lower() == DARKNET:
+        return _read_darknet(path)
+    description = _load(path)
+    classes = _classes(description, path)
+    keypoint_numbers = _keypoint_numbers(description, path)
+    root = _root(description, path)
     problems: list[Problem] = []
+    images_of = {}
+    for name, spellings in SPELLINGS.items():
+        entry = next((description[spelling] for spelling in spellings if description.get(spelling)), None)
+        if entry is not None:
+            images_of[name] = _images(entry, name, root, path, problems)
+    return _reading(root, images_of, classes, problems, keypoint_numbers=keypoint_numbers)
+
+
+def read_yolo_parts(root: Path, parts: Mapping[str, Part], names: Path | None = None) -> Reading:
+    """Read label files that lie in one folder for each list, or beside their images. names: one class in each line."""
+    if names is None:
+        raise UserError(f"{root} has no classes.txt. Write it, with one class name in each line.")
+    problems: list[Problem] = []
+    images_of: dict[str, list[Path]] = {}
+    labels: dict[Path, Path] = {}
+    for name, part in parts.items():
+        folder = root / part.images[0]
+        images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        images_of[name] = images
+        labels |= {image: (root / part.annotations / image.name).with_suffix(".txt") for image in images}
+        stems = {image.stem for image in images}
+        for path in sorted((root / part.annotations).glob("*.txt")):
+            if path.stem not in stems and path.name.lower() not in NOT_LABELS and path != names:
+                what = f"there is no image {path.stem} in {part.images[0] or 'its folder'}"
+                problems.append(problem("missing-image", _relative(path, root), what))
+    return _reading(root, images_of, tuple(class_names(names)), problems, label_of=labels.__getitem__)
+
+
+def _read_darknet(path: Path) -> Reading:
+    """Read obj.data: lines such as `train = data/train.txt`, where data/ is the folder of the file itself."""
+    root = path.parent
+    pairs = [line.partition("=") for line in read_lines(path)]
+    entries = {key.strip(): value.strip() for key, _, value in pairs}
+    if not entries.get("names"):
+        raise UserError(f"{path} has no 'names'. Write 'names = obj.names', a file with one class name in each line.")
+    problems: list[Problem] = []
+    images_of = {}
+    for name, spellings in SPELLINGS.items():
+        stated = next((entries[spelling] for spelling in spellings if entries.get(spelling)), None)
+        if stated is None:
+            continue
+        images_of[name] = list(dict.fromkeys(_below(root, line) for line in read_lines(_below(root, stated))))
+    if not images_of:
+        raise UserError(f"{path} names no images. It needs 'train = train.txt', a file that lists the images.")
+    names = _below(root, entries["names"])
+    return _reading(
+        root, images_of, tuple(class_names(names)), problems, label_of=lambda image: image.with_suffix(".txt")
+    )
+
+
+def _below(root: Path, text: str) -> Path:
+    """The path that obj.data states, relative to the folder that it lies in or, as Darknet does, to the one above."""
+    stated = Path(os.path.normpath(root / expanded(text)))
+    inside = Path(os.path.normpath(root / text.removeprefix("data/")))
+    return inside if not _exists(stated) and text.startswith("data/") else stated
+
+
+def _reading(
+    root: Path,
+    images_of: Mapping[str, Sequence[Path]],
+    classes: tuple[str, ...],
+    problems: list[Problem],
+    *,
+    keypoint_numbers: int | None = None,
+    label_of: Callable[[Path], Path] | None = None,
+) -> Reading:
+    """Read the labels of the images of each list. label_of: the label file of an image, by default `label_file`."""
+    label_of = label_of or label_file
     row_of: dict[Path, int] = {}
     lists: dict[str, NDArray[np.int64]] = {}
-    for name in LISTS:
-        if description.get(name):
-            images = _images(description[name], name, root, yaml_file, problems)
-            lists[name] = np.array([row_of.setdefault(image, len(row_of)) for image in images], dtype=np.int64)
+    for name, listed in images_of.items():
+        rows = np.array([row_of.setdefault(image, len(row_of)) for image in listed], dtype=np.int64)
+        if name != WHOLE:
+            lists[name] = rows
     images = list(row_of)
     files = [Path(os.path.relpath(image, root)).as_posix() for image in images]
-    labels_of = [_read_labels(label_file(image), root, len(classes), keypoint_numbers, problems) for image in images]
+    labels_of = [_read_labels(label_of(image), root, len(classes), keypoint_numbers, problems) for image in images]
     lines_of = [labels or [] for labels in labels_of]
     lines = [line for own in lines_of for line in own]
 
@@ -64,7 +139,7 @@ def read_yolo(yaml_file: Path) -> Reading:
     sizes[[row for row, labels in enumerate(labels_of) if labels is None]] = LEFT_OUT
     image_of_box = np.repeat(np.arange(len(images)), [len(own) for own in lines_of])
     scale = np.tile(sizes[image_of_box], 2).astype(np.float64)
-    label_names = [_relative(label_file(image), root) for image in images]
+    label_names = [_relative(label_of(image), root) for image in images]
     return build_reading(
         RawAnnotations(
             root=root,
@@ -173,7 +248,7 @@ def _load(yaml_file: Path) -> dict[str, Any]:
         raise UserError(f"There is no file {yaml_file}. Give the data.yaml of the data set.") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{yaml_file} cannot be read as YAML: {error}") from error
-    if not isinstance(description, dict) or not any(description.get(name) for name in LISTS):
+    if not isinstance(description, dict) or not any(description.get(name) for name in NAMED_LISTS):
         raise UserError(f"{yaml_file} names no images. It needs 'train:' and 'names:', and should have 'val:'.")
     return description
 
@@ -299,19 +374,20 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _find(path: Path) -> Path | None:
-    """Any file, or the first YAML file of a folder that has 'names:'."""
+    """Any file, or the first YAML file of a folder that has 'names:', or its obj.data."""
     if path.is_file():
         return path
     files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
     described = (each for each in files if re.search(r"^names\s*:", each.read_text(errors="replace"), re.MULTILINE))
-    return next(described, None)
+    return next(described, None) or next(iter(sorted(path.glob(f"*{DARKNET}"))), None)
 
 
 YOLO = Format(
     prefix="yolo",
     title="YOLO",
     argument="DATA.yaml",
-    expects="a data.yaml file",
+    expects="a data.yaml or obj.data file, or a folder with labels and classes.txt",
     find=_find,
     read=read_yolo,
+    read_parts=read_yolo_parts,
 )
