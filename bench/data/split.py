@@ -126,7 +126,7 @@ def evaluation_side(
     all_images: bool = False,
     groups: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
-    """Rows, groups and origin, as `val`, `val_groups` and `origin` of a Split, of the images to score detections on.
+    """Rows of the images to score detections on, their groups as in `Split.val_groups`, and how they were chosen.
 
     These are all images if `all_images`, otherwise the validation side of `make_split`. Because nothing is trained,
     the data may have no list to train on, and `eval_list` may be such a list.
@@ -136,7 +136,7 @@ def evaluation_side(
     stands_alone = name in lists and (name in TRAINED or lists.keys().isdisjoint(TRAINED))
     if not (all_images or stands_alone):
         split = make_split(reading, val_fraction=val_fraction, eval_list=eval_list, groups=groups)
-        return split.val, split.val_groups, split.origin
+        return split.val, split.val_groups, f"validation split ({split.origin})"
     rows = np.arange(len(reading.index)) if all_images else lists[name]
     origin = "all images" if all_images else f"the data's own list {name}"
     if not len(rows):

@@ -44,7 +44,7 @@ def test_given_detections_are_scored_on_the_validation_side_of_a_run() -> None:
         split = make_split(reading, groups=groups)
         rows, duplicates, origin = evaluation_side(reading, groups=groups)
         assert (rows.tolist(), duplicates.tolist()) == (split.val.tolist(), split.val_groups.tolist())
-        assert origin == split.origin
+        assert origin == f"validation split ({split.origin})"
     with pytest.raises(UserError, match=r"no list 'vall'.*did you mean"):
         evaluation_side(reading_of([[0]] * 4, {"val": [0, 1]}), eval_list="vall", groups=np.arange(4))
 
