@@ -170,8 +170,8 @@ def compare_parser() -> Parser:
     """The parser of ``compare``."""
     parser = Parser(
         "run_all.py compare",
-        "Compare the detections of two or more detectors, of any kind, on one ground truth. Every detector is compared "
-        "with the first.",
+        "Compare the detections of two or more detectors, of any kind, on one ground truth.\n"
+        "Every detector is compared with the first.",
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = COMPARE_EPILOG
