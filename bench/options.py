@@ -104,6 +104,22 @@ class DiagnoseOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Options of ``compare``.
+
+    files: as given, ``FILE`` or ``NAME=FILE``. worth, fail_below: in points of AP. json: print the result as JSON.
+    """
+
+    data: DataOptions
+    files: tuple[str, ...]
+    all_images: bool
+    worth: float
+    fail_below: float | None
+    json: bool
+    out: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """Options of ``report``. worth: in points of AP; None for that of the run."""
 

@@ -67,6 +67,7 @@ FAST = (
     "device/test_process_settings.py",
     "evaluation/test_known_ap.py",
     "evaluation/test_matches.py",
+    "evaluation/test_results_file.py",
     "evaluation/test_voc.py",
     "report/test_tables.py",
     "run/test_checks.py",

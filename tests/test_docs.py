@@ -21,6 +21,7 @@ PARSERS = {
     "run": parsers.run_parser,
     "preflight": parsers.preflight_parser,
     "diagnose": parsers.diagnose_parser,
+    "compare": parsers.compare_parser,
     "report": parsers.report_parser,
     "predict": parsers.predict_parser,
     "throughput": parsers.throughput_parser,

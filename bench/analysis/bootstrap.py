@@ -7,7 +7,7 @@ replicates for differences only, because AP over fewer distinct images is biased
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +81,38 @@ def resample(run: Run, cell_ids: Iterable[str], *, replicates: int = REPLICATES)
         _check(path, run.records[cell_id], metrics)
         return metrics
 
+    return _resampled(paths, metrics_of, truths, groups, weights)
+
+
+def resample_matches(
+    matches: Mapping[str, Matches], groups: NDArray[np.int64], *, replicates: int = REPLICATES
+) -> Resampled:
+    """The same for matches in memory, by cell id; at least one, all of the same ground truths.
+
+    groups: (N,) near-duplicates among the images, from 0.
+    """
+    weights = bootstrap_weights(groups, replicates)
+    return _resampled(
+        matches,
+        lambda cell_id: weighted_metrics(matches[cell_id], weights, groups),
+        next(iter(matches.values())),
+        groups,
+        weights,
+    )
+
+
+def _resampled(
+    cell_ids: Iterable[str],
+    metrics_of: Callable[[str], dict[Metric, NDArray[np.float64]]],
+    truths: Matches,
+    groups: NDArray[np.int64],
+    weights: NDArray[np.float64],
+) -> Resampled:
+    """metrics_of: called in threads. truths: matches of any cell. groups: (N,). weights: (1 + B, N)."""
+    ids = list(cell_ids)
     # NumPy releases the GIL during the sums.
     with ThreadPoolExecutor(joblib.cpu_count()) as threads:
-        by_cell = dict(zip(paths, threads.map(metrics_of, paths), strict=True))
+        by_cell = dict(zip(ids, threads.map(metrics_of, ids), strict=True))
     return Resampled(
         replicates={cell: {metric: row[1:] for metric, row in metrics.items()} for cell, metrics in by_cell.items()},
         supported={cell: float(metrics[SUPPORTED][0]) for cell, metrics in by_cell.items() if SUPPORTED in metrics},

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.bootstrap import read_matches, require_same_ground_truths
+from bench.analysis.image_groups import validation_groups
 from bench.analysis.run_records import CellKey, PlannedCell, Run
-from bench.data.subsets import CONDITIONS, NETWORK_SIZES
+from bench.data.subsets import CONDITIONS, NETWORK_SIZES, SIZES
 from bench.errors import UserError
 from bench.evaluation.error_types import ErrorTypes, at_foreground, error_types
 from bench.evaluation.matches import Matches
@@ -34,7 +35,10 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CellErrors:
-    """matches: all sizes, every IoU threshold. types: None (and buckets empty) if the boxes were not kept."""
+    """matches: all sizes, every IoU threshold. types: None (and buckets empty) if the boxes were not kept.
+
+    buckets: by size at the network input, or in the original image if that input is not known, and by condition.
+    """
 
     matches: Matches
     types: ErrorTypes | None
@@ -43,10 +47,14 @@ class CellErrors:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunErrors:
-    """cells: finished cells with matches, in plan order. unavailable: why a finished cell has no error types."""
+    """cells: finished cells with matches, in plan order. unavailable: why a finished cell has no error types.
+
+    groups: (N,) group of near-duplicates of each validation image, from 0; empty without cells.
+    """
 
     cells: Mapping[CellKey, CellErrors]
     unavailable: Mapping[CellKey, str]
+    groups: NDArray[np.int64]
 
     def of_variant(self, variant: str | None) -> dict[int, CellErrors]:
         """The cells of a variant by seed."""
@@ -73,20 +81,25 @@ def load_run_errors(run: Run) -> RunErrors:
         types = _types(run, cell, matches)
         if types is None:
             unavailable[cell.key] = f"neither {ERROR_TYPES} nor the boxes ({DETECTIONS}, {GROUND_TRUTH})"
-        # Drop the matches by size, which take most of the memory and are not needed below.
-        row = matches.areas.index("all")
-        cells[cell.key] = CellErrors(
-            matches=replace(
-                matches,
-                areas=("all",),
-                matched=matches.matched[[row]],
-                ignored=matches.ignored[[row]],
-                truth_ignored=matches.truth_ignored[[row]],
-            ),
-            types=types,
-            buckets={} if types is None else _buckets(matches, types),
-        )
-    return RunErrors(cells=cells, unavailable=unavailable)
+        cells[cell.key] = errors_of_cell(matches, types)
+    groups = np.zeros(0, dtype=np.int64) if first is None else validation_groups(run, first[1].image_ids)
+    return RunErrors(cells=cells, unavailable=unavailable, groups=groups)
+
+
+def errors_of_cell(matches: Matches, types: ErrorTypes | None) -> CellErrors:
+    """Sort the errors into sizes and conditions; then drop the matches by size, which take most of the memory."""
+    row = matches.areas.index("all")
+    return CellErrors(
+        matches=replace(
+            matches,
+            areas=("all",),
+            matched=matches.matched[[row]],
+            ignored=matches.ignored[[row]],
+            truth_ignored=matches.truth_ignored[[row]],
+        ),
+        types=types,
+        buckets={} if types is None else _buckets(matches, types),
+    )
 
 
 def _types(run: Run, cell: PlannedCell, matches: Matches) -> ErrorTypes | None:
@@ -122,13 +135,14 @@ def _boxes(entries: list[Mapping[str, list[float]]]) -> NDArray[np.float64]:
 def _buckets(matches: Matches, types: ErrorTypes) -> dict[str, Bucket]:
     threshold = int(np.flatnonzero(np.isclose(matches.thresholds, at_foreground(matches).thresholds[0]))[0])
     has_truth = types.truth >= 0
+    sizes = NETWORK_SIZES if NETWORK_SIZES[0] in matches.areas else SIZES
     buckets = {}
     for row, name in enumerate(matches.areas):
-        if name not in (*NETWORK_SIZES, *CONDITIONS):
+        if name not in (*sizes, *CONDITIONS):
             continue
         truths = ~matches.truth_ignored[row]
         # The evaluator ignores unmatched detections outside the size range.
-        detections = ~has_truth & ~matches.ignored[row, threshold] & (name in NETWORK_SIZES)
+        detections = ~has_truth & ~matches.ignored[row, threshold] & (name in sizes)
         detections[has_truth] = truths[types.truth[has_truth]]
         buckets[name] = Bucket(detections=detections, truths=truths)
     return buckets

@@ -29,6 +29,7 @@ from scipy import special
 HETEROGENEOUS = 0.05  # level of the F test
 ESTIMABLE = 1e-9  # largest part of a contrast outside the row space of the design, from rounding
 NO_VARIATION = 1e-12  # relative spread of equal differences, from rounding
+CONSTANT = "none: equal in all seeds and resamples"  # why a `constant` estimate has no interval
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,8 @@ class Reliability:
     count: (BINS,) number of detections.
     error: expected calibration error (Guo et al. 2017), the mean of |precision - score| over detections; NaN if there
         are none.
+
+    All empty and NaN if a score is outside 0 to 1, such as a logit: it is then no probability.
     """
 
     score: NDArray[np.float64]
@@ -61,7 +63,8 @@ class Reliability:
 def reliability(matches: Matches) -> Reliability:
     """Bins of equal width from 0 to 1. A score on an edge belongs to the upper bin; 1 belongs to the last."""
     half = at_foreground(matches)
-    kept = ~half.ignored[0, 0]
+    probabilities = bool(((half.score >= 0) & (half.score <= 1)).all())
+    kept = ~half.ignored[0, 0] & probabilities
     score, right = half.score[kept].astype(np.float64), half.matched[0, 0, kept]
     bins = np.minimum((score * BINS).astype(np.int64), BINS - 1)
     count = np.bincount(bins, minlength=BINS)

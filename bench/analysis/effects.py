@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.analysis.bootstrap import MIN_IMAGES, Metric, too_few_images
-from bench.analysis.components import Estimate, Sample
+from bench.analysis.components import CONSTANT, Estimate, Sample
 from bench.analysis.factorial import Contrast, contrasts_of
 from bench.analysis.run_records import Run, worth_of
 from bench.analysis.samples import Samples
@@ -164,7 +164,7 @@ def _reason(run: Run, samples: Samples, metric: Metric, contrast: Contrast, esti
         if not sample.degrees_of_training:
             without = [cell.variant for cell, _ in run.done() if cell.id not in samples.resampled.replicates]
             return f"none: no {MATCHES} of {', '.join(dict.fromkeys(without))}"
-    return "none: equal in all seeds and resamples" if estimate.constant else ""
+    return CONSTANT if estimate.constant else ""
 
 
 def _adjust(frame: pd.DataFrame, effects: Sequence[_Effect], samples: Samples) -> None:

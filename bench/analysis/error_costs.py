@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from bench.analysis.bootstrap import MIN_IMAGES, bootstrap_weights, too_few_images, variance_factors
 from bench.analysis.cell_errors import CellErrors, RunErrors
-from bench.analysis.components import Estimate, Sample
-from bench.analysis.image_groups import independent_groups, validation_groups
+from bench.analysis.components import CONSTANT, Estimate, Sample
+from bench.analysis.image_groups import independent_groups
 from bench.analysis.run_records import CellKey, Run
 from bench.analysis.statistics import BOOTSTRAP, JOINT, STUDENT, Interval, t_interval
-from bench.data.subsets import NETWORK_SIZES
+from bench.data.subsets import CONDITIONS
 from bench.evaluation.error_types import (
     CLASSIFICATION,
     FALSE_NEGATIVES,
@@ -71,8 +71,9 @@ class _ErrorCost:
 def errors_frame(run: Run, cell_errors: RunErrors) -> pd.DataFrame:
     """One row per variant, scope, bucket and error type; variants in plan order.
 
-    scope and bucket: "all" and ""; "size" and small, medium or large in pixels at the network input; "condition" and
-        truncated, occluded or their opposites, if the dataset annotates them; "class" and its name; `BUDGET` and "".
+    scope and bucket: "all" and ""; "size" and small, medium or large in pixels at the network input, or in the original
+        image (`bench.analysis.cell_errors.CellErrors`); "condition" and truncated, occluded or their opposites, if the
+        dataset annotates them; "class" and its name; `BUDGET` and "".
     kind: one of `KINDS`; in scope "all" also all false positives and all false negatives; in scope `BUDGET` one of
         `ACHIEVED`, `IMPRECISE` and `REMAINDER`, which have no count (see `bench.analysis.budget`).
     ground_truths: number in the bucket. count: number of errors, averaged over seeds. An error has the size and
@@ -87,7 +88,7 @@ def errors_frame(run: Run, cell_errors: RunErrors) -> pd.DataFrame:
     """
     resampled = len(run.variants) > 1 and not run.smoke
     costs = {
-        key: dict(_costs(cell, validation_groups(run, cell.matches.image_ids), resampled=resampled))
+        key: dict(_costs(cell, cell_errors.groups, resampled=resampled))
         for key, cell in cell_errors.cells.items()
         if cell.types is not None
     }
@@ -127,7 +128,7 @@ def _costs(cell: CellErrors, duplicates: NDArray[np.int64], *, resampled: bool) 
                 ),
             )
         for name, bucket in cell.buckets.items():
-            size = name in NETWORK_SIZES
+            size = name not in CONDITIONS
             number = int((errors & (bucket.truths if kind == MISSED else bucket.detections)).sum())
             truths = int(bucket.truths.sum())
             bucket_gains = np.where(np.isnan(before), np.nan, 0.0)
@@ -274,5 +275,5 @@ class _GroupCosts:
                 return None, too_few_images(sample.groups) if few else "none: not resampled"
             method = BOOTSTRAP
         if estimate.constant:
-            return None, "none: equal in all seeds and resamples"
+            return None, CONSTANT
         return t_interval(estimate.effect, estimate.error, estimate.degrees), method

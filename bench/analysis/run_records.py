@@ -70,6 +70,11 @@ class Run:
         return self.plan.get("profile") == "smoke"
 
     @property
+    def trained(self) -> bool:
+        """Whether the suite trained the cells; otherwise they are given detections (`bench.compare`)."""
+        return bool(self.plan.get("trained", True))
+
+    @property
     def baseline(self) -> str | None:
         """The variant with all axes off that is not a control; None if the plan has none."""
         for cell in self.cells:

@@ -48,10 +48,14 @@ def samples_of(run: Run) -> Samples:
 
     Raises UserError like `bench.analysis.bootstrap.resample`.
     """
+    return samples_from(run, resample(run, [] if run.smoke or len(run.variants) < 2 else _with_ap(run)))
+
+
+def samples_from(run: Run, resampled: Resampled) -> Samples:
+    """The samples of the finished cells, with the replicates in `resampled`."""
     values = _metrics(run)
     ids = {cell.key: cell.id for cell in run.cells}
-    done = [cell.id for cell, record in run.done() if (record.get("accuracy") or {}).get("AP") is not None]
-    resampled = resample(run, [] if run.smoke or len(run.variants) < 2 else done)
+    done = _with_ap(run)
     # Without the matches of one cell, the images cannot be resampled for all variants alike.
     complete = bool(done) and set(done) <= resampled.replicates.keys()
     if complete and resampled.supported:
@@ -70,6 +74,11 @@ def samples_of(run: Run) -> Samples:
             factor=resampled.factor.get(metric, 1.0),
         )
     return Samples(variants=run.variants, seeds=run.seeds, by_metric=samples, resampled=resampled)
+
+
+def _with_ap(run: Run) -> list[str]:
+    """The ids of the finished cells that have an AP."""
+    return [cell.id for cell, record in run.done() if (record.get("accuracy") or {}).get("AP") is not None]
 
 
 def _stacked(

@@ -75,6 +75,45 @@ def open_dataset(
     return Dataset(index=report.reading.index, split=split, pixels=pixels, report=report)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluationImages:
+    """The images of a data set that given detections are scored on.
+
+    index: these images, with their boxes. groups: (N,) group of near-duplicates of each, from 0.
+    data: all usable images. origin: how the images were chosen. report: the result of the preflight.
+    """
+
+    index: ImageIndex
+    groups: NDArray[np.int64]
+    data: ImageIndex
+    origin: str
+    report: Report
+
+
+def open_evaluation_images(
+    source: str,
+    *,
+    cache: Path,
+    workers: int,
+    skip_invalid: bool = False,
+    val_fraction: float = VAL_FRACTION,
+    eval_list: str | None = None,
+    all_images: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> EvaluationImages:
+    """Read and check the data of `source`, and choose the images to evaluate on (`bench.data.split.evaluation_side`).
+
+    Raises UserError for fatal problems, all in one message.
+    """
+    report, _ = check(read_source(source, cache=cache), cache=cache, workers=workers, progress=progress)
+    enforce(report.reading, skip_invalid=skip_invalid)
+    rows, groups, origin = splits.evaluation_side(
+        report.reading, val_fraction=val_fraction, eval_list=eval_list, all_images=all_images, groups=report.groups
+    )
+    index = report.reading.index
+    return EvaluationImages(index=index.take(rows), groups=groups, data=index, origin=origin, report=report)
+
+
 def _check_image_files(index: ImageIndex, path: Path) -> None:
     """Raise UserError if image files have changed."""
     changed = changed_image_files(index, path)

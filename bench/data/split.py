@@ -26,6 +26,7 @@ from bench.storage.atomic import write_json
 
 SCHEMA = 1
 TRAIN, VAL = 0, 1
+TRAINED = ("train", "trainval")  # lists to train on
 NAMED = 5  # files named in an error
 
 
@@ -115,6 +116,32 @@ def own_lists(reading: Reading, eval_list: str | None) -> tuple[NDArray[np.int64
             "Train and evaluate on different lists."
         )
     return None
+
+
+def evaluation_side(
+    reading: Reading,
+    *,
+    val_fraction: float = VAL_FRACTION,
+    eval_list: str | None = None,
+    all_images: bool = False,
+    groups: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
+    """Rows of the images to score detections on, their groups as in `Split.val_groups`, and how they were chosen.
+
+    These are all images if `all_images`, otherwise the validation side of `make_split`. Because nothing is trained,
+    the data may have no list to train on, and `eval_list` may be such a list.
+    Raises UserError if `eval_list` does not exist, or no image is left.
+    """
+    lists, name = reading.lists, eval_list or "val"
+    stands_alone = name in lists and (name in TRAINED or lists.keys().isdisjoint(TRAINED))
+    if not (all_images or stands_alone):
+        split = make_split(reading, val_fraction=val_fraction, eval_list=eval_list, groups=groups)
+        return split.val, split.val_groups, f"validation split ({split.origin})"
+    rows = np.arange(len(reading.index)) if all_images else lists[name]
+    origin = "all images" if all_images else f"the data's own list {name}"
+    if not len(rows):
+        raise UserError(f"No usable image to evaluate on ({origin}). Add images, or choose another --eval-list.")
+    return rows, _by_first_image(groups[rows]), origin
 
 
 def stratify(

@@ -58,15 +58,25 @@ def detect_with_checkpoint(data: Dataset, detector: DetectorSpec, path: Path) ->
 
 
 def diagnose_data(
-    data: Dataset, detector: DetectorSpec, description: Mapping[str, Any], *, detections: Path | None = None
+    data: Dataset,
+    detector: DetectorSpec,
+    description: Mapping[str, Any],
+    *,
+    detections: Path | None = None,
+    skip_unknown: bool = False,
 ) -> dict[str, Any]:
     """Return the content of diagnosis.json.
 
     It holds `description`, the fields of Diagnosis, the ranked findings (sentence, numbers, remedy), the
     meaning of each kind of suspect, and the scores of the file `detections` (None without one).
+    skip_unknown: leave out detections on images that the data do not have.
     Raises UserError if that file cannot be scored.
     """
-    scored = None if detections is None else score(detections, data.val, detector)
+    scored = (
+        None
+        if detections is None
+        else score(detections, data.val, detector, data=data.index, skip_unknown=skip_unknown)
+    )
     files = data.index.files
     leaking = [(files[val], files[train]) for val, train in data.report.leaking.tolist()]
     diagnosis = diagnose(data.train, data.val, detector, leaking=leaking)

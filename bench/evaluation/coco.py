@@ -41,11 +41,13 @@ class Evaluation:
     matches: Matches
 
 
-def evaluate(index: ImageIndex, detections: Detections, *, network_size: tuple[int, int] = (300, 300)) -> Evaluation:
+def evaluate(
+    index: ImageIndex, detections: Detections, *, network_size: tuple[int, int] | None = (300, 300)
+) -> Evaluation:
     """Score detections against the boxes of `index` as COCO does (pycocotools, 101-point AP).
 
     network_size: width and height of the network's input. The "_network" sizes apply the limits of 32^2 and 96^2 to
-        boxes at this resolution.
+        boxes at this resolution. None: without these sizes, for detectors of unknown inputs.
 
     Difficult ground truths are ignored, like those outside an area range: detecting one is neither right nor wrong, and
     missing it costs nothing. In a condition (truncated, occluded and their opposites), ground truths without it or with
@@ -62,18 +64,19 @@ def evaluate(index: ImageIndex, detections: Detections, *, network_size: tuple[i
     return Evaluation(accuracy=_accuracy(index, evaluator, matches), matches=matches)
 
 
-def _subsets(index: ImageIndex, detections: Detections, network_size: tuple[int, int]) -> dict[str, Subset]:
+def _subsets(index: ImageIndex, detections: Detections, network_size: tuple[int, int] | None) -> dict[str, Subset]:
     """The subsets to score: "all", the sizes, and the annotated conditions."""
     params = Params(iouType="bbox")
     limits = dict(zip(params.areaRngLbl, params.areaRng, strict=True))
-    scale = np.prod(np.asarray(network_size) / index.sizes, axis=1)
     detected = _box_areas(detections.boxes)
     areas = index.areas, detected
-    network_areas = _box_areas(index.boxes) * scale[index.image_of_box], detected * scale[detections.image]
     subsets = {name: Subset(*(_within(column, limits[name]) for column in areas)) for name in ("all", *SIZES)}
-    subsets |= {
-        f"{name}_network": Subset(*(_within(column, limits[name]) for column in network_areas)) for name in SIZES
-    }
+    if network_size is not None:
+        scale = np.prod(np.asarray(network_size) / index.sizes, axis=1)
+        network_areas = _box_areas(index.boxes) * scale[index.image_of_box], detected * scale[detections.image]
+        subsets |= {
+            f"{name}_network": Subset(*(_within(column, limits[name]) for column in network_areas)) for name in SIZES
+        }
     everywhere = np.ones(len(detections.image), dtype=np.bool_)
     for flags, (name, opposite) in ((index.truncated, CONDITIONS[:2]), (index.occluded, CONDITIONS[2:])):
         if (flags != UNKNOWN).any():

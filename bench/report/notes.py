@@ -32,6 +32,8 @@ def subject(run: Run) -> str:
     parts.append(": ".join(filter(None, ("not a result", length))) if run.smoke else length)
     validation = [(record.get("accuracy") or {}).get("images") for _, record in run.done()]
     scored = common_value(pd.Series([number for number in validation if number is not None], dtype=float))
+    if not run.trained:
+        return ", ".join(filter(None, [*parts, "" if scored is None else f"{scored} images"]))
     images = {"training": run.train_images, "validation": scored}
     counts = [f"{count} {split}" for split, count in images.items() if count is not None]
     parts.append(f"{' and '.join(counts)} images" if counts else "")

@@ -8,9 +8,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.axis import FoundAxis, clashing, find_axes
+from bench.compare.files import DetectionFile, detection_files
 from bench.data.sources import check_source, data_name
 from bench.errors import UserError, nearest
-from bench.options import BACKENDS, PRIOR_PRESETS, BaselineOptions, DiagnoseOptions, RunOptions, ThroughputOptions
+from bench.options import (
+    BACKENDS,
+    PRIOR_PRESETS,
+    BaselineOptions,
+    CompareOptions,
+    DiagnoseOptions,
+    RunOptions,
+    ThroughputOptions,
+)
 from bench.run.plan import Control, check_clashes
 from bench.spec import BASELINE
 from bench.storage.run_folder import PLAN
@@ -67,6 +76,14 @@ def check_diagnose(options: DiagnoseOptions) -> None:
         raise UserError("--detections and --weights: give only one of them")
     if options.detections is not None and not options.detections.is_file():
         raise UserError(f"--detections {options.detections}: no such file")
+
+
+def check_compare(options: CompareOptions) -> tuple[DetectionFile, ...]:
+    """The same for ``compare``; returns its files."""
+    check_source(options.data.source)
+    if options.all_images and options.data.eval_list is not None:
+        raise UserError("--all-images and --eval-list: give only one of them")
+    return detection_files(options.files)
 
 
 def check_throughput(options: ThroughputOptions) -> None:

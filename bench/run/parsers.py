@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -13,7 +14,16 @@ from bench.errors import UserError, nearest
 from bench.options import BACKENDS, HOME, KERNEL_CHOICES, PROFILES, VAL_FRACTION, WORTH
 
 PURPOSE = "Train and compare every combination of remedies for a low SSD-300 mAP, on one shared split."
-COMMANDS = ("preflight", "diagnose", "report", "predict", "throughput")
+COMMANDS = ("preflight", "diagnose", "compare", "report", "predict", "throughput")
+
+COMPARE_EPILOG = """\
+example:
+  python run_all.py compare old.json new=runs/7/detections.json --data coco:DIR --fail-below 1
+
+A file is a list of {"image_id": 1, "category_id": 1, "bbox": [left, top, width, height], "score": 0.9}; image_id may be
+the id or the file name of an image.
+
+exit status: 0 compared; 3 clearly worse (--fail-below); 2 the request or a file is wrong; 130 interrupted"""
 
 T = TypeVar("T")
 
@@ -168,6 +178,43 @@ def diagnose_parser() -> Parser:
     )
     add("--out", type=Path, metavar="DIR", help="results folder (default: results/<data>-diagnosis)")
     parser.set_defaults(backbone="vgg16", profile="quick")
+    return parser
+
+
+def compare_parser() -> Parser:
+    """The parser of ``compare``."""
+    parser = Parser(
+        "run_all.py compare",
+        "Compare the detections of two or more detectors, of any kind, on one ground truth.\n"
+        "Every detector is compared with the first.",
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = COMPARE_EPILOG
+    add = parser.add_argument
+    add(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="detections in COCO's results format, as FILE, named by its stem, or as NAME=FILE",
+    )
+    _add_data_options(parser)
+    add("--all-images", action="store_true", help="evaluate on all images of the data, not on their validation split")
+    add(
+        "--worth",
+        type=positive_number,
+        default=WORTH,
+        metavar="POINTS",
+        help=f"smallest difference in AP worth having, in points (default: {WORTH:g})",
+    )
+    add(
+        "--fail-below",
+        type=number_from_zero,
+        metavar="POINTS",
+        help="exit with status 3 if a detector is clearly worse than the first by more than this: if the upper end of "
+        "the 95%% interval of its difference in AP lies below -POINTS",
+    )
+    add("--json", action="store_true", help="print the result as JSON, and everything else on the standard error")
+    add("--out", type=Path, metavar="DIR", help="results folder (default: results/<data>-comparison)")
     return parser
 
 
@@ -373,12 +420,25 @@ def lengths(text: str) -> tuple[int, ...]:
 
 def positive_number(text: str) -> float:
     """A finite number above zero."""
+    value = number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def number(text: str) -> float:
+    """Any number."""
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+
+
+def number_from_zero(text: str) -> float:
+    """A finite number, 0 or above."""
+    value = number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or above")
     return value
 
 

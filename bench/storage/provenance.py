@@ -15,7 +15,7 @@ from bench.storage.run_folder import ENVIRONMENT, RECORD, cell_folders
 
 COMPUTING = ("torch", "torchvision", "timm", "pycocotools", "numba", "numpy", "pillow")  # packages that affect figures
 PACKAGES = (*COMPUTING, "scipy", "pandas", "joblib")
-REPORTING = frozenset({"analysis", "report", "diagnosis"})  # rooms of `bench` that do not affect figures
+REPORTING = frozenset({"analysis", "report", "diagnosis", "compare"})  # rooms of `bench` that do not affect figures
 SOURCES = Path(__file__).resolve().parents[2]
 
 

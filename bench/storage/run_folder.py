@@ -24,6 +24,7 @@ STOP = "stopping"  # tells workers on other machines to stop
 
 # In folders of other commands
 DIAGNOSIS = "diagnosis.json"
+COMPARISON = "comparison.json"
 THROUGHPUT = "throughput.json"
 
 # In a cell's folder, cells/<id>/

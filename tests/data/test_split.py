@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from bench.data.split import TRAIN, VAL, load, make_split, save, stratify
+from bench.data.split import TRAIN, VAL, evaluation_side, load, make_split, save, stratify
 from bench.errors import UserError
 from tests.data.builders import one_class_each, reading_of
 
@@ -35,6 +35,31 @@ def test_an_unknown_eval_list_names_the_existing_ones() -> None:
         make_split(reading_of([[0]] * 4, {"test": [0]}), eval_list="test")
     with pytest.raises(UserError, match="no list is left to train on"):
         make_split(reading_of([[0]] * 4, {"train": [0], "val": [1]}), eval_list="train")
+
+
+def test_given_detections_are_scored_on_the_validation_side_of_a_run() -> None:
+    groups = np.array([0, 1, 2, 2, 3, 4])
+    for lists in ({}, {"train": [0, 2], "val": [1, 3, 5]}, {"trainval": [0, 1, 2, 3], "test": [4, 5]}):
+        reading = reading_of([[0]] * 6, lists)
+        split = make_split(reading, groups=groups)
+        rows, duplicates, origin = evaluation_side(reading, groups=groups)
+        assert (rows.tolist(), duplicates.tolist()) == (split.val.tolist(), split.val_groups.tolist())
+        assert origin == f"validation split ({split.origin})"
+    with pytest.raises(UserError, match=r"no list 'vall'.*did you mean"):
+        evaluation_side(reading_of([[0]] * 4, {"val": [0, 1]}), eval_list="vall", groups=np.arange(4))
+
+
+def test_given_detections_need_no_list_to_train_on() -> None:
+    reading, groups = reading_of([[0]] * 6, {"val": [1, 3, 5], "test": [0]}), np.array([0, 1, 2, 1, 3, 4])
+    rows, duplicates, origin = evaluation_side(reading, groups=groups)
+    assert (rows.tolist(), duplicates.tolist(), origin) == ([1, 3, 5], [0, 0, 1], "the data's own list val")
+    assert evaluation_side(reading, eval_list="test", groups=groups)[0].tolist() == [0]
+    trained = reading_of([[0]] * 6, {"train": [0, 2], "val": [1]})
+    assert evaluation_side(trained, eval_list="train", groups=groups)[0].tolist() == [0, 2]
+    everything = evaluation_side(trained, all_images=True, groups=groups)
+    assert (everything[0].tolist(), everything[1].tolist()) == ([0, 1, 2, 3, 4, 5], [0, 1, 2, 1, 3, 4])
+    with pytest.raises(UserError, match="No usable image to evaluate on"):
+        evaluation_side(reading_of([[0]] * 2, {"val": []}), groups=groups[:2])
 
 
 def test_a_test_list_is_never_split() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.diagnosis.scores import read_detections, score
+from bench.diagnosis.scores import score
 from bench.errors import UserError
 from bench.evaluation.coco import evaluate
 from bench.evaluation.coco_format import detections_coco
+from bench.evaluation.results_file import read_detections
 from tests.index_builders import index_of
 from tests.tiny import specification
 
@@ -80,32 +81,14 @@ def test_errors_are_counted_by_type_with_their_cost(tmp_path: Path) -> None:
 
 
 def test_detections_on_other_images_are_skipped_and_counted(tmp_path: Path) -> None:
-    scored = score(written(tmp_path, [*perfect(), *perfect(image_id=77)[:1]]), VAL, DETECTOR)
-    assert (scored["detections"], scored["elsewhere"]) == (3, 1)
+    val = VAL.take(np.array([0]))
+    scored = score(written(tmp_path, perfect()), val, DETECTOR, data=VAL)
+    assert (scored["detections"], scored["elsewhere"]) == (2, 1)
+    unknown = written(tmp_path, [*perfect(), *perfect(image_id=77)[:1]])
+    assert score(unknown, VAL, DETECTOR, data=VAL, skip_unknown=True)["elsewhere"] == 1
+    with pytest.raises(UserError, match="unknown image_id"):
+        score(unknown, VAL, DETECTOR, data=VAL)
 
 
 def test_empty_detections_score_zero(tmp_path: Path) -> None:
     assert score(written(tmp_path, []), VAL, DETECTOR)["accuracy"]["AP"] == 0
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ({"annotations": []}, "not a file of detections"),
-        ([{"image_id": 1}], "category_id"),
-        (perfect(bbox=[1, 2, 3]), "not a file of detections"),
-        (perfect(category_id=9), "unknown category_id 9. The data have 2 \\(1 class 0, 2 class 1"),
-        (perfect(score=np.nan), "finite"),
-        (perfect(bbox=[1e39, 2, 3, 4]), "finite"),
-        (perfect(category_id=10**30), "not a file of detections"),
-        (perfect(image_id="other.png")[:1], "none of its images .*for example 1 or 0.png"),
-    ],
-)
-def test_invalid_files_are_rejected_with_the_reason(tmp_path: Path, content: Any, says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        read_detections(written(tmp_path, content), VAL)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.json"):
-        read_detections(tmp_path / "none.json", VAL)

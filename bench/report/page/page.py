@@ -61,28 +61,14 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
 
     Tables are placed by name. Missing tables and plots are skipped.
     """
-    cited = {_anchor(each.table, each.row, each.column) for sentence in verdict for each in sentence.citations}
-    anchors = {_anchor_of(table, row, heading) for table in tables for row in table.rows for heading in table.headings}
-    anchors = cited & anchors | {table.name for table in tables}
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("page.html.j2").render(
+    return render_page(
+        run.folder,
+        "page.html.j2",
+        verdict,
+        tables,
+        TABLE_PLOTS,
         subject=subject(run),
         title=f"Ablation of SSD-300 on {run.plan.get('data') or 'unnamed data'}",
-        verdict=[[_part(part, anchors) for part in sentence.parts] for sentence in verdict],
-        anchor_of=_anchor_of,
-        anchors=anchors,
-        tables={table.name: table for table in tables},
-        plots={
-            place: [plot for name, alt in named if (plot := _plot(run.folder / PLOTS, name, alt)) is not None]
-            for place, named in TABLE_PLOTS.items()
-        },
-        max_rows=MAX_ROWS,
         examples=examples(run),
         example_score=SCORE,
         example_iou=IOU,
@@ -104,7 +90,44 @@ def write_page(run: Run, verdict: Sequence[Sentence], tables: Sequence[Table]) -
             for cell in run.cells
         ],
     )
-    path = run.folder / PAGE
+
+
+def render_page(
+    folder: Path,
+    template: str,
+    verdict: Sequence[Sentence],
+    tables: Sequence[Table],
+    plots: Mapping[str, Sequence[tuple[str, str]]],
+    **content: Any,
+) -> Path:
+    """Write ``report.html`` to `folder` from `tables` and the files in its folder ``plots``.
+
+    template: in the folder of this module. plots: names and alternative texts by the table above them, or by the name
+    of a section; missing files are skipped. content: what else the template shows.
+    """
+    cited = {_anchor(each.table, each.row, each.column) for sentence in verdict for each in sentence.citations}
+    anchors = {_anchor_of(table, row, heading) for table in tables for row in table.rows for heading in table.headings}
+    anchors = cited & anchors | {table.name for table in tables}
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template(template).render(
+        verdict=[[_part(part, anchors) for part in sentence.parts] for sentence in verdict],
+        anchor_of=_anchor_of,
+        anchors=anchors,
+        tables={table.name: table for table in tables},
+        plots={
+            place: [plot for name, alt in named if (plot := _plot(folder / PLOTS, name, alt)) is not None]
+            for place, named in plots.items()
+        },
+        max_rows=MAX_ROWS,
+        **content,
+    )
+    path = folder / PAGE
     with replacing(path) as file:
         file.write(text.encode())
     return path

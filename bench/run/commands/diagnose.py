@@ -47,7 +47,9 @@ def _diagnose(options: DiagnoseOptions, out: Path) -> int:
         "priors": options.baseline.priors,
     }
     with console.status("counting and matching"):
-        content = diagnose_data(data, detector, description, detections=detections)
+        content = diagnose_data(
+            data, detector, description, detections=detections, skip_unknown=options.data.skip_invalid
+        )
     write_json(out / DIAGNOSIS, content)
     plots = write_diagnosis_plots(content, out / PLOTS)
     write_markdown(content, out / "diagnosis.md")

@@ -1,0 +1,1 @@
+"""Compare given detections of any detectors, files in COCO's results format, on one ground truth."""
