@@ -23,6 +23,7 @@ from bench.analysis.curves import reliability
 from bench.analysis.effects import THESE_MODELS, effects_frame
 from bench.analysis.error_costs import BUDGET, IMPRECISE, errors_frame
 from bench.analysis.factorial import against
+from bench.analysis.lengths import lengths_frame
 from bench.analysis.results import Analysis
 from bench.analysis.run_records import PlannedCell, Run
 from bench.analysis.samples import samples_from
@@ -121,11 +122,13 @@ def compare(
         groups=groups,
     )
     samples = samples_from(run, resample_matches(matches, groups, replicates=replicates))
+    effects = effects_frame(run, samples)
     analysis = Analysis(
         run=run,
         samples=samples,
-        effects=effects_frame(run, samples),
+        effects=effects,
         best=best_frame(run, samples),
+        lengths=lengths_frame(run, effects),
         cell_errors=errors,
         errors=errors_frame(run, errors),
     )
