@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from bench.evaluation.detections import Detections, xywh
 from bench.evaluation.error_types import KINDS, ap50, ap50_gain, error_types, fix_errors
 from bench.evaluation.matches import Matches
 from bench.spec import DetectorSpec
+from bench.storage.reading import Unreadable, load_json, reason_of
 
 MAX_COORDINATE = np.finfo(np.float32).max / 2  # adding a side cannot overflow
 NAMED = 5  # unknown ids named in an error
@@ -91,14 +91,14 @@ def read_detections(path: Path, val: ImageIndex) -> tuple[Detections, int]:
     finite, or if none of its images is in `val`.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path, follow=True)
         images = [entry["image_id"] for entry in content]
         categories = np.array([int(entry["category_id"]) for entry in content], dtype=np.int64)
         boxes = np.array([entry["bbox"] for entry in content], dtype=np.float64).reshape(-1, 4)
         scores = np.array([entry["score"] for entry in content], dtype=np.float32)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (Unreadable, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(
-            f"--detections {path}: not a file of detections ({type(error).__name__}: {error}). Expected: {FORMAT}"
+            f"--detections {path}: not a file of detections ({reason_of(error)}). Expected: {FORMAT}"
         ) from error
     if len(boxes) != len(images) or not ((np.abs(boxes) < MAX_COORDINATE).all() and np.isfinite(scores).all()):
         raise UserError(

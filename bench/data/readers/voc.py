@@ -7,6 +7,7 @@ Coordinates are used as written. VOC counts pixels from 1, but most tools that w
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ from bench.data.readers.format import Format
 from bench.data.readers.raw import LEFT_OUT, MAX_IMAGE_SIDE, RawAnnotations, RawBoxes
 from bench.data.readers.reading import Reading, build_reading
 from bench.errors import UserError
+from bench.storage.reading import read_file, reason_of
 
 
 def read_voc(root: Path, *, classes: Sequence[str] | None = None, lists: Mapping[str, str] | None = None) -> Reading:
@@ -106,14 +108,15 @@ def _read_lists(
     """The stems of each list that is used, without those that lack an annotation."""
     folder = root / "ImageSets" / "Main"
     if wanted is None:
-        present = {name: name for name in ("train", "val", "test", "trainval") if (folder / f"{name}.txt").is_file()}
+        names = ("train", "val", "test", "trainval")
+        present = {name: name for name in names if os.path.lexists(folder / f"{name}.txt")}
         if "train" in present or "val" in present:
             present.pop("trainval", None)
         wanted = present
     lists = {}
     for name, list_name in wanted.items():
         path = folder / f"{list_name}.txt"
-        if not path.is_file():
+        if not os.path.lexists(path):
             found = ", ".join(sorted(other.name for other in folder.glob("*.txt"))[:10]) or "no lists"
             raise UserError(f"The list {path} does not exist; {folder} has {found}. Add the list.")
         lists[name] = _read_list(path, annotations, problems)
@@ -122,7 +125,7 @@ def _read_lists(
 
 def _read_list(path: Path, annotations: Mapping[str, Path], problems: list[Problem]) -> list[str]:
     stems: dict[str, None] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_list_lines(path), start=1):
         entry = line.strip().removeprefix("\ufeff")
         if not entry:
             continue
@@ -138,6 +141,13 @@ def _read_list(path: Path, annotations: Mapping[str, Path], problems: list[Probl
         else:
             stems[stem] = None
     return list(stems)
+
+
+def _list_lines(path: Path) -> list[str]:
+    try:
+        return read_file(path).decode("utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({reason_of(error)}). Give a list that can be read.") from error
 
 
 def _used_stems(
