@@ -17,6 +17,7 @@ from bench.detector.transfer import check_taken
 from bench.device.hardware import choose_device
 from bench.errors import UserError
 from bench.options import HOME, VAL_FRACTION, RunOptions
+from bench.report.terminal.console import PlainConsole
 from bench.run.checks import CheckedRun, check_cpu_kernels
 from bench.run.data import open_data
 from bench.run.forecast import print_forecast
@@ -46,7 +47,7 @@ KERNELS = {"auto": None, "on": True, "off": False}
 
 def run_matrix(options: RunOptions, checked: CheckedRun) -> int:
     """Run the request; returns the exit status: 0, or 1 if a cell failed. Raises UserError if the request is wrong."""
-    console = Console()
+    console = PlainConsole()
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False)
