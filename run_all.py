@@ -8,18 +8,20 @@ Exit status: 0 all cells done; 1 some failed; 2 the request is wrong; 3 a detect
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bench import options
 from bench.device.module_path import protect_multiprocessing
 from bench.device.process_settings import limit_openmp_spin
-from bench.errors import NO_FOLDER, STORAGE, UserError, unusable
+from bench.errors import UserError, explained, visible
 from bench.run import parsers
 from bench.run.parsers import parse_options
 
@@ -31,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A shell's background job starts with SIGINT ignored, and batch systems end a job with SIGTERM
         signal.signal(signal.SIGINT, interrupt_once)
         signal.signal(signal.SIGTERM, interrupt_once)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # letters that the terminal's encoding lacks
     limit_openmp_spin()
     protect_multiprocessing()
     commands = {
@@ -42,16 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "throughput": throughput,
     }
     try:
-        if words and words[0] in commands:
-            return commands[words[0]](words[1:])
-        return run(words)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in (*STORAGE, *NO_FOLDER) or error.filename is None:
-            raise
-        print(f"error: {unusable(error.filename, error)}", file=sys.stderr)
+        require_current_folder()
+        status = commands[words[0]](words[1:]) if words and words[0] in commands else run(words)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of a pipe has seen enough; all files were written before the last lines
+        discard_output()
+        return 0
+    except (UserError, OSError, MemoryError) as error:
+        print(f"error: {visible(explained(error))}", file=sys.stderr)
+        discard_output()
         return 2
     except KeyboardInterrupt:
         print(f"\ninterrupted; resume with: {shlex.join(['python', 'run_all.py', *words])}", file=sys.stderr)
@@ -63,6 +68,23 @@ def interrupt_once(number: int, frame: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def require_current_folder() -> None:
+    """Raise UserError if the current folder was deleted: relative paths then mean nothing."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the current folder was deleted; change to another one and repeat the command") from None
+
+
+def discard_output() -> None:
+    """Send what is still buffered for the standard output nowhere, if it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):  # no file behind it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # Each command imports its modules after its options have been parsed and checked: importing torch takes seconds.
@@ -137,7 +159,7 @@ def predict(words: Sequence[str]) -> int:
     from bench.run.predict import draw_predictions
 
     for path in draw_predictions(chosen):
-        print(path)
+        print(visible(str(path)))
     return 0
 
 

@@ -148,7 +148,9 @@ def _load(file: Path) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look up their module there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[spec.name]
-        raise UserError(f"--axis-file {file} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"--axis-file {file} cannot be loaded: {type(error).__name__}: {error}. Correct the file"
+        ) from error
     return module

@@ -22,7 +22,19 @@ STORAGE = {
     errno.EPERM: ("its permissions forbid it", ELSEWHERE),
     errno.EIO: ("its disk reports an error", "Check the disk, or write elsewhere (--out and --cache)"),
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # a disk, also behind the standard output
 NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)  # there is a file in place of a folder
+
+
+def visible(text: str) -> str:
+    """The text with all that a terminal would act on written out, such as ``\\x1b`` and ``\\u202e``; lines stay.
+
+    Names of files and classes come from strangers: an escape sequence could rewrite the screen or the clipboard, and a
+    bidirectional mark could make exe.jpg out of gpj.exe.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
 
 
 class UserError(Exception):
@@ -50,12 +62,20 @@ def unwritable(path: Path | str, error: OSError) -> StorageError:
     return StorageError(f"{path} cannot be written: {reason}. {remedy}")
 
 
-def unusable(path: Path | str, error: OSError) -> UserError:
-    """The error for a `path` that cannot be read, written, or used as a folder. error: of `STORAGE` or `NO_FOLDER`."""
+def explained(error: UserError | OSError | MemoryError) -> str:
+    """What an error that ended a command says to the user. Raises the error again if it is a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        details = f" ({error})" if str(error) else ""
+        return f"there is not enough memory{details}. Close other programs, or ask for less, such as a smaller --batch"
+    if error.filename is None and error.errno not in FULL:
+        raise error
+    path = error.filename or "the standard output"  # a file of ours would be named; see `writing`
     if error.errno in NO_FOLDER:
-        return no_folder(path, error)
-    reason, remedy = STORAGE[error.errno or 0]
-    return UserError(f"{path} cannot be used: {reason}. {remedy}")
+        return str(no_folder(path, error))
+    reason, remedy = STORAGE.get(error.errno or 0, (error.strerror or str(error), "Check the path, or give another"))
+    return f"{path} cannot be used: {reason}. {remedy}"
 
 
 def not_writable(folder: Path, error: OSError) -> UserError:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import NO_FOLDER, STORAGE, StorageError, UserError, nearest, unusable, writing
+from bench.errors import NO_FOLDER, STORAGE, StorageError, explained, nearest, writing
 
 pytestmark = pytest.mark.fast
 
 
-def error_of(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
+def error_of(number: int, path: str | None = None) -> OSError:
+    return OSError(number, os.strerror(number), *([] if path is None else [path]))
 
 
 @pytest.mark.parametrize("number", STORAGE, ids=errno.errorcode.get)
@@ -30,11 +30,17 @@ def test_other_errors_pass_through() -> None:
 
 
 def test_what_cannot_be_used_is_a_folder_or_a_storage_problem() -> None:
-    assert "cannot be used: its disk is full" in str(unusable("/a", error_of(errno.ENOSPC)))
+    assert "/a cannot be used: its disk is full" in explained(error_of(errno.ENOSPC, "/a"))
+    assert "/a cannot be used: File name too long. Check the path" in explained(error_of(errno.ENAMETOOLONG, "/a"))
     for number in NO_FOLDER:
-        error = unusable("/a", error_of(number))
-        assert isinstance(error, UserError)
-        assert "/a cannot be a folder" in str(error)
+        assert "/a cannot be a folder" in explained(error_of(number, "/a"))
+
+
+def test_an_error_without_a_file_is_about_the_output_or_a_bug() -> None:
+    assert "the standard output cannot be used: its disk is full" in explained(error_of(errno.ENOSPC))
+    for bug in (error_of(errno.ECONNREFUSED), OSError("of our own")):
+        with pytest.raises(OSError, match=str(bug.strerror or "of our own")):
+            explained(bug)
 
 
 def test_the_most_similar_word_is_suggested() -> None:

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import joblib
 import numpy as np
@@ -22,6 +21,7 @@ from bench.analysis.image_groups import independent_groups, validation_groups, v
 from bench.analysis.run_records import Run
 from bench.errors import UserError
 from bench.evaluation.matches import Matches, average_precision
+from bench.storage.reading import RERUN_CELL
 from bench.storage.run_folder import MATCHES
 
 REPLICATES = 1000
@@ -225,13 +225,7 @@ def too_few_images(groups: int) -> str:
 
 def read_matches(path: Path) -> Matches:
     """Load the matches of a cell. Raises UserError if the file cannot be read."""
-    try:
-        return Matches.load(path)
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); delete the cell's folder and repeat the "
-            "command to rerun the cell, or delete only the file: effects then have no intervals"
-        ) from error
+    return Matches.load(path, remedy=f"{RERUN_CELL}, or delete only the file: effects then have no intervals")
 
 
 def require_same_ground_truths(one_path: Path, one: Matches, other_path: Path, other: Matches) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,8 @@ from bench.data.subsets import CONDITIONS, NETWORK_SIZES, SIZES
 from bench.errors import UserError
 from bench.evaluation.error_types import ErrorTypes, at_foreground, error_types
 from bench.evaluation.matches import Matches
-from bench.storage.records import read_json_object
+from bench.storage.reading import RERUN_CELL, Unreadable, load_json, reason_of
+from bench.storage.records import read_ground_truth
 from bench.storage.run_folder import DETECTIONS, ERROR_TYPES, GROUND_TRUTH, MATCHES
 
 
@@ -105,20 +104,18 @@ def errors_of_cell(matches: Matches, types: ErrorTypes | None) -> CellErrors:
 def _types(run: Run, cell: PlannedCell, matches: Matches) -> ErrorTypes | None:
     folder = run.folder_of(cell.id)
     path, detections, truths = folder / ERROR_TYPES, folder / DETECTIONS, run.folder / GROUND_TRUTH
+    remedy = f"{RERUN_CELL}, or delete only the file: there is then no error analysis of the cell"
     try:
         if path.is_file():
-            types = ErrorTypes.load(path)
+            types = ErrorTypes.load(path, remedy=remedy)
         elif detections.is_file() and truths.is_file():
             path = detections
-            boxes = _boxes(json.loads(detections.read_text(encoding="utf-8")))
-            types = error_types(matches, boxes[matches.detection], _boxes(read_json_object(truths)["annotations"]))
+            boxes = _boxes(load_json(detections, remedy=remedy))
+            types = error_types(matches, boxes[matches.detection], _boxes(read_ground_truth(truths)["annotations"]))
         else:
             return None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); delete the cell's folder and repeat the "
-            "command to rerun the cell, or delete only the file: there is then no error analysis of the cell"
-        ) from error
+    except (Unreadable, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
+        raise Unreadable(path, reason_of(error), remedy) from error
     if (len(types.verdict), len(types.missed)) != (len(matches.label), len(matches.truth_label)):
         raise UserError(
             f"{path} describes {len(types.verdict)} detections and {len(types.missed)} ground truths, but the "

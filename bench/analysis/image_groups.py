@@ -7,14 +7,14 @@ bootstrap therefore draws whole groups.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.run_records import Run
 from bench.errors import UserError
-from bench.storage.records import read_json_object
+from bench.storage.forms import SplitGroupsForm
+from bench.storage.records import read_form
 from bench.storage.run_folder import SPLIT
 
 
@@ -26,8 +26,7 @@ def validation_groups(run: Run, image_ids: NDArray[np.int64]) -> NDArray[np.int6
     Raises UserError if split.json is damaged or lists another number of images.
     """
     path = run.folder / SPLIT
-    side = read_json_object(path).get("val") if path.is_file() else None
-    groups = side.get("groups") if isinstance(side, Mapping) else None
+    groups = read_form(path, SplitGroupsForm).get("val", {}).get("groups") if path.is_file() else None
     if groups is None:
         return np.arange(len(image_ids))
     if len(groups) != len(image_ids):

@@ -16,6 +16,7 @@ from bench.analysis.run_records import PlannedCell, Run, load_run
 from bench.errors import UserError
 from bench.storage.atomic import write_json
 from bench.storage.own_files import check_output, remove_cell, remove_thumbnails, stored_thumbnails
+from bench.storage.reading import read_file
 from bench.storage.records import read_json, read_plan
 from bench.storage.run_folder import (
     DETECTIONS,
@@ -101,7 +102,7 @@ def _require_comparable(one: Run, other: Run) -> None:
                 "rerun the older run, or report the runs separately"
             )
     truths = [run.folder / GROUND_TRUTH for run in (one, other)]
-    if all(path.is_file() for path in truths) and truths[0].read_bytes() != truths[1].read_bytes():
+    if all(path.is_file() for path in truths) and read_file(truths[0]) != read_file(truths[1]):
         raise UserError(
             f"{one.folder} and {other.folder} cannot be merged: their validation ground truths differ "
             f"({GROUND_TRUTH}), so the annotations changed between them; report the runs separately"

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.run_records import Run
-from bench.storage.records import read_json_object
+from bench.errors import UserError
+from bench.storage.records import read_ground_truth
 from bench.storage.run_folder import GROUND_TRUTH
 
 
@@ -36,11 +37,11 @@ def prior_sets(run: Run) -> list[PriorSet]:
 
     An unfinished baseline takes its priors from the plan. Empty if neither has them.
     """
-    records = {cell.variant: record for cell, record in reversed(list(run.done())) if "detector" in record}
+    records = {cell.variant: record for cell, record in reversed(list(run.done())) if _has_priors(record)}
     sets: list[PriorSet] = []
     if run.baseline in records:
         sets.append(_prior_set(str(run.baseline), records[str(run.baseline)]))
-    elif "base" in run.plan and run.baseline is not None:
+    elif _has_priors(run.plan.get("base") or {}) and run.baseline is not None:
         sets.append(_prior_set(run.baseline, run.plan["base"]))
     if not sets:
         return []
@@ -55,7 +56,7 @@ def ground_truth_shapes(run: Run, size: int) -> pd.DataFrame:
     Empty if the run has no ground_truth.json. Raises UserError if it cannot be read.
     """
     path = run.folder / GROUND_TRUTH
-    content = read_json_object(path) if path.is_file() else {"images": [], "annotations": []}
+    content = read_ground_truth(path) if path.is_file() else {"images": [], "annotations": []}
     images = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     ordinary = [entry for entry in content["annotations"] if not entry.get("iscrowd")]
     sides = np.array([entry["bbox"][2:] for entry in ordinary], dtype=np.float64).reshape(-1, 2)
@@ -78,9 +79,21 @@ def shapes_frame(priors: Sequence[Sequence[Sequence[float]]], maps: Sequence[int
     )
 
 
+def _has_priors(content: Mapping[str, Any]) -> bool:
+    """Whether a record or base specification has all that describes its priors."""
+    return {"size", "priors", "feature_maps", "match_threshold"} <= (content.get("detector") or {}).keys()
+
+
 def _prior_set(variant: str, content: Mapping[str, Any]) -> PriorSet:
     """From a record, or from the base specification in the plan, which has no matching statistics."""
     detector = content["detector"]
+    if len(detector["priors"]) != len(detector["feature_maps"]) or any(
+        len(shape) != 2 for level in detector["priors"] for shape in level
+    ):
+        raise UserError(
+            f"the priors of {variant} in plan.json or record.json are not a list of shapes for each feature map; "
+            "restore the file, or delete the cell's folder and repeat the command to rerun the cell"
+        )
     shapes = shapes_frame(detector["priors"], detector["feature_maps"], detector["size"])
     recall = content.get("prior_recall", {}).get("val", {}).get("after", {})
     return PriorSet(

@@ -7,7 +7,6 @@ the `Run` it returns. Metrics are named by their path in the record: ``accuracy.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ import pandas as pd
 
 from bench.errors import UserError
 from bench.options import WORTH
-from bench.storage.records import read_json, read_json_object, read_plan
+from bench.storage.forms import RecordForm
+from bench.storage.own_files import check_entries
+from bench.storage.records import read_form, read_json, read_log, read_plan
 from bench.storage.run_folder import LOG, PLAN, RECORD, SPLIT, cell_folder
 
 METRIC_SECTIONS = ("accuracy", "speed", "cost")  # of a record
@@ -113,30 +114,27 @@ class Run:
 def load_run(folder: Path) -> Run:
     """Load the plan in `folder` and the records written so far.
 
-    Raises UserError if the folder is not a run, a file is damaged, or a newer version of the suite wrote it.
+    Raises UserError if the folder is not a run, a file is damaged, a link may lead out of the folder, or a newer
+    version of the suite wrote it.
     """
+    check_entries(folder)
     path = folder / PLAN
     plan = read_plan(folder)
     if plan is None:
         raise UserError(
             f"{folder} is not a run folder: it has no {PLAN}; pass a folder written by run_all.py, such as results/NAME"
         )
-    try:
-        cells = tuple(_planned(cell) for cell in plan["cells"])
-        run = Run(
-            folder=folder,
-            variants=tuple(plan["variants"]),
-            axes=tuple(plan["axes"]),
-            seeds=tuple(plan["seeds"]),
-            cells=cells,
-            plan=plan,
-            records={cell.id: record for cell in cells if (record := _record(folder, cell)) is not None},
-            train_images=_train_images(folder),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not a plan of this suite ({type(error).__name__}: {error}); rerun in a new folder"
-        ) from error
+    cells = tuple(_planned(cell) for cell in plan["cells"])
+    run = Run(
+        folder=folder,
+        variants=tuple(plan["variants"]),
+        axes=tuple(plan["axes"]),
+        seeds=tuple(plan["seeds"]),
+        cells=cells,
+        plan=plan,
+        records={cell.id: record for cell in cells if (record := _record(folder, cell)) is not None},
+        train_images=_train_images(folder),
+    )
     unknown = sorted({cell.variant for cell in cells} - set(run.variants))
     if unknown:
         raise UserError(
@@ -231,7 +229,7 @@ def log_frame(run: Run) -> pd.DataFrame:
         path = run.folder_of(cell.id) / LOG
         if not path.is_file():
             continue
-        lines = [{name: _number(line.get(name)) for name in LOG_METRICS} for line in _log_lines(path)]
+        lines = [{name: _number(line.get(name)) for name in LOG_METRICS} for line in read_log(path)]
         steps = pd.DataFrame(lines, columns=list(LOG_METRICS)).dropna(subset="step")
         steps = steps.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
         steps.insert(0, "id", cell.id)
@@ -264,7 +262,7 @@ def _record(folder: Path, cell: PlannedCell) -> dict[str, Any] | None:
     path = cell_folder(folder, cell.id) / RECORD
     if not path.is_file():
         return None
-    record = read_json_object(path)
+    record = read_form(path, RecordForm)
     if record.get("status") not in ("done", "failed") or record.get("id", cell.id) != cell.id:
         raise UserError(
             f"{path} is not the record of cell {cell.id} (id {record.get('id')!r}, status "
@@ -287,15 +285,7 @@ def _metrics(path: str, content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
 
 def _number(value: Any) -> float:
     """The value as float; NaN unless it is a finite number (null, missing key, infinite loss)."""
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
-
-
-def _log_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                content = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(content, dict):
-                yield content
+    try:
+        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        return math.nan

@@ -15,6 +15,7 @@ import pandas as pd
 
 from bench.analysis.run_records import Run, cells_frame
 from bench.analysis.statistics import student
+from bench.storage.forms import SpeedsForm, mismatch
 from bench.storage.records import read_json
 from bench.storage.run_folder import SPEED
 
@@ -37,7 +38,7 @@ Measure = Literal["latency", "throughput"]
 def read_speed(run: Run) -> dict[str, Any] | None:
     """The content of speed.json; None if there is none or it is damaged."""
     content = read_json(run.folder / SPEED)
-    return content if isinstance(content, dict) and isinstance(content.get("networks"), list) else None
+    return content if mismatch(content, SpeedsForm) is None else None
 
 
 def load_speeds(run: Run) -> pd.DataFrame:

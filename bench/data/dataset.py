@@ -14,7 +14,7 @@ from bench.data import split as splits
 from bench.data.image_files import changed_image_files
 from bench.data.index import ImageIndex
 from bench.data.near_duplicates import SIDE, near_duplicates, thumbnail
-from bench.data.pixels import LONGEST_SIDE, PixelWriter, fits_budget, is_intact, pixels_file
+from bench.data.pixels import LONGEST_SIDE, PixelWriter, clean_cache, fits_budget, is_intact, pixels_file
 from bench.data.preflight import Report, enforce, preflight, warn_of_leaks, whole_set_problems
 from bench.data.problems import Problem
 from bench.data.readers.reading import Reading
@@ -22,7 +22,10 @@ from bench.data.sources import read_source
 from bench.errors import UserError
 from bench.options import VAL_FRACTION
 from bench.storage.atomic import replacing
+from bench.storage.reading import ArrayForm, Unreadable, load_arrays
 from bench.storage.run_folder import IMAGE_FILES
+
+REPORT_FORM: ArrayForm = {"thumbnails": ("u", ("N", "side", "side")), "report": ("U", ())}  # of a cached report
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,6 +135,7 @@ def check(
     Unchanged files that were decoded before are not decoded again: the cache also holds the problems found by decoding
     and the thumbnails for finding near-duplicates. A damaged cache counts as none.
     """
+    clean_cache(cache)  # before the free space is measured
     path = pixels_file(reading.index, cache)
     report_file = path.with_suffix(".report.npz")
     stored = fits_budget(reading.index, cache)
@@ -188,13 +192,16 @@ def _cache_report(reading: Reading, report: Report, thumbnails: NDArray[np.uint8
 def _cached_report(reading: Reading, path: Path) -> tuple[Report, NDArray[np.uint8]] | None:
     """The report and the thumbnails of all images of `reading`; None if the file is missing or damaged."""
     try:
-        with np.load(path) as stored:
-            content, thumbnails = json.loads(str(stored["report"])), stored["thumbnails"]
-    except Exception:  # a damaged archive raises errors of many kinds
+        stored = load_arrays(path, REPORT_FORM)
+        content, thumbnails = json.loads(str(stored["report"])), stored["thumbnails"]
+        unusable = set(content["unusable"])
+        found = [Problem(**each) for each in content["problems"]]
+    except (Unreadable, ValueError, KeyError, TypeError):
         return None
-    unusable = set(content["unusable"])
+    if thumbnails.shape != (len(reading.index), SIDE, SIDE):
+        return None
     usable: NDArray[np.bool_] = np.array([name not in unusable for name in reading.index.files], dtype=np.bool_)
     cleaned = reading.keep(usable)
-    problems = [*reading.problems, *(Problem(**each) for each in content["problems"])]
+    problems = [*reading.problems, *found]
     cleaned = replace(cleaned, problems=problems + whole_set_problems(cleaned))
     return Report(reading=cleaned, images_checked=len(reading.index)), thumbnails

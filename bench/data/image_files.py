@@ -7,7 +7,6 @@ change time also differs for a file that was replaced and then dated back.
 
 from __future__ import annotations
 
-import json
 import zlib
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from joblib import Parallel, delayed
 
 from bench.data.index import ImageIndex
 from bench.storage.atomic import write_json
+from bench.storage.reading import Unreadable, load_json
 
 SCHEMA = 1
 FILES_PER_TASK = 64
@@ -40,17 +40,16 @@ def save_image_files(index: ImageIndex, path: Path, *, workers: int) -> None:
 def changed_image_files(index: ImageIndex, path: Path) -> list[str]:
     """The files of `index` whose content changed since `path` was written; [] if it cannot be read."""
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        files = load_json(path)["files"]
+        states = {name: tuple(map(int, files[name])) for name in index.files if name in files}
+    except (Unreadable, ValueError, KeyError, TypeError):
         return []
     changed = []
-    for name in index.files:
-        if name in files:
-            size, time, checksum, *change = files[name]  # an earlier version stored no change time
-            now = _size_and_times(index.root / name)
-            same_times = now[1] == time and change in ([], [now[2]])
-            if now[0] != size or (not same_times and _checksum(index.root / name) != checksum):
-                changed.append(name)
+    for name, (size, time, checksum, *change) in states.items():  # an earlier version stored no change time
+        now = _size_and_times(index.root / name)
+        same_times = now[1] == time and change in ([], [now[2]])
+        if now[0] != size or (not same_times and _checksum(index.root / name) != checksum):
+            changed.append(name)
     return changed
 
 

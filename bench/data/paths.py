@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.storage.reading import read_file
 
 MAX_ANNOTATION_BYTES = 64 << 20  # of one image: three times what VOC needs for 100,000 objects
 
@@ -39,11 +40,6 @@ def read_lines(path: Path) -> list[str]:
 def read_annotation(path: Path) -> bytes:
     """The bytes of one image's annotation file.
 
-    Raises OSError if it cannot be read, is larger than MAX_ANNOTATION_BYTES, or is not a regular file: reading a
-    pipe would block forever.
+    Raises OSError if it cannot be read, is larger than MAX_ANNOTATION_BYTES, or is not a regular file.
     """
-    if not path.is_file():
-        raise OSError(f"{path.name} is not a file")
-    if path.stat().st_size > MAX_ANNOTATION_BYTES:
-        raise OSError(f"its {path.stat().st_size} bytes exceed the limit of {MAX_ANNOTATION_BYTES}")
-    return path.read_bytes()
+    return read_file(path, limit=MAX_ANNOTATION_BYTES)

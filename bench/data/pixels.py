@@ -8,11 +8,9 @@ is verified when the file is opened.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -25,12 +23,18 @@ from bench.data.decode import decode
 from bench.data.index import ImageIndex
 from bench.device.hardware import available_cores
 from bench.errors import UserError, writing
-from bench.storage.atomic import replacing
+from bench.storage.atomic import TEMPORARY, open_locked, remove_abandoned, replacing
+from bench.storage.reading import ArrayForm, Unreadable, load_arrays
 
 LONGEST_SIDE = 1000
 BUDGET_BYTES = 4 << 30
-SECONDS_TO_LOCK = 60.0  # generous limit between creating a temporary file and locking it
-TEMPORARY = re.compile(r"pixels-[0-9a-f]{16}\.\d+\.tmp")  # names of unfinished files
+UNFINISHED = re.compile(r"pixels-[0-9a-f]{16}\.\d+\.tmp")  # names of files that are not yet complete
+TABLE_FORM: ArrayForm = {  # where the pixels of each image are
+    "files": ("U", ("N",)),
+    "starts": ("i", ("N",)),
+    "shapes": ("i", ("N", "2")),
+    "checksums": ("u", ("N",)),
+}
 
 Image = NDArray[np.uint8]
 
@@ -66,12 +70,12 @@ class DecodedFile:
     def __init__(self, path: Path, index: ImageIndex) -> None:
         damaged = DamagedPixels(f"{path} is missing or damaged. Repeat the command: the images are decoded again")
         try:
-            with np.load(path.with_suffix(".npz")) as table:
-                row_of = {name: row for row, name in enumerate(table["files"].tolist())}
-                rows = [row_of[name] for name in index.files]
-                self.starts, self.shapes, checksums = (table[name][rows] for name in ("starts", "shapes", "checksums"))
+            table = load_arrays(path.with_suffix(".npz"), TABLE_FORM)
+            row_of = {name: row for row, name in enumerate(table["files"].tolist())}
+            rows = [row_of[name] for name in index.files]
+            self.starts, self.shapes, checksums = (table[name][rows] for name in ("starts", "shapes", "checksums"))
             self.bytes = np.memmap(path, dtype=np.uint8, mode="r")
-        except Exception as error:  # a damaged archive raises errors of many kinds
+        except (Unreadable, OSError, ValueError, KeyError) as error:
             raise damaged from error
         with ThreadPoolExecutor(available_cores()) as pool:
             found = list(pool.map(lambda row: _checksum(self._flat(row)), range(len(index))))
@@ -158,10 +162,7 @@ class PixelWriter:
         self.checksums = np.zeros(len(index), dtype=np.uint64)  # 0 for an image that was not written
         size = max(1, int(bound.sum()))
         with writing(self.temporary):
-            _remove_abandoned(path.parent)
-            self.lock: int | None = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-            with suppress(OSError):  # without locks, only the cleaning of abandoned files is less careful
-                fcntl.flock(self.lock, fcntl.LOCK_EX)
+            self.lock: int | None = open_locked(self.temporary)
             _reserve(self.lock, size)
         # Each image has its own range of bytes, so threads need no lock.
         self.bytes = np.memmap(self.temporary, dtype=np.uint8, mode="r+", shape=(size,))
@@ -206,17 +207,7 @@ def _reserve(descriptor: int, size: int) -> None:
     os.ftruncate(descriptor, size)
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Delete the files of killed writers: those whose lock was released when their process ended."""
-    for path in folder.glob("pixels-*.tmp"):
-        if not TEMPORARY.fullmatch(path.name):
-            continue  # a user's
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime < SECONDS_TO_LOCK:
-                continue
-            descriptor = os.open(path, os.O_RDWR)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
-            finally:
-                os.close(descriptor)
+def clean_cache(cache: Path) -> None:
+    """Delete the unfinished files of killed processes, which have up to gigabytes."""
+    for names in (UNFINISHED, TEMPORARY):
+        remove_abandoned(cache, names)

@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.errors import visible
+
 Severity = Literal["fatal", "drop", "repair", "warning"]
 SEVERITIES: tuple[Severity, ...] = ("fatal", "drop", "repair", "warning")
 MAX_SHOWN = 300  # characters of a file name or finding in a message
@@ -90,6 +92,5 @@ def problem(kind: str, where: str, what: str) -> Problem:
 
 def printable(text: str) -> str:
     """The text as one line that any terminal or file accepts, at most MAX_SHOWN characters and an ellipsis."""
-    escaped = text.encode("utf-8", "backslashreplace").decode()
-    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in escaped)
+    line = visible(text).replace("\n", "\\n")
     return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."

@@ -34,6 +34,7 @@ from bench.errors import UserError
 
 # `check_source` must answer at once, so the modules imported above must be light.
 FORMATS: dict[str, Format] = {each.prefix: each for each in (VOC, COCO, YOLO, CSV, JSON_LINES, FIFTYONE, CVAT)}
+MAX_NAME = 100  # letters of a short name: file systems allow 255, and more is added to it
 DOWNLOADS: dict[str, Callable[[Path], Reading]] = {"voc2007": read_voc2007, "voc0712": read_voc0712}
 SCENES = "scenes"
 FORMS = ", ".join(
@@ -148,7 +149,7 @@ def _of_a_part(name: str) -> bool:
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:MAX_NAME]
 
 
 def _parse(source: str) -> tuple[str | None, str]:

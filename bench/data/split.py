@@ -9,7 +9,6 @@ of a training image is never scored.
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ from bench.data.readers.reading import Reading
 from bench.errors import UserError, nearest
 from bench.options import VAL_FRACTION
 from bench.storage.atomic import write_json
+from bench.storage.forms import SplitForm, mismatch
+from bench.storage.reading import Unreadable, load_json, reason_of
 
 SCHEMA = 1
 TRAIN, VAL = 0, 1
@@ -267,13 +268,17 @@ def load(path: Path, index: ImageIndex) -> Split:
     error says what changed. In a file of an earlier version every image is its own group.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        sides = {side: (content[side]["files"], content[side]["digests"]) for side in ("train", "val")}
-        classes, origin, fingerprint = tuple(content["classes"]), content["origin"], content["fingerprint"]
-        groups = content["val"].get("groups", range(len(content["val"]["files"])))
-        schema = content["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as a split ({error!r}). Remove it, or choose another --out.") from error
+        content = load_json(path)
+        if fault := mismatch(content, SplitForm):
+            raise ValueError(fault)
+    except (Unreadable, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read as a split ({reason_of(error)}). Remove it, or choose another --out."
+        ) from error
+    sides = {side: (content[side]["files"], content[side]["digests"]) for side in ("train", "val")}
+    classes, origin, fingerprint = tuple(content["classes"]), content["origin"], content["fingerprint"]
+    groups = content["val"].get("groups", range(len(content["val"]["files"])))
+    schema = content["schema"]
     if schema != SCHEMA:
         raise UserError(f"{path} has schema {schema}; this version reads {SCHEMA}. Choose another --out.")
     changes = []
@@ -286,7 +291,7 @@ def load(path: Path, index: ImageIndex) -> Split:
         missing = [file for file in files if file not in row_of]
         changed = [
             file
-            for file, digest in zip(files, old_digests, strict=True)
+            for file, digest in zip(files, old_digests, strict=False)
             if file in row_of and digests[row_of[file]] != digest
         ]
         if missing:

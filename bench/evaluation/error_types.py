@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bench.evaluation.matches import Matches, average_precision
 from bench.storage.atomic import replacing
+from bench.storage.reading import RERUN_CELL, ArrayForm, Unreadable, load_arrays
 
 FOREGROUND = 0.5  # minimum IoU of a detection with its object
 BACKGROUND = 0.1  # maximum IoU of a detection without an object
@@ -27,6 +28,14 @@ MISSED = "missed"
 KINDS = (*VERDICTS[CLASSIFICATION:], MISSED)
 # Sums over kinds: all wrong detections, and all ground truths that were not found.
 FALSE_POSITIVES, FALSE_NEGATIVES = "false positives", "false negatives"
+
+# The arrays in a file; the letters are those of `ErrorTypes`
+FORM: ArrayForm = {
+    "verdict": ("i", ("D",)),
+    "truth": ("i", ("D",)),
+    "mends": ("b", ("D",)),
+    "missed": ("b", ("M",)),
+}
 
 PAIRS_AT_ONCE = 250_000  # pairs of detections and ground truths in memory at a time: 2 MB per array
 
@@ -68,10 +77,18 @@ class ErrorTypes:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> ErrorTypes:
-        """Read a file written by `save`."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(**{field.name: file[field.name] for field in fields(cls)})
+    def load(cls, path: Path, *, remedy: str = RERUN_CELL) -> ErrorTypes:
+        """Read a file written by `save`. Raises Unreadable if it is damaged.
+
+        remedy: what to do about a damaged file.
+        """
+        types = cls(**load_arrays(path, FORM, remedy=remedy))
+        for name, first, end in (("verdict", 0, len(VERDICTS)), ("truth", -1, len(types.missed))):
+            values = getattr(types, name)
+            if values.size and not (first <= values.min() and values.max() < end):
+                reason = f"{name} has the numbers {values.min()} to {values.max()}, not {first} to {end - 1}"
+                raise Unreadable(path, reason, remedy)
+        return types
 
 
 def error_types(matches: Matches, boxes: NDArray[np.float64], truth_boxes: NDArray[np.float64]) -> ErrorTypes:

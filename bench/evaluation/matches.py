@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from bench.storage.atomic import replacing
+from bench.storage.reading import RERUN_CELL, ArrayForm, Unreadable, load_arrays
 
 RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO samples the precision curve
+AP50 = 0.5  # the IoU threshold that every file of matches has
 SUMS_AT_ONCE = 500_000  # cumulative sums in memory at a time: 4 MB, about a cache
 
 
@@ -69,10 +71,12 @@ class Matches:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> Matches:
-        """Read a file written by `save`."""
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
+    def load(cls, path: Path, *, remedy: str = RERUN_CELL) -> Matches:
+        """Read a file written by `save`. Raises Unreadable if it is damaged.
+
+        remedy: what to do about a damaged file.
+        """
+        arrays: dict[str, Any] = load_arrays(path, FORM, remedy=remedy)
         counts = {
             "matched": len(arrays["image"]),
             "ignored": len(arrays["image"]),
@@ -82,7 +86,10 @@ class Matches:
             arrays[name] = np.unpackbits(arrays[name], axis=-1, count=counts[name]).astype(bool)
         for name in ("classes", "areas"):
             arrays[name] = tuple(arrays[name].tolist())
-        return cls(**arrays)
+        matches = cls(**arrays)
+        if fault := _fault(matches):
+            raise Unreadable(path, fault, remedy)
+        return matches
 
     def ground_truths(self, area: str = "all") -> NDArray[np.int64]:
         """(C,) number of ground truths of each class that count in a subset."""
@@ -91,6 +98,45 @@ class Matches:
 
 
 PACKED = ("matched", "ignored", "truth_ignored")
+# The arrays in a file; the letters are those of `Matches`
+FORM: ArrayForm = {
+    "classes": ("U", ("C",)),
+    "image_ids": ("i", ("N",)),
+    "areas": ("U", ("A",)),
+    "thresholds": ("f", ("T",)),
+    "detection": ("i", ("D",)),
+    "image": ("i", ("D",)),
+    "label": ("i", ("D",)),
+    "score": ("f", ("D",)),
+    "matched": ("u", ("A", "T", "D/8")),
+    "ignored": ("u", ("A", "T", "D/8")),
+    "truth": ("i", ("T", "D")),
+    "truth_image": ("i", ("M",)),
+    "truth_label": ("i", ("M",)),
+    "truth_ignored": ("u", ("A", "M/8")),
+}
+
+
+def _fault(matches: Matches) -> str | None:
+    """Why matches from a file cannot be ours, as a sentence; None if they can."""
+    if "all" not in matches.areas:
+        return 'areas has no "all"'
+    if not np.isclose(matches.thresholds, AP50).any():
+        return f"thresholds has no {AP50}"
+    if not np.isfinite(matches.score).all():
+        return "score has numbers that are not finite"
+    for name, first, end in (
+        ("detection", 0, np.inf),
+        ("image", 0, len(matches.image_ids)),
+        ("label", 0, len(matches.classes)),
+        ("truth", -1, len(matches.truth_image)),
+        ("truth_image", 0, len(matches.image_ids)),
+        ("truth_label", 0, len(matches.classes)),
+    ):
+        values = getattr(matches, name)
+        if values.size and not (first <= values.min() and values.max() < end):
+            return f"{name} has the numbers {values.min()} to {values.max()}, not {first} to {end - 1}"
+    return None
 
 
 def average_precision(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bench.data.index import ImageIndex
 from bench.errors import UserError
 from bench.evaluation.detections import Detections
+from bench.storage.reading import read_file
 
 MAX_COORDINATE = np.finfo(np.float32).max / 2  # adding a side cannot overflow
 NAMED = 5  # unknown ids named in an error
@@ -57,7 +58,7 @@ def read_detections(
 
 def _entries(path: Path) -> list[Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); give another file") from error
     if not text.strip():

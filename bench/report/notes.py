@@ -10,7 +10,8 @@ import pandas as pd
 from bench.analysis.run_records import Run
 from bench.analysis.speeds import read_speed
 from bench.analysis.training_fit import epochs, images_trained
-from bench.storage.records import read_json
+from bench.errors import UserError
+from bench.storage.records import read_ground_truth
 from bench.storage.run_folder import GROUND_TRUTH
 
 MAX_LATENCY_RATIO = 1.25  # between equal networks on an otherwise idle machine
@@ -65,8 +66,8 @@ def why_no_ap(run: Run) -> str:
     if any((accuracy.get("ground_truths") or {}).get("all") != 0 for accuracy in accuracies):
         return "the records hold no AP"
     try:
-        boxes = read_json(run.folder / GROUND_TRUTH)["annotations"]
-    except (KeyError, TypeError):  # a partial copy of a run
+        boxes = read_ground_truth(run.folder / GROUND_TRUTH)["annotations"]
+    except UserError:  # a partial copy of a run
         return "the validation images hold no ground truths that count"
     if not boxes:
         return "the validation images hold no ground truths"

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from bench.errors import UserError, nearest
 from bench.options import BACKENDS, HOME, KERNEL_CHOICES, PROFILES, VAL_FRACTION, WORTH
+from bench.storage.reading import read_file, reason_of
 
 PURPOSE = "Train and compare every combination of remedies for a low SSD-300 mAP, on one shared split."
 COMMANDS = ("preflight", "diagnose", "compare", "report", "predict", "throughput")
@@ -380,9 +381,9 @@ def _filled(kind: type[T], values: argparse.Namespace) -> T:
 def read_config(path: Path) -> dict[str, Any]:
     """The options in a TOML file, by name."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: {error}") from error
+        return tomllib.loads(read_file(path).decode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"--config {path}: {reason_of(error)}. Give a file in TOML") from error
 
 
 def resolved(text: str) -> Path:

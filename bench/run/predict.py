@@ -20,9 +20,11 @@ from bench.detector.ssd import SSD
 from bench.errors import UserError, nearest
 from bench.options import PredictOptions
 from bench.spec import detector_from
+from bench.storage.atomic import replacing
 from bench.storage.own_files import output_folder
-from bench.storage.records import read_json
-from bench.storage.run_folder import GROUND_TRUTH, PREDICTIONS, WEIGHTS
+from bench.storage.reading import RERUN_CELL, Unreadable
+from bench.storage.records import read_ground_truth
+from bench.storage.run_folder import GROUND_TRUTH, PREDICTIONS, RECORD, WEIGHTS
 from bench.training.trained import trained_detector
 
 
@@ -36,8 +38,10 @@ def draw_predictions(options: PredictOptions) -> list[Path]:
     run = load_run(options.run)
     cell_id = finished_cell(run, options.variant)
     model = load_detector(run, cell_id)
-    truth = read_json(options.run / GROUND_TRUTH) or {"categories": []}
+    path = options.run / GROUND_TRUTH
+    truth = read_ground_truth(path) if path.is_file() else {"categories": []}
     classes = [category["name"] for category in truth["categories"]]
+    variant = next(cell.variant for cell in run.cells if cell.id == cell_id)
     folder = options.out or options.run / PREDICTIONS
     written, names = [], Counter[str]()
     with output_folder(folder):
@@ -46,8 +50,10 @@ def draw_predictions(options: PredictOptions) -> list[Path]:
             number = (
                 f"-{names[path.stem]}" if names[path.stem] > 1 else ""
             )  # images of the same name in several folders
-            target = folder / f"{path.stem}{number}.{run.records[cell_id]['variant']}.png"
-            _drawn(path, model, classes, options.threshold).save(target)
+            target = folder / f"{path.stem}{number}.{variant}.png"
+            drawn = _drawn(path, model, classes, options.threshold)
+            with replacing(target) as file:
+                drawn.save(file, format="PNG")
             written.append(target)
     return written
 
@@ -62,7 +68,9 @@ def _drawn(path: Path, model: SSD, classes: Sequence[str], threshold: float) -> 
     scale = np.tile(np.array(pixels.shape[1::-1]), 2)
     image = Image.fromarray(pixels)
     labels, scores = found.labels[shown].tolist(), found.scores[shown].tolist()
-    texts = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    # A partial copy of a run has no names
+    names = [classes[label] if label < len(classes) else f"class {label}" for label in labels]
+    texts = [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
     draw_boxes(image, found.boxes[shown].numpy() * scale, texts, labels)
     return image
 
@@ -80,7 +88,7 @@ def finished_cell(run: Run, variant: str | None) -> str:
     if variant is None:
         by_variant: dict[str, list[float]] = {}
         for cell, record in done:
-            by_variant.setdefault(cell.variant, []).append(record["accuracy"]["AP"] or 0.0)
+            by_variant.setdefault(cell.variant, []).append((record.get("accuracy") or {}).get("AP") or 0.0)
         variant = max(by_variant, key=lambda name: fmean(by_variant[name]))
         return next(cell.id for cell, _ in done if cell.variant == variant)
     return done[0][0].id
@@ -92,4 +100,8 @@ def load_detector(run: Run, cell_id: str) -> SSD:
     Raises UserError if the weights are missing or damaged, or were trained with other priors.
     """
     record, weights = run.records[cell_id], run.folder_of(cell_id) / WEIGHTS
-    return trained_detector(detector_from(record["detector"]), weights, weights_checksum(record))
+    try:
+        spec = detector_from(record["detector"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise Unreadable(run.folder_of(cell_id) / RECORD, f"its detector is not ours: {error}", RERUN_CELL) from error
+    return trained_detector(spec, weights, weights_checksum(record))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from bench.detector.prior_presets import PRESETS, RATIOS
 from bench.errors import UserError, nearest
 from bench.spec import DetectorSpec, Shape
 from bench.storage.atomic import write_json
+from bench.storage.reading import Unreadable, load_json, reason_of
 
 NAMED_RATIOS = {"1:3": 1 / 3, "1:2": 1 / 2, "1:1": 1.0, "2:1": 2.0, "3:1": 3.0}  # width : height
 DECIMALS = 6  # of pixels in a file
@@ -73,16 +74,16 @@ def read_shapes(path: Path) -> tuple[tuple[Shape, ...], ...]:
     Widths and heights in pixels suffice. `fractions` are used only if they agree with the pixels, so that edited pixels
     count. Raises UserError if the file has another form.
     """
+    if not os.path.lexists(path):
+        hint = nearest(str(path), PRESETS)
+        raise UserError(f"--priors {path}: no such file{hint}; or use one of {', '.join(PRESETS)}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path, follow=True)
         size = float(content["size"])
         levels = tuple(tuple(_shape_of(shape, size) for shape in level) for level in content["levels"])
-    except FileNotFoundError:
-        hint = nearest(str(path), PRESETS)
-        raise UserError(f"--priors {path}: no such file{hint}; or use one of {', '.join(PRESETS)}") from None
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+    except (Unreadable, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(
-            f"--priors {path}: not a file of priors ({type(error).__name__}: {error}). "
+            f"--priors {path}: not a file of priors ({reason_of(error)}). "
             'Expected {"size": 300, "levels": [[{"width": 21, "height": 21}, …], …]}, with sides in pixels.'
         ) from error
     expected = [2 + 2 * len(ratios) for ratios in RATIOS]

@@ -30,7 +30,7 @@ from bench.run.scheduler import run_jobs
 from bench.spec import Cell
 from bench.speed.in_turns import InTurnsSettings, is_current, measure_in_turns
 from bench.speed.inference import SpeedSettings
-from bench.storage.atomic import remove_leftovers, write_json
+from bench.storage.atomic import write_json
 from bench.storage.own_files import remove_thumbnails
 from bench.storage.provenance import environment
 from bench.storage.records import read_record
@@ -39,12 +39,9 @@ from bench.storage.run_folder import (
     ENVIRONMENT,
     GROUND_TRUTH,
     IMAGE_FILES,
-    PLOTS,
     PREFLIGHT,
     SPEED,
     SPLIT,
-    TABLES,
-    THUMBNAILS,
     cell_folder,
 )
 from bench.training.checkpoints import remove_checkpoints
@@ -83,7 +80,7 @@ def run_cells(
     while True:
         todo = pending(out, execution_order(cells))
         done = {cell.id for cell in cells} - {cell.id for cell in todo}
-        _clean_up(out, cells, done)
+        _clean_up(out, done)
         if done:
             console.print(f"{len(done)} of {len(cells)} cells are already done", highlight=False)
         if not todo:
@@ -138,10 +135,8 @@ def _write_shared_files(out: Path, data: Dataset, device: str | None) -> None:
         write_json(out / ENVIRONMENT, environment(device_description(torch.device(device))))
 
 
-def _clean_up(out: Path, cells: Sequence[Cell], done: Collection[str]) -> None:
-    """Delete temporary files of killed processes, and checkpoints of done cells."""
-    for folder in (out, out / TABLES, out / PLOTS, out / THUMBNAILS, *(cell_folder(out, cell.id) for cell in cells)):
-        remove_leftovers(folder)
+def _clean_up(out: Path, done: Collection[str]) -> None:
+    """Delete checkpoints of done cells."""
     for cell_id in done:
         remove_checkpoints(cell_folder(out, cell_id) / CHECKPOINT)
 

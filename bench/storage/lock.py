@@ -6,7 +6,6 @@ the owner for error messages. On file systems without locks, the process id in t
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -19,10 +18,22 @@ from datetime import datetime
 from pathlib import Path
 
 from bench.errors import UserError, not_writable
-from bench.storage.own_files import check_output, create, mark, remove_empty, unmark_empty
+from bench.storage.atomic import HELD_ELSEWHERE
+from bench.storage.forms import OwnerForm, mismatch
+from bench.storage.own_files import (
+    check_output,
+    create,
+    mark,
+    refuse_foreign,
+    remove_abandoned_in,
+    remove_empty,
+    unmark_empty,
+)
+from bench.storage.records import read_json
 from bench.storage.run_folder import LOCK
 
-HELD_ELSEWHERE = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})  # flock: another process has the lock
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # where the platform lacks it, `refuse_foreign` and `_same_file` decide
+MAX_PID = 2**31
 SIGNING_SECONDS = 1.0  # longest time between taking the lock and writing the owner
 
 
@@ -53,6 +64,7 @@ def lock_run_folder(run: Path, warn: Callable[[str], None]) -> Iterator[None]:
         descriptor = _acquire(path, warn)
         try:
             mark(run)
+            remove_abandoned_in(run)
             yield
         finally:
             unmark_empty(run)
@@ -76,7 +88,8 @@ def _acquire(path: Path, warn: Callable[[str], None]) -> int:
     """The descriptor of the lock file, locked and signed by this process."""
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            refuse_foreign(path)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o644)
         except FileNotFoundError:  # the previous owner has just removed the empty folder
             create(path.parent)
             continue
@@ -117,7 +130,7 @@ def _try_lock(descriptor: int) -> bool | None:
 
 def _same_file(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))  # a link is never the file that it names
     except FileNotFoundError:
         return False
 
@@ -134,10 +147,10 @@ def _write_owner(descriptor: int, path: Path) -> None:
 
 
 def _read_owner(path: Path) -> Owner | None:
-    try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    content = read_json(path)
+    if mismatch(content, OwnerForm) is not None or not 0 < content["pid"] < MAX_PID:
         return None
+    return Owner(**{name: content[name] for name in OwnerForm.__required_keys__})
 
 
 def _wait_for_owner(path: Path) -> Owner | None:

@@ -12,19 +12,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.errors import UserError, not_writable
-from bench.storage.atomic import TEMPORARY, remove_leftovers, write_text
+from bench.storage.atomic import TEMPORARY, remove_abandoned, write_text
+from bench.storage.reading import kind_of
 from bench.storage.records import read_json, read_plan
 from bench.storage.run_folder import (
     CELL_FILES,
+    CELL_ID,
+    CELLS,
     DIAGNOSIS,
     LOCK,
     MARKER,
     PREDICTIONS,
     PREFLIGHT,
+    RUN_FILES,
+    RUN_FOLDERS,
     THROUGHPUT,
     THUMBNAIL,
     THUMBNAILS,
     cell_folder,
+    cell_folders,
     thumbnail_list,
 )
 
@@ -48,6 +54,7 @@ def output_folder(folder: Path) -> Iterator[None]:
     created = create(folder)
     try:
         mark(folder)
+        remove_abandoned_in(folder)
         yield
     finally:
         unmark_empty(folder)
@@ -55,9 +62,13 @@ def output_folder(folder: Path) -> Iterator[None]:
 
 
 def check_output(folder: Path) -> None:
-    """Raise UserError if the folder holds files and is not ours, or if its plan.json is damaged or not ours."""
+    """Raise UserError if the folder holds files and is not ours, or if its plan.json is damaged or not ours.
+
+    Also if something in it is a link or no file at all; see `check_entries`.
+    """
     if not folder.is_dir():
         return  # creating it fails with the reason if it is a file
+    check_entries(folder)
     plan = read_plan(folder)
     names = _files_of_results(folder)
     if plan is not None or not names or MARKER in names or _of_an_earlier_version(folder):
@@ -67,6 +78,48 @@ def check_output(folder: Path) -> None:
         f"{folder} holds files that this program did not write ({shown}), and it could overwrite them. Choose a new "
         "or empty folder: --out results/NAME"
     )
+
+
+def check_entries(folder: Path) -> None:
+    """Raise UserError if a file or folder of ours in a results folder is a link, a pipe, a socket or a device.
+
+    Links in the results of a stranger could name any file of the user, to be shown in a report or overwritten. The
+    folder itself may be a link, and so may files of other names.
+    """
+    for path in _own_entries(folder):
+        refuse_foreign(path)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise UserError if there is something at `path` that is neither a regular file nor a folder."""
+    try:
+        kind = kind_of(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if kind == "a link":
+        raise UserError(
+            f"{path} is a link. Results are neither read nor written through links, which may lead out of their "
+            "folder: replace it by a copy of what it names, or remove it"
+        )
+    if kind not in ("", "a folder"):
+        raise UserError(f"{path} is {kind}, not a file: remove it and repeat the command")
+
+
+def _own_entries(folder: Path) -> Iterator[Path]:
+    """The paths in a results folder that we may read or write, folders before what is in them."""
+    yield from (folder / name for name in (*RUN_FILES, *RUN_FOLDERS, CELLS))
+    for name in RUN_FOLDERS:
+        yield from sorted((folder / name).glob("*"))
+    for cell in sorted((folder / CELLS).glob("*")):
+        if CELL_ID.fullmatch(cell.name):
+            yield cell
+            yield from (cell / name for name in CELL_FILES)
+
+
+def remove_abandoned_in(folder: Path) -> None:
+    """Delete the temporary files of killed processes in a results folder of ours."""
+    for each in (folder, *(folder / name for name in RUN_FOLDERS), *cell_folders(folder)):
+        remove_abandoned(each)
 
 
 def create(folder: Path) -> list[Path]:
@@ -106,7 +159,7 @@ def remove_cell(run: Path, cell_id: str) -> None:
         return
     for name in CELL_FILES:
         (folder / name).unlink(missing_ok=True)
-    remove_leftovers(folder)
+    remove_abandoned(folder)
     remove_empty([folder])
 
 
@@ -114,7 +167,8 @@ def stored_thumbnails(run: Path) -> list[Path]:
     """The thumbnails that thumbnails.json lists; none if it is missing or damaged."""
     content = read_json(thumbnail_list(run))
     entries = content.get("thumbnails") if isinstance(content, dict) else None
-    names = [str(entry.get("file")) for entry in entries or () if isinstance(entry, dict)]
+    listed = entries if isinstance(entries, list) else []
+    names = [str(entry.get("file")) for entry in listed if isinstance(entry, dict)]
     return [run / THUMBNAILS / name for name in names if THUMBNAIL.fullmatch(name)]
 
 

@@ -25,6 +25,7 @@ STOP = "stopping"  # tells workers on other machines to stop
 # In folders of other commands
 DIAGNOSIS = "diagnosis.json"
 COMPARISON = "comparison.json"
+DIAGNOSIS_TEXT = "diagnosis.md"
 THROUGHPUT = "throughput.json"
 
 # In a cell's folder, cells/<id>/
@@ -40,19 +41,20 @@ CHECKPOINT = "checkpoint.pt"  # only while the cell trains
 BEFORE_DECAY = "before_decay.pt"  # a checkpoint that longer trainings continue from
 
 CELL_ID = re.compile(r"[0-9a-f]{12}")  # `bench.spec.content_hash`
+VARIANT = re.compile(r"[\w+.-]+")  # names of axes joined by +, or a control
 THUMBNAIL = re.compile(r"-?\d+\.jpg")  # the image's id
 
-_CELLS = "cells"
+CELLS = "cells"
 
 
 def cell_folder(run: Path, cell_id: str) -> Path:
     """The folder of a cell, whether it exists or not."""
-    return run / _CELLS / cell_id
+    return run / CELLS / cell_id
 
 
 def cell_folders(run: Path) -> list[Path]:
     """The folders of all cells that exist, of earlier plans too; folders of other names are not ours."""
-    return sorted(path for path in (run / _CELLS).glob("*") if CELL_ID.fullmatch(path.name) and path.is_dir())
+    return sorted(path for path in (run / CELLS).glob("*") if CELL_ID.fullmatch(path.name) and path.is_dir())
 
 
 def thumbnail_list(run: Path) -> Path:
@@ -70,3 +72,8 @@ CELL_FILES = (
     *(CHECKPOINT, previous_of(Path(CHECKPOINT)).name),
     *(BEFORE_DECAY, previous_of(Path(BEFORE_DECAY)).name),
 )
+RUN_FILES = (
+    *(MARKER, PLAN, SPLIT, IMAGE_FILES, GROUND_TRUTH, ENVIRONMENT, PREFLIGHT, SPEED, PAGE, LOCK, STOP),
+    *(LENGTHS, DIAGNOSIS, DIAGNOSIS_TEXT, COMPARISON, THROUGHPUT, DETECTIONS),
+)
+RUN_FOLDERS = (TABLES, PLOTS, THUMBNAILS, PREDICTIONS)

@@ -11,7 +11,7 @@ import torch
 
 from bench.detector.ssd import SSD
 from bench.spec import Specification
-from bench.storage.atomic import remove_leftovers, replacing
+from bench.storage.atomic import remove_abandoned, replacing
 from bench.storage.cell_log import CellLog
 from bench.storage.records import read_log
 from bench.storage.run_folder import previous_of
@@ -155,15 +155,15 @@ def test_training_writes_checkpoints_at_the_interval(tmp_path: Path) -> None:
 
 
 def test_only_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "record.json") as file:
-        left = Path(file.name)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "record.json"):
+        (left,) = tmp_path.iterdir()
         (tmp_path / "copy").write_bytes(b"half")
         raise KeyboardInterrupt
     (tmp_path / "copy").rename(left)  # what a kill leaves, since no `finally` runs
     kept = [".hidden", ".gitignore", ".notes.2026", "record.json", "x.1"]
     for name in kept:
         (tmp_path / name).touch()
-    remove_leftovers(tmp_path)
+    remove_abandoned(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 

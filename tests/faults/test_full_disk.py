@@ -97,8 +97,6 @@ def test_files_of_killed_decoders_are_removed_and_those_of_running_ones_stay(tmp
     killed, users = tmp_path / "pixels-00000000000000bb.1.tmp", tmp_path / "pixels-of-mine.tmp"
     for path in (killed, users):
         path.write_bytes(b"gigabytes")
-    for path in (living.temporary, killed, users):
-        os.utime(path, (0, 0))
     other = PixelWriter(tmp_path / "pixels-00000000000000cc.bin", index_of([[]]))
     assert living.temporary.exists()
     assert not killed.exists()

@@ -28,6 +28,7 @@ from bench.data.readers.parts import WHOLE, Part, content_of, images_below, list
 from bench.data.readers.raw import LEFT_OUT, MAX_IMAGE_SIDE, RawAnnotations, RawBoxes
 from bench.data.readers.reading import Reading, build_reading
 from bench.errors import UserError
+from bench.storage.reading import read_file, reason_of
 
 # Polygons and masks are nine tenths of a COCO file, and boxes do not need them. Removing them from the text before
 # parsing saves the time and memory of millions of Python floats. It is safe: a key inside a JSON string has escaped
@@ -237,11 +238,11 @@ def _read_instances(document: Entry, part: Part, root: Path, problems: list[Prob
 
 def _load(path: Path) -> Entry:
     try:
-        document = json.loads(SEGMENTS.sub(b'"segmentation":0', path.read_bytes()))
+        document = json.loads(SEGMENTS.sub(b'"segmentation":0', read_file(path)))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). Export the annotations again.") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
+        raise UserError(f"{path} cannot be read ({reason_of(error)}). Give a file that can be read.") from error
     for key in ("categories", "images", "annotations"):
         entries = document.get(key) if isinstance(document, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

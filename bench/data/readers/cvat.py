@@ -9,6 +9,7 @@ A polygon becomes its bounding box (a counted repair). Images of a subset called
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,6 +27,7 @@ from bench.data.readers.pictures import Object, Picture, as_number, reading_of
 from bench.data.readers.raw import MAX_IMAGE_SIDE, NOT_STATED
 from bench.data.readers.reading import Reading
 from bench.errors import UserError
+from bench.storage.reading import read_file
 
 EDGES = ("xtl", "ytl", "xbr", "ybr")
 
@@ -51,7 +53,7 @@ def read_cvat_parts(root: Path, parts: Mapping[str, Part], names: Path | None = 
 
 def _load(path: Path) -> Element:
     try:
-        document = parse(path).getroot()
+        document = parse(io.BytesIO(read_file(path))).getroot()
     except DefusedXmlException as error:
         raise UserError(f"{path} declares XML entities, which are not allowed. Export it again.") from error
     except (OSError, ParseError, ValueError, LookupError) as error:

@@ -23,6 +23,7 @@ from bench.data.readers.pictures import Object, Picture, as_number, reading_of, 
 from bench.data.readers.raw import LEFT_OUT
 from bench.data.readers.reading import Reading
 from bench.errors import UserError
+from bench.storage.reading import read_file
 
 
 def read_fiftyone_parts(root: Path, parts: Mapping[str, Part], names: Path | None = None) -> Reading:
@@ -49,7 +50,7 @@ def read_fiftyone_parts(root: Path, parts: Mapping[str, Part], names: Path | Non
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_file(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). Export the labels again.") from error
     if not isinstance(document, dict) or not isinstance(document.get("labels"), dict):

@@ -18,6 +18,7 @@ from bench.data.readers.pictures import Object, Picture, as_number, reading_of, 
 from bench.data.readers.raw import MAX_IMAGE_SIDE
 from bench.data.readers.reading import Reading
 from bench.errors import UserError
+from bench.storage.reading import read_file
 
 # The names of each column that tools write.
 COLUMNS = {
@@ -78,7 +79,7 @@ def _pictures(root: Path, name: str, part: Part, problems: list[Problem]) -> lis
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Line number and values of each row, by the names in COLUMNS."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
         divider = max(",;\t", key=text.partition("\n")[0].count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=divider)
         lines = [(reader.line_num, [value.strip() for value in row]) for row in reader if row]

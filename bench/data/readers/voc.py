@@ -7,6 +7,7 @@ Coordinates are used as written. VOC counts pixels from 1, but most tools that w
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from bench.data.readers.pictures import Object, Picture, as_number, reading_of
 from bench.data.readers.raw import LEFT_OUT, MAX_IMAGE_SIDE, NOT_STATED
 from bench.data.readers.reading import Reading
 from bench.errors import UserError
+from bench.storage.reading import read_file, reason_of
 
 # Where the images may be; tools other than VOC's own call the folder images.
 IMAGE_FOLDERS = ("JPEGImages", "images", "imgs", "data")
@@ -110,7 +112,7 @@ def _read_lists(
             name: spelling
             for name, known in spellings.items()
             for spelling in reversed(known)  # the usual spelling counts if there are several
-            if (folder / f"{spelling}.txt").is_file()
+            if os.path.lexists(folder / f"{spelling}.txt")
         }
         if "train" in present or "val" in present:
             present.pop("trainval", None)
@@ -118,7 +120,7 @@ def _read_lists(
     lists = {}
     for name, list_name in wanted.items():
         path = folder / f"{list_name}.txt"
-        if not path.is_file():
+        if not os.path.lexists(path):
             found = ", ".join(sorted(other.name for other in folder.glob("*.txt"))[:10]) or "no lists"
             raise UserError(f"The list {path} does not exist; {folder} has {found}. Add the list.")
         lists[name] = _read_list(path, annotations, problems)
@@ -127,7 +129,7 @@ def _read_lists(
 
 def _read_list(path: Path, annotations: Mapping[str, Path], problems: list[Problem]) -> list[str]:
     stems: dict[str, None] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_list_lines(path), start=1):
         entry = line.strip().removeprefix("\ufeff")
         if not entry:
             continue
@@ -143,6 +145,13 @@ def _read_list(path: Path, annotations: Mapping[str, Path], problems: list[Probl
         else:
             stems[stem] = None
     return list(stems)
+
+
+def _list_lines(path: Path) -> list[str]:
+    try:
+        return read_file(path).decode("utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({reason_of(error)}). Give a list that can be read.") from error
 
 
 def _used_stems(

@@ -33,6 +33,7 @@ from bench.data.readers.pictures import class_names
 from bench.data.readers.raw import LEFT_OUT, RawAnnotations, RawBoxes
 from bench.data.readers.reading import Reading, build_reading
 from bench.errors import UserError
+from bench.storage.reading import read_file, reason_of
 
 NOT_LABELS = frozenset({"classes.txt", "labels.txt", "notes.txt", "readme.txt"})  # written by exporters
 DARKNET = ".data"  # the suffix of obj.data, which CVAT writes for YOLO 1.1
@@ -243,7 +244,7 @@ class _PlainText(yaml.SafeLoader):
 
 def _load(yaml_file: Path) -> dict[str, Any]:
     try:
-        description = yaml.load(yaml_file.read_text(encoding="utf-8-sig"), Loader=_PlainText)
+        description = yaml.load(read_annotation(yaml_file).decode("utf-8-sig"), Loader=_PlainText)
     except FileNotFoundError:
         raise UserError(f"There is no file {yaml_file}. Give the data.yaml of the data set.") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -338,13 +339,20 @@ def _place(part: str, root: Path) -> Path:
 
 def _listed_images(list_file: Path, root: Path) -> list[Path]:
     listed = []
-    for line in list_file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+    for line in _read_list(list_file).decode("utf-8-sig", errors="replace").splitlines():
         if not line.strip():
             continue
         name = expanded(line.strip())
         beside = list_file.parent / name
         listed.append(Path(os.path.normpath(beside if _exists(beside) else root / name)))
     return listed
+
+
+def _read_list(list_file: Path) -> bytes:
+    try:
+        return read_file(list_file)
+    except OSError as error:
+        raise UserError(f"{list_file} cannot be read ({reason_of(error)}). Give a list that can be read.") from error
 
 
 def _report_orphans(folder: Path, images: list[Path], root: Path, problems: list[Problem]) -> None:
@@ -378,8 +386,15 @@ def _find(path: Path) -> Path | None:
     if path.is_file():
         return path
     files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
-    described = (each for each in files if re.search(r"^names\s*:", each.read_text(errors="replace"), re.MULTILINE))
+    described = (each for each in files if is_file(each) and _has_names(each))
     return next(described, None) or next(iter(sorted(path.glob(f"*{DARKNET}"))), None)
+
+
+def _has_names(yaml_file: Path) -> bool:
+    try:
+        return re.search(rb"^names\s*:", read_annotation(yaml_file), re.MULTILINE) is not None
+    except OSError:
+        return False
 
 
 YOLO = Format(

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -28,9 +30,19 @@ from bench.data.scenes.knobs import SceneKnobs
 from bench.data.scenes.packages import PACKAGES
 from bench.device.module_path import safe_path
 from bench.errors import UserError
+from bench.storage.atomic import lock_temporary, remove_abandoned
+from bench.storage.reading import ArrayForm, Unreadable, load_arrays
 
 QUALITY = 90  # of the JPEG files
 ANNOTATIONS = "annotations.npz"
+FORM: ArrayForm = {
+    "counts": ("i", ("images",)),
+    "boxes": ("f", ("objects", "4")),
+    "labels": ("i", ("objects",)),
+    "truncated": ("i", ("objects",)),
+    "occluded": ("i", ("objects",)),
+}
+UNFINISHED = re.compile(r"\.scenes-[0-9a-f]{12}-[a-z0-9_]{8}")  # names of folders that are not yet complete
 IMAGES_PER_TASK = 8  # starting a worker process costs as much as drawing a dozen images
 
 
@@ -82,7 +94,7 @@ def _is_complete(folder: Path, knobs: SceneKnobs) -> bool:
         return False
     try:
         _load(folder, knobs)
-    except Exception:  # a damaged archive raises errors of many kinds
+    except Unreadable:
         return False
     return True
 
@@ -93,7 +105,8 @@ def _names(knobs: SceneKnobs) -> tuple[str, ...]:
 
 def _draw_into(folder: Path, knobs: SceneKnobs, jobs: int) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    remove_abandoned(folder.parent, UNFINISHED)
+    unfinished, lock = _locked_folder(folder)
     try:
         numbers = range(knobs.images)
         batches = [numbers[start : start + IMAGES_PER_TASK] for start in range(0, len(numbers), IMAGES_PER_TASK)]
@@ -122,6 +135,17 @@ def _draw_into(folder: Path, knobs: SceneKnobs, jobs: int) -> None:
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_folder(folder: Path) -> tuple[Path, int]:
+    """A new hidden folder beside `folder` for its images, and a descriptor that locks it."""
+    while True:
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        lock = os.open(unfinished, os.O_RDONLY)
+        if lock_temporary(unfinished, lock):
+            return unfinished, lock
+        os.close(lock)
 
 
 def _draw_images(knobs: SceneKnobs, numbers: range, folder: Path) -> list[Objects]:
@@ -135,9 +159,9 @@ def _draw_images(knobs: SceneKnobs, numbers: range, folder: Path) -> list[Object
 
 
 def _load(folder: Path, knobs: SceneKnobs) -> ImageIndex:
-    with np.load(folder / ANNOTATIONS) as stored:
-        counts, boxes, labels = stored["counts"], stored["boxes"], stored["labels"]
-        truncated, occluded = stored["truncated"], stored["occluded"]
+    stored = load_arrays(folder / ANNOTATIONS, FORM)
+    counts, boxes, labels = stored["counts"], stored["boxes"], stored["labels"]
+    truncated, occluded = stored["truncated"], stored["occluded"]
     nothing = np.zeros(len(boxes), dtype=np.bool_)
     return ImageIndex(
         root=folder,

@@ -6,8 +6,7 @@ The matches are those of the evaluator, read from ``matches.npz``.
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,16 @@ from typing import Any
 import numpy as np
 
 from bench.analysis.run_records import PlannedCell, Run, cells_frame
-from bench.errors import UserError
 from bench.evaluation.matches import Matches
-from bench.storage.run_folder import DETECTIONS, GROUND_TRUTH, MATCHES, thumbnail_list
+from bench.storage.forms import BoxForm, mismatch
+from bench.storage.own_files import stored_thumbnails
+from bench.storage.reading import RERUN_CELL, Unreadable, load_json, read_file
+from bench.storage.records import read_ground_truth
+from bench.storage.run_folder import DETECTIONS, GROUND_TRUTH, MATCHES
 
 SCORE = 0.4  # score threshold, the same as in `run_all.py predict`
 IOU = 0.5  # of a true positive
+MAX_THUMBNAIL_BYTES = 1 << 20  # ours have 300 pixels a side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +55,21 @@ def examples(run: Run) -> list[Example]:
     The variants are the baseline and the best other one by AP, each with its first finished seed that has matches.
     Raises UserError if one of their files is damaged.
     """
-    listing = thumbnail_list(run.folder)
     truth_file = run.folder / GROUND_TRUTH
     cells = _compared(run)
-    if not listing.is_file() or not truth_file.is_file() or not cells:
+    # A thumbnail is named by the id of its image
+    kept = [(int(path.stem), path) for path in stored_thumbnails(run.folder) if path.is_file()]
+    if not kept or not truth_file.is_file() or not cells:
         return []
-    truth = _read(truth_file)
+    truth = read_ground_truth(truth_file)
     images = {image["id"]: image for image in truth["images"]}
-    kept = [entry for entry in _read(listing)["thumbnails"] if (listing.parent / entry["file"]).is_file()]
-    ids = [entry["image_id"] for entry in kept if entry["image_id"] in images]
-    marks = {cell.variant: _marks(run.folder_of(cell.id), truth, ids) for cell in cells}
+    kept = [(image_id, path) for image_id, path in kept if image_id in images]
+    ids = [image_id for image_id, _ in kept]
+    marks = {cell.variant: _marks(run.folder_of(cell.id), truth_file, truth, ids) for cell in cells}
     result = []
-    for entry in kept:
-        image = images.get(entry["image_id"])
-        if image is None:
-            continue
-        encoded = base64.b64encode((listing.parent / entry["file"]).read_bytes()).decode("ascii")
+    for image_id, path in kept:
+        image = images[image_id]
+        encoded = base64.b64encode(read_file(path, limit=MAX_THUMBNAIL_BYTES, follow=False)).decode("ascii")
         result.append(
             Example(
                 image_id=image["id"],
@@ -97,10 +99,10 @@ def _compared(run: Run) -> list[PlannedCell]:
     return [first[name] for name in names if name is not None]
 
 
-def _marks(folder: Path, truth: dict[str, Any], ids: Iterable[int]) -> dict[int, list[Mark]]:
+def _marks(folder: Path, truth_file: Path, truth: dict[str, Any], ids: Iterable[int]) -> dict[int, list[Mark]]:
     """Marks of a cell by image id: misses, false positives, then true positives, which are drawn on top."""
     matches = Matches.load(folder / MATCHES)
-    detections = _read(folder / DETECTIONS)
+    detections = load_json(folder / DETECTIONS, remedy=RERUN_CELL)
     row, level = matches.areas.index("all"), int(np.argmin(np.abs(matches.thresholds - IOU)))
     image_rows = {image_id: place for place, image_id in enumerate(matches.image_ids.tolist())}
     shown = (matches.score >= SCORE) & ~matches.ignored[row, level]
@@ -110,11 +112,11 @@ def _marks(folder: Path, truth: dict[str, Any], ids: Iterable[int]) -> dict[int,
     missed[hit_truths[hit_truths >= 0]] = False
     marks: dict[int, list[Mark]] = {}
     for image_id in ids:
-        place = image_rows[image_id]
+        place = image_rows.get(image_id, -1)
         own = marks.setdefault(image_id, [])
         for which in np.flatnonzero(missed & (matches.truth_image == place)).tolist():
             name = matches.classes[int(matches.truth_label[which])]
-            own.append(_mark(truth["annotations"][which], "miss", f"missed: {name}"))
+            own.append(_mark(_box(truth["annotations"], which, truth_file), "miss", f"missed: {name}"))
         for kind, words, chosen in (
             ("alarm", "false positive", shown & ~matched),
             ("hit", "true positive", shown & matched),
@@ -122,17 +124,20 @@ def _marks(folder: Path, truth: dict[str, Any], ids: Iterable[int]) -> dict[int,
             for which in np.flatnonzero(chosen & (matches.image == place)).tolist():
                 name = matches.classes[int(matches.label[which])]
                 text = f"{words}: {name}, score {matches.score[which]:.2f}"
-                own.append(_mark(detections[int(matches.detection[which])], kind, text))
+                own.append(_mark(_box(detections, int(matches.detection[which]), folder / DETECTIONS), kind, text))
     return marks
 
 
-def _mark(annotation: dict[str, Any], kind: str, text: str) -> Mark:
-    x, y, width, height = (round(float(value), 1) for value in annotation["bbox"])
+def _box(entries: Sequence[dict[str, Any]], row: int, path: Path) -> list[float]:
+    """x, y, width and height of an entry of the file `path`. Raises UserError if it has none."""
+    if not isinstance(entries, list) or row >= len(entries):
+        raise Unreadable(path, f"it has no box number {row + 1}", RERUN_CELL)
+    if (fault := mismatch(entries[row], BoxForm, f"[{row}]")) or len(entries[row]["bbox"]) != 4:
+        raise Unreadable(path, fault or f"[{row}].bbox has not 4 numbers", RERUN_CELL)
+    box: list[float] = entries[row]["bbox"]
+    return box
+
+
+def _mark(box: Iterable[float], kind: str, text: str) -> Mark:
+    x, y, width, height = (round(float(value), 1) for value in box)
     return Mark(box=(x, y, width, height), kind=kind, text=text)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it and repeat the command") from error

@@ -7,7 +7,6 @@ The verdict comes first, then the tables and plots, the failed cells, and the pr
 from __future__ import annotations
 
 import base64
-import json
 import shlex
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -22,7 +21,9 @@ from bench.report.notes import subject
 from bench.report.page.examples import IOU, SCORE, examples
 from bench.report.tables.environment import flatten
 from bench.report.tables.typeset import Entry, Heading, Table
-from bench.storage.atomic import replacing
+from bench.storage.atomic import write_text
+from bench.storage.reading import read_file
+from bench.storage.records import read_json
 from bench.storage.run_folder import ENVIRONMENT, PAGE, PLOTS
 
 # Plots by the table above them, with their alternative text.
@@ -128,8 +129,7 @@ def render_page(
         **content,
     )
     path = folder / PAGE
-    with replacing(path) as file:
-        file.write(text.encode())
+    write_text(path, text)
     return path
 
 
@@ -159,7 +159,7 @@ def _plot(folder: Path, name: str, alt: str) -> Mapping[str, str] | None:
     for ending, kind, largest in (("svg", "image/svg+xml", MAX_SVG), ("png", "image/png", None)):
         path = folder / f"{name}.{ending}"
         if path.is_file() and (largest is None or path.stat().st_size <= largest):
-            encoded = base64.b64encode(path.read_bytes()).decode("ascii")
+            encoded = base64.b64encode(read_file(path, follow=False)).decode("ascii")
             return {"name": name, "alt": alt, "source": f"data:{kind};base64,{encoded}"}
     return None
 
@@ -172,8 +172,5 @@ def _plan_lines(run: Run) -> list[tuple[str, str]]:
 
 def _environment_lines(run: Run) -> list[tuple[str, str]]:
     path = run.folder / ENVIRONMENT
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a partial copy, or a run killed early
-        return []
+    content = read_json(path)  # None in a partial copy, or of a run killed early
     return flatten(content) if isinstance(content, dict) else []

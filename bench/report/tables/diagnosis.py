@@ -11,7 +11,7 @@ import pandas as pd
 from bench.data.subsets import SIZES
 from bench.report.tables.formats import MISSING, formatted, percent
 from bench.report.tables.typeset import Entry, Heading, Table, escape_markdown, markdown_text
-from bench.storage.atomic import replacing
+from bench.storage.atomic import write_text
 
 SPLITS = {"train": "training", "val": "validation"}
 
@@ -31,8 +31,7 @@ def write_markdown(content: Mapping[str, Any], path: Path) -> None:
         lines.append(f"{place}. **{finding['severity']}**: {sentence}. *Remedy:* {remedy}.")
     lines += ["", *(markdown_text(table) for table in diagnosis_tables(content))]
     lines += [f"![{name}](plots/{name}.png)" for name in ("object_sizes", "object_shapes")]
-    with replacing(path) as file:
-        file.write(("\n".join(lines) + "\n").encode())
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def diagnosis_title(content: Mapping[str, Any]) -> str:

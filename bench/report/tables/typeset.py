@@ -19,6 +19,8 @@ from typing import Any
 import pandas as pd
 
 CHECK = "✓"
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a formula begins, and a text made harmless
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)
 
 TEXT_WIDTH = 340.0  # pt; LaTeX's article at 10 pt has 345, but our widths are estimates
 FONTS = {"footnotesize": 4.25, "scriptsize": 3.99}  # width of a digit in pt, for cmr8 and cmr7
@@ -77,13 +79,21 @@ def with_integers(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """CSV with the shortest digits that round-trip each float; missing values are empty."""
+    """CSV with the shortest digits that round-trip each float; missing values are empty.
+
+    A spreadsheet would execute a text that begins like a formula, such as a class named ``=cmd()``. It gets an
+    apostrophe in front, and so does a text that begins with apostrophes and a formula: to undo it, remove the first
+    apostrophe of those. Numbers stay.
+    """
+    header = [str(name) for name in frame.columns]
+    return "".join(_csv_line(row) for row in (header, *frame.itertuples(index=False)))
+
+
+def _csv_line(row: Sequence[Any]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(frame.columns)
-    for row in frame.itertuples(index=False):
-        writer.writerow([_plain(value) for value in row])
-    return out.getvalue()
+    # This terminator, because the writer then quotes texts with either character
+    csv.writer(out, lineterminator="\r\n").writerow([_plain(value) for value in row])
+    return out.getvalue().removesuffix("\r\n") + "\n"
 
 
 def markdown_text(table: Table) -> str:
@@ -304,4 +314,10 @@ def _plain(value: Any) -> Any:
     """A value as CSV shows it. Counts are already int here."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, str):
+        return _no_formula(value)
     return repr(float(value)) if isinstance(value, float) else value
+
+
+def _no_formula(text: str) -> str:
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from bench.compare.comparison import compare
 from bench.compare.files import DetectionFile
 from bench.compare.page import write_page
@@ -24,6 +22,7 @@ from bench.evaluation.results_file import read_detections
 from bench.options import HOME, CompareOptions
 from bench.report.tables.environment import flatten
 from bench.report.tables.saving import write_tables
+from bench.report.terminal.console import PlainConsole
 from bench.report.terminal.progress import images_checked
 from bench.report.terminal.tables import print_table
 from bench.report.terminal.verdict import print_verdict
@@ -45,7 +44,7 @@ def run_compare(options: CompareOptions, files: Sequence[DetectionFile]) -> int:
 
 
 def _compare(options: CompareOptions, files: Sequence[DetectionFile], out: Path) -> int:
-    console = Console(stderr=options.json)  # with --json, the standard output holds the result alone
+    console = PlainConsole(stderr=options.json)  # with --json, the standard output holds the result alone
     chosen, data = options.data, data_name(options.data.source)
     with images_checked(console) as progress:
         images = open_evaluation_images(

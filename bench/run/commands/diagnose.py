@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.data.sources import data_name
 from bench.diagnosis.command import detect_with_checkpoint, diagnose_data
 from bench.options import HOME, DiagnoseOptions
 from bench.report.plots.diagnosis import write_diagnosis_plots
 from bench.report.tables.diagnosis import write_markdown
+from bench.report.terminal.console import PlainConsole
 from bench.report.terminal.diagnosis import print_diagnosis
 from bench.run.data import open_data
 from bench.run.specification import base_specification
 from bench.storage.atomic import write_json
 from bench.storage.own_files import output_folder
-from bench.storage.run_folder import DETECTIONS, DIAGNOSIS, PLOTS
+from bench.storage.run_folder import DETECTIONS, DIAGNOSIS, DIAGNOSIS_TEXT, PLOTS
 
 
 def run_diagnose(options: DiagnoseOptions) -> int:
@@ -27,7 +26,7 @@ def run_diagnose(options: DiagnoseOptions) -> int:
 
 
 def _diagnose(options: DiagnoseOptions, out: Path) -> int:
-    console, weights = Console(), options.baseline.weights
+    console, weights = PlainConsole(), options.baseline.weights
     data = open_data(options.data, out, console)
     classes = data.index.classes
     detector = base_specification(
@@ -52,7 +51,7 @@ def _diagnose(options: DiagnoseOptions, out: Path) -> int:
         )
     write_json(out / DIAGNOSIS, content)
     plots = write_diagnosis_plots(content, out / PLOTS)
-    write_markdown(content, out / "diagnosis.md")
+    write_markdown(content, out / DIAGNOSIS_TEXT)
     print_diagnosis(content, console)
     console.print(f"\ndiagnosis.json, diagnosis.md and {len(plots)} plots in {out}", markup=False, highlight=False)
     return 0

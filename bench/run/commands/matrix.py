@@ -17,6 +17,7 @@ from bench.detector.transfer import check_taken
 from bench.device.hardware import choose_device
 from bench.errors import UserError
 from bench.options import HOME, VAL_FRACTION, RunOptions
+from bench.report.terminal.console import PlainConsole
 from bench.run.checks import CheckedRun, check_cpu_kernels
 from bench.run.continuing import EarlierRun
 from bench.run.data import open_data
@@ -47,7 +48,7 @@ KERNELS = {"auto": None, "on": True, "off": False}
 
 def run_matrix(options: RunOptions, checked: CheckedRun) -> int:
     """Run the request; returns the exit status: 0, or 1 if a cell failed. Raises UserError if the request is wrong."""
-    console = Console()
+    console = PlainConsole()
     for note in checked.notes:
         console.print(note, markup=False, highlight=False)
     device = choose_device(options.device)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.data.dataset import check
 from bench.data.preflight import Report, enforce, summary, warn_of_leaks, write_report
 from bench.data.sheet import write_sheets
@@ -13,6 +11,7 @@ from bench.data.sources import data_name, read_source
 from bench.data.split import make_split, own_lists
 from bench.device.hardware import available_cores
 from bench.options import HOME, DataOptions, PreflightOptions
+from bench.report.terminal.console import PlainConsole
 from bench.report.terminal.progress import images_checked
 from bench.storage.own_files import output_folder
 from bench.storage.run_folder import PREFLIGHT
@@ -26,7 +25,7 @@ def run_preflight(options: PreflightOptions) -> int:
 
 
 def _preflight(options: PreflightOptions, out: Path) -> int:
-    console, data = Console(), options.data
+    console, data = PlainConsole(), options.data
     with images_checked(console) as progress:
         reading = read_source(data.source, cache=data.cache)
         report, pixels = check(reading, cache=data.cache, workers=available_cores(), progress=progress)

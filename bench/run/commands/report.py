@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from rich.console import Console
-
 from bench.analysis.merging import merge_runs
 from bench.errors import UserError
 from bench.options import HOME, ReportOptions
 from bench.report import build_report
 from bench.report.terminal.ablation import print_ablation
+from bench.report.terminal.console import PlainConsole
 from bench.report.terminal.verdict import print_verdict
 from bench.storage.lock import lock_run_folder
 
 
 def run_report(options: ReportOptions) -> int:
     """Write tables, plots and page from the records alone, and print the table and the verdict."""
-    console = Console()
+    console = PlainConsole()
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.analysis.run_records import load_run
 from bench.data.sources import check_source, data_name
 from bench.detector.ssd import SSD
@@ -14,6 +12,7 @@ from bench.device.hardware import available_cores, choose_device
 from bench.errors import UserError
 from bench.options import HOME, ThroughputOptions
 from bench.report.tables.speed import write_speed_tables
+from bench.report.terminal.console import PlainConsole
 from bench.report.terminal.speed import print_speed
 from bench.run.checks import check_cpu_kernels
 from bench.run.data import open_data
@@ -28,7 +27,7 @@ from bench.storage.run_folder import THROUGHPUT
 
 def run_throughput(options: ThroughputOptions) -> int:
     """Measure, write throughput.json and the tables, and print them."""
-    console = Console()
+    console = PlainConsole()
     device = choose_device(options.device)
     check_cpu_kernels(options.cpu_kernels, device)
     model, variant, source = _trained_model(options)
