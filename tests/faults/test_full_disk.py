@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.data.pixels import PixelWriter
+from bench.data.pixels import PixelWriter, clean_cache
 from bench.errors import StorageError
 from bench.storage.atomic import replacing, write_json
 from bench.storage.records import read_json
@@ -98,6 +98,7 @@ def test_files_of_killed_decoders_are_removed_and_those_of_running_ones_stay(tmp
     for path in (killed, users):
         path.write_bytes(b"gigabytes")
     other = PixelWriter(tmp_path / "pixels-00000000000000cc.bin", index_of([[]]))
+    clean_cache(tmp_path)
     assert living.temporary.exists()
     assert not killed.exists()
     for writer in (living, other):

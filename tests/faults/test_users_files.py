@@ -90,7 +90,7 @@ def test_the_cache_may_be_in_the_folder_of_the_results(
     name: str, pictures: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the first start on, and the second start finds both."""
-    monkeypatch.setattr("bench.run.commands.matrix.run_cells", lambda *_: 0)
+    monkeypatch.setattr("bench.run.commands.matrix.run_cells", lambda *_, **__: 0)
     rest = words if name == "run" else ["preflight", "--data", f"voc:{pictures}"]
     both = ["--out", str(tmp_path / "both"), "--cache", str(tmp_path / "both")]
     for _ in range(2):

@@ -336,13 +336,16 @@ def _annotation_ids(annotations: list[Entry], where: str) -> NDArray[np.int64]:
 
 
 def _find(path: Path) -> Path | None:
-    """A JSON file, or a folder with one of the names that COCO and its tools use; not if it is another tool's JSON."""
+    """A JSON file, or a folder with one of the names that COCO and its tools use; not if it is another tool's JSON.
+
+    A pipe or device of such a name is found too, so that the reader says what it is.
+    """
     if path.is_file():
         files = [path] if path.suffix.lower() == ".json" else []
     else:
         files = [path / "annotations.json", *sorted((path / "annotations").glob("*.json"))]
-    first = next((file for file in files if is_file(file)), None)
-    return path if first is not None and content_of(first) in (None, "coco") else None
+    files = [file for file in files if is_file(file)] or [file for file in files if file.exists() and not file.is_dir()]
+    return path if files and content_of(files[0]) in (None, "coco") else None
 
 
 COCO = Format(
