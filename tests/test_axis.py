@@ -48,7 +48,7 @@ def test_the_three_remedies_are_the_default_matrix_in_the_order_of_their_slots()
 @pytest.mark.parametrize("found", AXES.values(), ids=AXES)
 def test_the_contract(found: FoundAxis, weights: str) -> None:
     base = tiny.specification(weights)
-    index, _ = tiny.rectangles(12)
+    index, _ = tiny.rectangles(60)  # enough for anchors to be fitted
     off, nothing = derive(base, [], index)
     assert off == base
     assert nothing == {}

@@ -230,8 +230,8 @@ class CategoryForm(TypedDict):
     name: str
 
 
-class GroundTruthForm(TypedDict):
-    """ground_truth.json."""
+class GroundTruthForm(TypedDict, total=False):
+    """ground_truth.json. A missing list is empty."""
 
     images: list[ImageForm]
     annotations: list[AnnotationForm]

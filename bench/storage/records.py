@@ -62,7 +62,7 @@ def read_form(path: Path, form: Any, *, remedy: str = RERUN_COMMAND) -> dict[str
 
 def read_ground_truth(path: Path) -> dict[str, Any]:
     """Read ground_truth.json. Raises UserError if it is damaged, or if its boxes and images do not belong together."""
-    content = read_form(path, GroundTruthForm)
+    content = {"images": [], "annotations": [], "categories": []} | read_form(path, GroundTruthForm)
     ids = {image["id"] for image in content["images"]}
     for image in content["images"]:
         if not (image["width"] > 0 and image["height"] > 0):

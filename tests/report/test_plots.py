@@ -197,7 +197,7 @@ def write_priors(folder: Path, variant: str, priors: list[list[list[float]]], ma
 def write_truth(folder: Path) -> None:
     """Nine boxes of 30 x 20 pixels on an image of 600 x 100, one of them a crowd."""
     boxes = [{"image_id": 7, "bbox": [0, 0, 30, 20], "iscrowd": int(place == 0)} for place in range(9)]
-    truth = {"images": [{"id": 7, "width": 600, "height": 100}], "annotations": boxes}
+    truth = {"images": [{"id": 7, "file_name": "7.jpg", "width": 600, "height": 100}], "annotations": boxes}
     (folder / "ground_truth.json").write_text(json.dumps(truth))
 
 

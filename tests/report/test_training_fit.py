@@ -131,7 +131,9 @@ def without_ap(folder: Path, boxes: list[dict[str, Any]] | None, *, count: int |
         record["accuracy"] |= {"AP": None, "ground_truths": {"all": count}}
         path.write_text(json.dumps(record))
     if boxes is not None:
-        (folder / "ground_truth.json").write_text(json.dumps({"annotations": boxes}))
+        image = {"id": 1, "file_name": "1.jpg", "width": 9, "height": 9}
+        placed = [{"image_id": 1, "bbox": [0, 0, 9, 9]} | box for box in boxes]
+        (folder / "ground_truth.json").write_text(json.dumps({"images": [image], "annotations": placed}))
     return why_no_ap(load_run(folder))
 
 

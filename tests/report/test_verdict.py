@@ -302,8 +302,9 @@ def test_a_run_without_ap_says_why(tmp_path: Path) -> None:
         record = json.loads(path.read_text())
         record["accuracy"] = {"AP": None, "ground_truths": {"all": 0}, "images": 12}
         path.write_text(json.dumps(record))
+    images = [{"id": 1, "file_name": "1.jpg", "width": 9, "height": 9}]
     boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1, "difficult": 1}]
-    (folder / "ground_truth.json").write_text(json.dumps({"images": [], "categories": [], "annotations": boxes}))
+    (folder / "ground_truth.json").write_text(json.dumps({"images": images, "annotations": boxes}))
     (only,) = said(folder)
     assert only.text == (
         "2 of 2 cells are done, but there is no AP: "

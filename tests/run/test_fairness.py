@@ -153,7 +153,7 @@ def test_another_seed_has_other_inputs_and_initial_weights(look: Callable[..., S
 def test_with_the_axis_off_everything_equals_the_baseline(weights: str) -> None:
     base = tiny.specification(weights)
     axes = find_axes("variants")
-    index, _ = tiny.rectangles(6)
+    index, _ = tiny.rectangles(60)  # enough for anchors to be fitted
     off, prepared = derive(base, [], index)
     assert off == base
     assert prepared == {}

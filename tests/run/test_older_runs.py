@@ -33,7 +33,8 @@ def older(tiny_weights: Path, tmp_path: Path) -> Path:
     folder = cell_folder(run, record["id"])
     folder.mkdir(parents=True)
     (run / PLAN).write_text(json.dumps(content["plan"]))
-    (run / GROUND_TRUTH).write_text(json.dumps({"categories": [{"name": name} for name in sorted(CLASSES)]}))
+    categories = [{"id": number, "name": name} for number, name in enumerate(sorted(CLASSES), 1)]
+    (run / GROUND_TRUTH).write_text(json.dumps({"categories": categories}))
     (folder / RECORD).write_text(json.dumps(record))
     generator = torch.Generator().manual_seed(0)
     model = {

@@ -48,7 +48,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     cells = plan_cells(request)
     (folder / PLAN).write_text(json.dumps(plan_content(request, cells)))
-    (folder / GROUND_TRUTH).write_text(json.dumps({"categories": [{"name": "red"}, {"name": "green"}]}))
+    (folder / GROUND_TRUTH).write_text(
+        json.dumps({"categories": [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]})
+    )
     detector = json.loads((folder / PLAN).read_text())["base"]["detector"]
     for cell in cells:
         ap = APS[cell.variant, cell.seed]
