@@ -115,6 +115,8 @@ def test_every_number_about_a_reference_run_has_a_source(folder: Path) -> None:
     for sentence in sentences:
         check_words(sentence)
         check_claims(sentence, analysis.effects)
+    if "2026-11-25" not in folder.name:
+        return
     # No arm of this pair differs clearly from the baseline, but the effect of one axis depends on the other
     assert "fpn raises AP only beside anchors: by 3.2 points" in sentences[0].text
     # The largest effect of that run: fpn on large objects by size at the network, with the number of objects.
